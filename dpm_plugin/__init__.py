@@ -1,0 +1,1 @@
+"""DPM (Dynamic Prototype Mask) for torchreid."""

@@ -1,0 +1,78 @@
+"""The only file that knows where torchreid keeps its parts and which of them are stale.
+
+Two layouts are in use: upstream 1.4.0 (``torchreid.models``) and PyPI's 0.2.5
+(``torchreid.reid.models``). ``from torchreid import models`` works on both, so
+every other module takes torchreid from here.
+"""
+import importlib
+import warnings
+from pathlib import Path
+
+with warnings.catch_warnings():
+    # Only says that the Cython metric is absent; evaluation has an exact replacement for it.
+    warnings.filterwarnings("ignore", message="Cython evaluation")
+    from torchreid import data, engine, losses, metrics, models, optim, utils
+
+from PIL import Image
+
+from dpm_plugin.errors import DPMError
+
+__all__ = [
+    "data", "engine", "losses", "metrics", "models", "optim", "utils",
+    "Engine", "ImageDataManager", "ImageDataset", "compiled_rank_available",
+    "read_image", "register_dataset", "register_model", "install_read_image",
+]
+
+Engine = engine.Engine
+ImageDataset = data.ImageDataset
+ImageDataManager = data.ImageDataManager
+
+
+def _module_of(obj):
+    return importlib.import_module(obj.__module__)
+
+
+def register_model(name, build):
+    """Add ``build`` to the factory behind ``torchreid.models.build_model``; repeating it is harmless."""
+    # Written as vars()[...]: dotted access to a double-underscore name is mangled inside a class.
+    vars(models)["__model_factory"][name] = build
+
+
+def register_dataset(name, cls):
+    """Register an image dataset; torchreid's own call raises on a repeat, this one replaces."""
+    registry = vars(_module_of(data.register_image_dataset))["__image_datasets"]
+    if name in registry:
+        registry[name] = cls
+    else:
+        data.register_image_dataset(name, cls)
+
+
+def compiled_rank_available():
+    """True where torchreid's Cython metric is built (never on PyPI's layout)."""
+    return bool(_module_of(metrics.evaluate_rank).IS_CYTHON_AVAI)
+
+
+def read_image(path):
+    """Open ``path`` as RGB.
+
+    Replaces torchreid's reader, which retries an unreadable file for ever.
+
+    Raises:
+        DPMError: the file is missing or is no readable image; the message names it.
+    """
+    if not Path(path).is_file():
+        raise DPMError(f"image '{path}' does not exist; was the data set moved while it was in use?")
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DPMError(
+            f"image '{path}' cannot be read ({error}); replace it by an intact copy or remove it"
+        ) from error
+
+
+def install_read_image():
+    """Make every torchreid dataset use :func:`read_image`; repeating it is harmless."""
+    _module_of(ImageDataset).read_image = read_image
+    _module_of(utils.read_image).read_image = read_image
+    utils.read_image = read_image

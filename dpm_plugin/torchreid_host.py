@@ -19,11 +19,13 @@ from dpm_plugin.errors import DPMError
 
 __all__ = [
     "data", "engine", "losses", "metrics", "models", "optim", "utils",
-    "Engine", "ImageDataManager", "ImageDataset", "compiled_rank_available",
+    "Engine", "ImageDataManager", "ImageDataset", "ImageSoftmaxEngine", "ImageTripletEngine", "compiled_rank_available",
     "read_image", "register_dataset", "register_model", "install_read_image",
 ]
 
 Engine = engine.Engine
+ImageSoftmaxEngine = engine.ImageSoftmaxEngine
+ImageTripletEngine = engine.ImageTripletEngine
 ImageDataset = data.ImageDataset
 ImageDataManager = data.ImageDataManager
 

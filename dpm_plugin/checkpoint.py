@@ -1,0 +1,96 @@
+"""Checkpoint files: read without executing anything, written whole or not at all, resumed by torchreid's call."""
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dpm_plugin.errors import DPMError
+
+# torchreid writes rank1 as a numpy scalar; these are the only globals beyond torch's own
+# that its files need, and none of them can run code.
+_NUMPY_SCALARS = [np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
+_NUMPY_SCALARS += [
+    (np._core.multiarray.scalar, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")
+]
+
+
+def read_checkpoint(path):
+    """Return the content of a .safetensors file or of a torch file, with ``weights_only=True``, on the CPU.
+
+    Raises:
+        DPMError: missing, truncated, no checkpoint, or holding objects that could run code.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise DPMError(f"checkpoint '{path}' does not exist")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle, header and allow-list errors have no common class
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        raise DPMError(
+            f"checkpoint '{path}' cannot be read as plain weights ({reason}); it is damaged, no checkpoint, "
+            "or holds objects that would have to be executed"
+        ) from error
+
+
+def write_checkpoint(state, path):
+    """Write ``state`` to ``path``: beside it first, then renamed, so that no half-written file ever has its name."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def resume(path, model, optimizer=None, scheduler=None, scaler=None):
+    """Continue a training run: torchreid's ``resume_from_checkpoint``, for old and new files.
+
+    Args:
+        path: a file written by this package or by torchreid.
+        scaler: a ``torch.amp.GradScaler`` whose state is taken up where the file has one.
+
+    Returns:
+        Number of finished epochs: torchreid's ``start_epoch``.
+
+    Raises:
+        DPMError: unreadable, or of another model; names what differs.
+    """
+    checkpoint = read_checkpoint(path)
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "epoch" not in checkpoint:
+        raise DPMError(
+            f"'{path}' holds weights but no training state, so it can't be resumed; use model.load_weights"
+        )
+    own = model.state_dict()
+    state = {key.removeprefix("module."): value for key, value in checkpoint["state_dict"].items()}
+    differing = sorted(
+        key for key in own.keys() | state.keys()
+        if key not in own or key not in state or own[key].shape != state[key].shape
+    )
+    if differing:
+        raise DPMError(
+            f"checkpoint '{path}' is of another model: {len(differing)} tensors differ, the first is '{differing[0]}'; "
+            "resume with the same model, classes, cameras and image size, or use model.load_weights"
+        )
+    model.load_state_dict(state)
+    for name, part in (("optimizer", optimizer), ("scheduler", scheduler), ("scaler", scaler)):
+        if part is not None and checkpoint.get(name):
+            try:
+                part.load_state_dict(checkpoint[name])
+            except (ValueError, KeyError, TypeError) as error:
+                raise DPMError(f"the {name} state in '{path}' does not fit this run's {name}: {error}") from error
+    print(f"=> Resumed from '{path}' after epoch {checkpoint['epoch']}")
+    return checkpoint["epoch"]

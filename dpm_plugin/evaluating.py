@@ -1,0 +1,189 @@
+"""What every engine of this package adds to torchreid's: four-row evaluation, results.json, sound checkpoints."""
+import os
+
+import torch
+
+from dpm_plugin.checkpoint import write_checkpoint
+from dpm_plugin.errors import DPMError
+from dpm_plugin.evaluation import Features, evaluate, format_headline, format_table
+from dpm_plugin.phases import measure
+from dpm_plugin.precision import autocast
+from dpm_plugin.results import library_versions, write_results
+from dpm_plugin.torchreid_host import ImageSoftmaxEngine, ImageTripletEngine
+from dpm_plugin.visrank import visualize_ranks
+
+
+class EvaluationMixin:
+    """Mixed into a torchreid engine, before it in the bases.
+
+    Attributes an engine sets (defaults in brackets):
+        feature: space of the headline row, "after" or "before" the neck ["after"].
+        mask: whether the headline row applies the query's mask ["True"].
+        cameras: "auto", each target's own cameras where it is a training source and the
+            neutral camera elsewhere; "ids", the data set's camera numbers as they are;
+            "none", always neutral; or (query index, gallery index) ["auto"].
+        amp: "off", "float16" or "bfloat16" ["off"].
+        run_info: dict written to the ``run`` section of results.json [{}].
+    """
+
+    feature = "after"
+    mask = True
+    cameras = "auto"
+    amp = "off"
+    run_info = {}
+
+    def run(self, save_dir="log", max_epoch=0, start_epoch=0, test_only=False, **options):
+        """torchreid's ``run``; a run that was resumed after its last epoch is evaluated, not trained again."""
+        if not test_only and 0 < max_epoch <= start_epoch:
+            print(f"=> All {max_epoch} epochs are trained (start_epoch {start_epoch}); evaluating only")
+            test_only = True
+        self.save_dir = save_dir
+        self.epochs_before = start_epoch
+        self._in_training = not test_only
+        super().run(
+            save_dir=save_dir, max_epoch=max_epoch, start_epoch=start_epoch, test_only=test_only, **options
+        )
+
+    def save_model(self, epoch, rank1, save_dir, is_best=False):
+        """Write ``save_dir/model/model.pth.tar-<epoch + 1>``, which torchreid's own resume reads safely."""
+        for name in self.get_model_names():
+            path = os.path.join(save_dir, name, f"model.pth.tar-{epoch + 1}")
+            write_checkpoint(self.checkpoint_state(name, epoch, rank1), path)
+            print(f'Checkpoint saved to "{path}"')
+
+    def checkpoint_state(self, name, epoch, rank1=None):
+        """torchreid's checkpoint content, with plain numbers and without a scheduler that is None."""
+        state = {"state_dict": self._models[name].state_dict(), "epoch": epoch + 1}
+        if rank1 is not None:
+            state["rank1"] = float(rank1)  # a numpy scalar would be unreadable under weights_only=True
+        for key, part in (("optimizer", self._optims[name]), ("scheduler", self._scheds[name])):
+            if part is not None:
+                state[key] = part.state_dict()
+        return state
+
+    @torch.no_grad()
+    def _evaluate(
+        self,
+        dataset_name="",
+        query_loader=None,
+        gallery_loader=None,
+        dist_metric="euclidean",
+        normalize_feature=False,
+        visrank=False,
+        visrank_topk=10,
+        save_dir="",
+        use_metric_cuhk03=False,
+        ranks=(1, 5, 10, 20),
+        rerank=False,
+    ):
+        phases = {}
+        sides = {}
+        for position, (side, loader) in enumerate((("query", query_loader), ("gallery", gallery_loader))):
+            with measure(phases, f"extract_{side}", self._device):
+                sides[side] = self._extract(loader, dataset_name, position, side)
+        result = evaluate(
+            sides["query"],
+            sides["gallery"],
+            ranks=ranks,
+            feature=self.feature,
+            mask=self.mask,
+            dist_metric=dist_metric,
+            normalize_feature=normalize_feature,
+            use_metric_cuhk03=use_metric_cuhk03,
+            rerank=rerank,
+            keep_distmat=visrank,
+        )
+        result.phases = {**getattr(self, "run_phases", {}), **phases, **result.phases}
+        print(format_headline(result))
+        print(format_table(result))
+        print("  ".join(f"{name} {entry['seconds']:.1f} s" for name, entry in result.phases.items()))
+        trained = self.epoch + 1 if getattr(self, "_in_training", False) else None
+        path = os.path.join(save_dir, "results.json")
+        write_results(path, dataset_name, result, epoch=trained, run={**self.run_info, "versions": library_versions()})
+        if visrank:
+            visualize_ranks(
+                result.distmat,
+                *self.datamanager.fetch_test_loaders(dataset_name),
+                os.path.join(save_dir, f"visrank_{dataset_name}"),
+                width=self.datamanager.width,
+                height=self.datamanager.height,
+                topk=visrank_topk,
+            )
+        return result.rank1, result.mAP
+
+    @property
+    def _device(self):
+        return torch.device("cuda" if self.use_gpu else "cpu")
+
+    def _extract(self, loader, dataset_name, position, side):
+        """Features of one loader; ``position`` 0 is the query's, 1 the gallery's."""
+        columns = {"embedding": [], "cls": [], "mask": []}
+        pids, camids, paths = [], [], []
+        for done, data in enumerate(loader, start=1):
+            for name, rows in self._embed(data, dataset_name, position).items():
+                columns[name].append(rows.float().cpu())
+            pids += data["pid"].tolist()
+            camids += data["camid"].tolist()
+            paths += data["impath"]
+            if done % 50 == 0 or done == len(loader):
+                print(f"   {side} features: batch {done}/{len(loader)}", flush=True)
+        if not pids:
+            raise DPMError(f"the {side} set of '{dataset_name}' is empty")
+        tensors = {name: torch.cat(rows) for name, rows in columns.items() if rows}
+        return Features(pids=pids, camids=camids, paths=paths, **tensors)
+
+    def _embed(self, data, dataset_name, position):
+        """Name -> (B, D) for one batch: all spaces of a plugin model, the one output of a stock model."""
+        images = data["img"].to(self._device, non_blocking=True)
+        with autocast(self._device, self.amp):
+            if not hasattr(self.model, "embed"):
+                return {"embedding": self.extract_features(images)}
+            camids = self._camera_indices(data["camid"], dataset_name, position)
+            output = self.model.embed(images, None if camids is None else camids.to(self._device))
+        names = ("embedding", "cls") + (("mask",) if output.mask is not None else ())
+        return {name: getattr(output, name) for name in names}
+
+    def _camera_indices(self, camids, dataset_name, position):
+        """Camera embedding indices of a test batch, (B,), or None for the neutral camera."""
+        if self.cameras == "none":
+            return None
+        if self.cameras == "ids":
+            return camids
+        if self.cameras == "auto":
+            offset = camera_offset(self.datamanager, dataset_name)
+            return None if offset is None else camids + offset
+        return torch.full_like(camids, self.cameras[position])
+
+
+def camera_offset(datamanager, name):
+    """First camera index of data set ``name`` in training; None where it was not trained on.
+
+    torchreid numbers the cameras of later sources on from those of earlier ones. Its own data
+    manager says nothing about that, so there only the first source is known.
+    """
+    if hasattr(datamanager, "camera_offset"):
+        return datamanager.camera_offset(name)
+    return 0 if name == datamanager.sources[0] else None
+
+
+def check_cameras(cameras):
+    """Return ``cameras`` if it is a choice that EvaluationMixin documents.
+
+    Raises:
+        DPMError: it is not.
+    """
+    if cameras in ("auto", "ids", "none"):
+        return cameras
+    if isinstance(cameras, (tuple, list)) and len(cameras) == 2 and all(isinstance(c, int) for c in cameras):
+        return tuple(cameras)
+    raise DPMError(
+        f"test.cameras {cameras!r} is unknown; choose 'auto', 'ids', 'none' or a pair like [0, 2] for query and gallery"
+    )
+
+
+class SoftmaxEngine(EvaluationMixin, ImageSoftmaxEngine):
+    """torchreid's ``ImageSoftmaxEngine`` with this package's evaluation and checkpoints."""
+
+
+class TripletEngine(EvaluationMixin, ImageTripletEngine):
+    """torchreid's ``ImageTripletEngine`` with this package's evaluation and checkpoints."""

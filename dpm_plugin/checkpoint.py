@@ -33,7 +33,9 @@ def read_checkpoint(path):
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle, header and allow-list errors have no common class
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        # torch's own message advises weights_only=False, which would run whatever the file holds
+        reason = str(error).partition("WeightsUnpickler error:")[2] or str(error) or type(error).__name__
+        reason = reason.strip().splitlines()[0][:160]
         raise DPMError(
             f"checkpoint '{path}' cannot be read as plain weights ({reason}); it is damaged, no checkpoint, "
             "or holds objects that would have to be executed"

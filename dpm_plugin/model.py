@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from dpm_plugin.errors import DPMError
 from dpm_plugin.losses import DPMOutput
 from dpm_plugin.mask_generator import HierarchicalMaskGenerator, check_blocks, default_blocks
+from dpm_plugin.neck import BNNeck
 from dpm_plugin.pretrained import load_pretrained
 from dpm_plugin.vit import ViT
 
@@ -41,7 +42,7 @@ class DPM(nn.Module):
             10, 12 (scaled to the depth), () for no mask branch at all: the paper's baseline.
             Default: None.
         mask_pool: "avg" or "max" pooling in the mask generator. Default: "avg".
-        neck: BatchNorm between class token and heads. Default: True.
+        neck: BatchNorm between class token and heads (its bias stays 0, as released). Default: True.
         Others: see :class:`dpm_plugin.vit.ViT`.
 
     Raises:
@@ -92,7 +93,7 @@ class DPM(nn.Module):
         self.mask_generator = None
         if self.mask_blocks:
             self.mask_generator = HierarchicalMaskGenerator(dim, len(self.mask_blocks), mask_pool)
-        self.neck = nn.BatchNorm1d(dim) if neck else nn.Identity()
+        self.neck = BNNeck(dim) if neck else nn.Identity()
         self.classifier = nn.Linear(dim, num_classes, bias=False)  # its weight is W, shared by both heads
         nn.init.normal_(self.classifier.weight, std=0.001)
         if pretrained:

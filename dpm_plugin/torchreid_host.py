@@ -19,7 +19,8 @@ from dpm_plugin.errors import DPMError
 
 __all__ = [
     "data", "engine", "losses", "metrics", "models", "optim", "utils",
-    "Engine", "ImageDataManager", "ImageDataset", "ImageSoftmaxEngine", "ImageTripletEngine", "compiled_rank_available",
+    "Engine", "ImageDataManager", "ImageDataset", "ImageSoftmaxEngine", "ImageTripletEngine",
+    "compiled_rank_available",
     "read_image", "register_dataset", "register_model", "install_read_image",
 ]
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from .brush import shade
-from .identity import CLOTH, identity
+from .identity import CLOTH, identity, pick
 from .person import draw_person, draw_pose
 
 
@@ -17,17 +17,17 @@ def _layer(size):
 
 
 def _color(rng, low=40, high=220):
-    return tuple(int(v) for v in rng.randint(low, high, 3))
+    return tuple(rng.randrange(low, high) for _ in range(3))
 
 
 def _wall(size, rng):
     """A brick or concrete wall over the full width."""
     image, draw = _layer(size)
     w, h = size
-    base = ((150, 84, 66), (168, 164, 156), (120, 116, 110), (196, 184, 160))[rng.randint(4)]
+    base = ((150, 84, 66), (168, 164, 156), (120, 116, 110), (196, 184, 160))[rng.randrange(4)]
     draw.rectangle((0, 0, w, h), fill=base + (255,))
-    course = max(h // int(rng.randint(14, 24)), 4)
-    if rng.random_sample() < 0.6:
+    course = max(h // rng.randrange(14, 24), 4)
+    if rng.random() < 0.6:
         for row, y in enumerate(range(0, h, course)):
             draw.line((0, y, w, y), fill=shade(base, 0.72) + (255,), width=2)
             for x in range(-course * (row % 2), w, course * 2):
@@ -40,8 +40,8 @@ def _car(size, rng):
     """Part of a parked car: roof, windows, bonnet, door line, wheel."""
     image, draw = _layer(size)
     w, h = size
-    paint = CLOTH[rng.randint(len(CLOTH))]
-    flip = -1 if rng.random_sample() < 0.5 else 1
+    paint = CLOTH[rng.randrange(len(CLOTH))]
+    flip = -1 if rng.random() < 0.5 else 1
     middle = w / 2 + rng.uniform(-0.35, 0.35) * w
 
     def at(x, y):
@@ -69,7 +69,7 @@ def _leaves(draw, rng, size, count, low, high):
     for _ in range(count):
         x, y = rng.uniform(-0.1, 1.1) * w, rng.uniform(low, high) * h
         r = rng.uniform(0.03, 0.1) * h
-        green = (int(rng.randint(24, 96)), int(rng.randint(70, 140)), int(rng.randint(20, 70)), 255)
+        green = (rng.randrange(24, 96), rng.randrange(70, 140), rng.randrange(20, 70), 255)
         draw.ellipse((x - r, y - 0.7 * r, x + r, y + 0.7 * r), fill=green)
 
 
@@ -123,7 +123,7 @@ def _pillar(size, rng):
     for i in range(8):
         tone = shade(color, 1.15 - 0.6 * abs(i / 7 - 0.35))
         draw.rectangle((width * i / 8, 0, width * (i + 1) / 8, h), fill=tone + (255,))
-    if rng.random_sample() < 0.4:
+    if rng.random() < 0.4:
         y = rng.uniform(0.1, 0.7) * h
         draw.rectangle((0.15 * width, y, 0.85 * width, y + 0.2 * h), fill=_color(rng) + (255,))
     return image
@@ -169,8 +169,7 @@ KINDS = {
 
 def draw_kind(rng):
     """A random kind by its weight."""
-    total = np.cumsum([weight for weight, _, _ in KINDS.values()])
-    return list(KINDS)[int(np.searchsorted(total, rng.random_sample() * total[-1], side="right"))]
+    return pick(rng, list(KINDS), [weight for weight, _, _ in KINDS.values()])
 
 
 def paint(kind, size, spec, passers_by, view, rng):
@@ -182,7 +181,7 @@ def paint(kind, size, spec, passers_by, view, rng):
     """
     if kind != "person":
         return KINDS[kind][2](size, rng)
-    who = identity(spec, passers_by[rng.randint(len(passers_by))])
+    who = identity(spec, passers_by[rng.randrange(len(passers_by))])
     # Nearer to the camera, hence larger and with the feet often below the picture.
     unit = size[1] * rng.uniform(0.95, 1.3)
     top = size[1] * rng.uniform(0.0, 0.25)

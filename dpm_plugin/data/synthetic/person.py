@@ -7,6 +7,7 @@ import dataclasses
 import math
 
 from .brush import Brush, Cloth, shade
+from .identity import pick
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,18 +27,14 @@ class Pose:
 
 def draw_pose(rng, view_weights):
     """A random pose; ``view_weights`` weigh front, right, back and left."""
-    total = sum(view_weights)
-    mark, view = rng.random_sample() * total, 0
-    while view < 3 and mark > view_weights[view]:
-        mark -= view_weights[view]
-        view += 1
+    view = pick(rng, range(4), view_weights)
     return Pose(
-        yaw=view * math.pi / 2 + rng.normal(0, 0.32),
+        yaw=view * math.pi / 2 + rng.gauss(0, 0.32),
         stride=rng.uniform(-0.4, 0.4),
         spread=rng.uniform(0.04, 0.22),
         elbow=rng.uniform(0.1, 0.7),
-        phone=bool(rng.random_sample() < 0.12),
-        lean=rng.normal(0, 0.03),
+        phone=rng.random() < 0.12,
+        lean=rng.gauss(0, 0.03),
     )
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 from . import occluders
-from .identity import id_ranges, identity, stream
+from .identity import id_ranges, identity, shuffled, stream
 from .person import draw_person, draw_pose
 from .scene import background, camera, expose
 
@@ -28,13 +28,13 @@ def camera_of(spec, split, pid, index):
     The gallery takes an identity's shuffled cameras from the front and the queries from the back, never the
     first: every query has a match in another camera.
     """
-    order = stream(spec.seed, 20, pid).permutation(spec.cameras)
+    order = shuffled(stream(spec.seed, 20, pid), spec.cameras)
     if split == "gallery":
-        return int(order[index % spec.cameras])
+        return order[index % spec.cameras]
     if split == "query":
-        return int(order[spec.cameras - 1 - index % (spec.cameras - 1)])
+        return order[spec.cameras - 1 - index % (spec.cameras - 1)]
     seen = spec.cameras - pid % (spec.cameras // 2 + 1)  # not everyone passes every camera
-    return int(order[index % max(seen, 2)])
+    return order[index % max(seen, 2)]
 
 
 def is_occluded(spec, split, pid, index):
@@ -71,7 +71,7 @@ def render(spec, split, pid, index, *, occluder="as planned"):
     size = (SUPERSAMPLING * spec.width, SUPERSAMPLING * spec.height)
     rng = stream(*keys, 0)
     picture = background(spec.seed, spec.cameras, number, size, rng)
-    if rng.random_sample() < 0.25:
+    if rng.random() < 0.25:
         _behind(picture, spec, split, pid, view, rng)
     person = _boxed_person(size, identity(spec, pid), view, rng)
     picture.paste(person, (0, 0), person)
@@ -79,7 +79,7 @@ def render(spec, split, pid, index, *, occluder="as planned"):
     if occluder is not None:
         body = np.asarray(person.getchannel("A"))
         share, kind = _occlude(picture, body, occluder, spec, split, pid, view, stream(*keys, 1))
-    return expose(picture.reduce(SUPERSAMPLING), view, spec.seed, stream(*keys, 2)), share, kind
+    return expose(picture, (spec.width, spec.height), view, stream(*keys, 2)), share, kind
 
 
 def _boxed_person(size, who, view, rng):
@@ -105,7 +105,7 @@ def _passers_by(spec, split, pid):
 def _behind(picture, spec, split, pid, view, rng):
     """Somebody farther away, behind the person."""
     crowd = _passers_by(spec, split, pid)
-    who = identity(spec, crowd[rng.randint(len(crowd))])
+    who = identity(spec, crowd[rng.randrange(len(crowd))])
     unit = picture.height * rng.uniform(0.4, 0.65)
     x = picture.width * rng.uniform(0.0, 1.0)
     layer = draw_person(picture.size, who, draw_pose(rng, view.views), x, picture.height * rng.uniform(0.12, 0.25),
@@ -121,7 +121,7 @@ def _occlude(picture, body, occluder, spec, split, pid, view, rng):
     for _ in range(4):
         kind = occluder.kind or occluders.draw_kind(rng)
         layer = occluders.paint(kind, picture.size, spec, _passers_by(spec, split, pid), view, rng)
-        found = occluders.place(layer, kind, body, low, high, target, bool(rng.randint(2)))
+        found = occluders.place(layer, kind, body, low, high, target, rng.random() < 0.5)
         if found:
             dx, dy, share = found
             picture.paste(layer, (dx, dy), layer)

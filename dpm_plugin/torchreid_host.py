@@ -6,6 +6,7 @@ every other module takes torchreid from here.
 """
 import importlib
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 with warnings.catch_warnings():
@@ -22,6 +23,8 @@ __all__ = [
     "Engine", "ImageDataManager", "ImageDataset", "ImageSoftmaxEngine", "ImageTripletEngine",
     "compiled_rank_available",
     "read_image", "register_dataset", "register_model", "install_read_image",
+    "build_train_sampler", "build_transforms", "image_dataset_classes", "init_image_dataset",
+    "is_torchreid_own", "manager_builders",
 ]
 
 Engine = engine.Engine
@@ -33,6 +36,12 @@ ImageDataManager = data.ImageDataManager
 
 def _module_of(obj):
     return importlib.import_module(obj.__module__)
+
+
+# The three functions by which torchreid's data manager builds its parts.
+build_train_sampler = _module_of(ImageDataManager).build_train_sampler
+build_transforms = _module_of(ImageDataManager).build_transforms
+init_image_dataset = _module_of(ImageDataManager).init_image_dataset
 
 
 def register_model(name, build):
@@ -48,6 +57,32 @@ def register_dataset(name, cls):
         registry[name] = cls
     else:
         data.register_image_dataset(name, cls)
+
+
+def image_dataset_classes():
+    """{name: class} of the image datasets that torchreid knows, registered ones included."""
+    return dict(vars(_module_of(data.register_image_dataset))["__image_datasets"])
+
+
+def is_torchreid_own(cls):
+    """True for a class that torchreid itself ships."""
+    return cls.__module__.split(".")[0] == "torchreid"
+
+
+@contextmanager
+def manager_builders(**builders):
+    """Let torchreid's ``ImageDataManager`` constructor call these builders within the block.
+
+    Its constructor looks up ``init_image_dataset``, ``build_train_sampler`` and ``build_transforms`` as
+    globals of its module; they are put back at the end. Not for several threads at a time.
+    """
+    module = _module_of(ImageDataManager)
+    own = {name: getattr(module, name) for name in builders}
+    vars(module).update(builders)
+    try:
+        yield
+    finally:
+        vars(module).update(own)
 
 
 def compiled_rank_available():

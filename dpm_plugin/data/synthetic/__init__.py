@@ -1,0 +1,7 @@
+"""The benchmark ``synthetic_occluded``: pedestrians and what stands in their way, drawn by code from a seed."""
+from .dataset import SyntheticOccluded
+from .generate import generate
+from .render import Occluder, render
+from .spec import SyntheticSpec
+
+__all__ = ["Occluder", "SyntheticOccluded", "SyntheticSpec", "generate", "render"]

@@ -1,0 +1,139 @@
+"""One image of the benchmark, as a pure function of the spec and the image's place in it."""
+import dataclasses
+
+import numpy as np
+from PIL import Image
+
+from . import occluders
+from .identity import id_ranges, identity, shuffled, stream
+from .person import draw_person, draw_pose
+from .scene import background, camera, expose
+
+SPLITS = ("train", "query", "gallery")
+SUPERSAMPLING = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Occluder:
+    """An occluder on demand: ``kind`` of ``occluders.KINDS`` (None: any), hiding ``low`` to ``high`` of the person."""
+
+    kind: str = None
+    low: float = 0.2
+    high: float = 0.6
+
+
+def camera_of(spec, split, pid, index):
+    """0-based camera of an image.
+
+    The gallery takes an identity's shuffled cameras from the front and the queries from the back, never the
+    first: every query has a match in another camera.
+    """
+    order = shuffled(stream(spec.seed, 20, pid), spec.cameras)
+    if split == "gallery":
+        return order[index % spec.cameras]
+    if split == "query":
+        return order[spec.cameras - 1 - index % (spec.cameras - 1)]
+    seen = spec.cameras - pid % (spec.cameras // 2 + 1)  # not everyone passes every camera
+    return order[index % max(seen, 2)]
+
+
+def is_occluded(spec, split, pid, index):
+    """True for every query, for no gallery image and, evenly spread, for the stated share of training images."""
+    if split != "train":
+        return split == "query"
+    number = (pid - 1) * spec.train_images + index
+    share = spec.train_occluded
+    return int(np.ceil((number + 1) * share - 1e-9)) > int(np.ceil(number * share - 1e-9))
+
+
+def render(spec, split, pid, index, *, occluder="as planned"):
+    """Draw image ``index`` of identity ``pid``.
+
+    The person, the place and the light depend on (spec, split, pid, index) alone, so that the same call with
+    another ``occluder`` gives the same picture but for what stands in the way.
+
+    Args:
+        spec: a ``SyntheticSpec``.
+        split: "train", "query" or "gallery".
+        pid: identity number, see ``id_ranges``.
+        index: 0-based number of the image in the split.
+        occluder: "as planned" (what the data set holds), None (nothing in the way) or an :class:`Occluder`.
+
+    Returns:
+        (pixels uint8 (H, W, 3), hidden share of the person from 0 to 1, kind of occluder or "none").
+    """
+    keys = (spec.seed, 30, SPLITS.index(split), pid, index)
+    if isinstance(occluder, str):
+        planned = is_occluded(spec, split, pid, index)
+        occluder = Occluder(None, spec.hidden_min, spec.hidden_max) if planned else None
+    number = camera_of(spec, split, pid, index)
+    view = camera(spec.seed, spec.cameras, number)
+    size = (SUPERSAMPLING * spec.width, SUPERSAMPLING * spec.height)
+    rng = stream(*keys, 0)
+    picture = background(spec.seed, spec.cameras, number, size, rng)
+    if rng.random() < 0.25:
+        _behind(picture, spec, split, pid, view, rng)
+    person = _boxed_person(size, identity(spec, pid), view, rng)
+    picture.paste(person, (0, 0), person)
+    share, kind = 0.0, "none"
+    if occluder is not None:
+        body = np.asarray(person.getchannel("A"))
+        share, kind = _occlude(picture, body, occluder, spec, split, pid, view, stream(*keys, 1))
+    return expose(picture, (spec.width, spec.height), view, stream(*keys, 2)), share, kind
+
+
+def _boxed_person(size, who, view, rng):
+    """The person as an imperfect detector frames it: scale and place vary, the whole body is in the box."""
+    pose = draw_pose(rng, view.views)
+    narrow = min(size[0] / (0.5 * size[1]), 1.0)
+    unit = size[1] * rng.uniform(0.78, 0.93) * narrow
+    slack = size[1] - 1.06 * unit
+    top = 0.02 * unit + slack * rng.uniform(0.1, 0.9)
+    x = size[0] * (0.5 + rng.uniform(-0.09, 0.09))
+    return draw_person(size, who, pose, x, top, unit, view.light)
+
+
+def _passers_by(spec, split, pid):
+    """Identities that may cross the picture: others of the same set, test or training."""
+    ranges = id_ranges(spec)
+    names = ("train",) if split == "train" else ("test", "distractor")
+    crowd = [p for name in names for p in range(ranges[name][0], sum(ranges[name]))]
+    others = [p for p in crowd if p != pid]
+    return others or crowd
+
+
+def _behind(picture, spec, split, pid, view, rng):
+    """Somebody farther away, behind the person."""
+    crowd = _passers_by(spec, split, pid)
+    who = identity(spec, crowd[rng.randrange(len(crowd))])
+    unit = picture.height * rng.uniform(0.4, 0.65)
+    x = picture.width * rng.uniform(0.0, 1.0)
+    layer = draw_person(picture.size, who, draw_pose(rng, view.views), x, picture.height * rng.uniform(0.12, 0.25),
+                        unit, view.light)
+    picture.paste(layer, (0, 0), layer)
+
+
+def _occlude(picture, body, occluder, spec, split, pid, view, rng):
+    """Paste an occluder over ``picture``; returns (hidden share, kind)."""
+    low, high = occluder.low, occluder.high
+    margin = 0.1 * (high - low)
+    target = rng.uniform(low + margin, high - margin)
+    for _ in range(4):
+        kind = occluder.kind or occluders.draw_kind(rng)
+        layer = occluders.paint(kind, picture.size, spec, _passers_by(spec, split, pid), view, rng)
+        found = occluders.place(layer, kind, body, low, high, target, rng.random() < 0.5)
+        if found:
+            dx, dy, share = found
+            picture.paste(layer, (dx, dy), layer)
+            return share, kind
+    return _wall_up_to(picture, body, target, rng)
+
+
+def _wall_up_to(picture, body, target, rng):
+    """The occluder that always fits: a wall as high as needed, found by counting the person's rows from below."""
+    solid = body > 127
+    rows = np.cumsum(solid.sum(1)[::-1]) / max(int(solid.sum()), 1)
+    dy = body.shape[0] - 1 - int(np.argmin(np.abs(rows - target)))
+    layer = occluders.KINDS["wall"][2](picture.size, rng)
+    picture.paste(layer, (0, dy), layer)
+    return occluders.hidden_share(solid, np.ones_like(solid), 0, dy), "wall"

@@ -1,0 +1,211 @@
+"""The cameras: each has its own place, light, tint, sharpness, noise and compression."""
+import dataclasses
+import functools
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from .brush import shade
+from .identity import shuffled, stream
+
+
+@dataclasses.dataclass(frozen=True)
+class Camera:
+    """What every image of a camera shares.
+
+    ``matrix`` (3, 3) mixes RGB (gain, tint and saturation), ``gamma`` bends it, ``haze`` lifts the black level (0 to 1);
+    ``detail`` is the share of the resolution that its blur leaves; ``noise`` is a standard deviation out of 255;
+    ``quality`` is JPEG's; ``light`` the side (-1 left, 1 right) that light comes from; ``views`` weighs the sides
+    that people show there (front, right, back, left).
+    """
+
+    matrix: tuple
+    gamma: float
+    haze: float
+    detail: float
+    noise: float
+    quality: int
+    light: int
+    views: tuple
+    place: str
+
+
+PLACES = ("street", "park", "hall", "campus", "shop", "station", "yard", "crossing")
+
+
+@functools.lru_cache(maxsize=64)
+def camera(seed, count, index):
+    """The :class:`Camera` number ``index`` (0-based) of ``count``.
+
+    Brightness and tint are spread evenly over the cameras rather than drawn, so that a data set with few
+    of them still has a dark, a bright, a bluish and a reddish one.
+    """
+    order = shuffled(stream(seed, 10), count)
+    hues = shuffled(stream(seed, 11), count)
+    rng = stream(seed, 12, index)
+    gain = 0.65 + 0.65 * order[index] / max(count - 1, 1)
+    angle = 2 * np.pi * (hues[index] + rng.uniform(-0.2, 0.2)) / count
+    tint = 1 + rng.uniform(0.1, 0.2) * np.cos(angle - np.array([0.0, 2.1, 4.2]))
+    saturation = rng.uniform(0.45, 1.1)
+    gray = np.full((3, 3), 1 / 3.0)
+    matrix = gain * np.diag(tint) @ (saturation * np.eye(3) + (1 - saturation) * gray)
+    views = [0.25] * 4
+    views[rng.randrange(4)] += 1.0
+    views[rng.randrange(4)] += 0.6
+    return Camera(
+        matrix=tuple(map(tuple, matrix.round(6).tolist())),
+        gamma=rng.uniform(0.7, 1.45),
+        haze=rng.uniform(0.0, 0.16),
+        detail=rng.uniform(0.4, 0.95),
+        noise=rng.uniform(2.0, 9.0),
+        quality=rng.randrange(62, 93),
+        light=rng.choice((-1, 1)),
+        views=tuple(views),
+        place=PLACES[(index + stream(seed, 13).randrange(len(PLACES))) % len(PLACES)],
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def panorama(seed, count, index, height):
+    """The place in front of a camera, six times as wide as high; images crop it.
+
+    Returns:
+        An RGB picture of (7.5 ``height``, 1.25 ``height``) pixels.
+    """
+    rng = stream(seed, 14, index)
+    size = (int(7.5 * height), int(1.25 * height))
+    wall, ground = _COLORS[camera(seed, count, index).place]
+    image = Image.new("RGB", size, wall)
+    draw = ImageDraw.Draw(image)
+    horizon = int(size[1] * rng.uniform(0.42, 0.6))
+    _backdrop(draw, rng, size[0], horizon, wall, camera(seed, count, index).place)
+    draw.rectangle((0, horizon, *size), fill=ground)
+    _floor(draw, rng, size, horizon, ground)
+    _things(draw, rng, size, horizon)
+    return _mottle(image, rng)
+
+
+_COLORS = {
+    "street": ((150, 140, 130), (104, 104, 108)),
+    "park": ((92, 124, 76), (126, 142, 92)),
+    "hall": ((196, 190, 178), (160, 152, 142)),
+    "campus": ((164, 110, 86), (150, 146, 140)),
+    "shop": ((120, 130, 146), (176, 172, 164)),
+    "station": ((84, 92, 104), (120, 118, 112)),
+    "yard": ((176, 170, 150), (150, 132, 108)),
+    "crossing": ((128, 146, 160), (84, 86, 90)),
+}
+
+
+def _backdrop(draw, rng, width, horizon, wall, place):
+    """Windows, doors and posters on walls; trees in front of the sky in parks."""
+    x = 0
+    while x < width:
+        w = int(rng.uniform(0.12, 0.5) * horizon)
+        color = shade(wall, rng.uniform(0.6, 1.35))
+        draw.rectangle((x, 0, x + w, horizon), fill=color)
+        if place in ("park", "yard", "crossing"):
+            for _ in range(8):
+                cx, cy, r = x + rng.uniform(0, w), rng.uniform(-0.2, 0.9) * horizon, rng.uniform(0.08, 0.3) * horizon
+                green = (rng.randrange(30, 90), rng.randrange(70, 130), rng.randrange(20, 70))
+                draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=green)
+        else:
+            glass = tuple((rng.randrange(20, 235) + v) // 2 for v in wall)
+            top, pad = rng.uniform(0, 0.4) * horizon, 0.14 * w
+            bottom = rng.uniform(0.6, 1.0) * horizon
+            draw.rectangle((x + pad, top, x + w - pad, bottom), fill=glass)
+            if rng.random() < 0.6:
+                draw.line((x + w / 2, top, x + w / 2, bottom), fill=shade(color, 0.7), width=2)
+                draw.line((x + pad, (top + bottom) / 2, x + w - pad, (top + bottom) / 2), fill=shade(color, 0.7), width=2)
+        x += w + 1
+
+
+def _floor(draw, rng, size, horizon, ground):
+    for _ in range(rng.randrange(3, 9)):
+        y = horizon + (size[1] - horizon) * rng.random() ** 1.5
+        thick = 1 + 0.08 * (y - horizon)
+        draw.rectangle((0, y, size[0], y + thick), fill=shade(ground, rng.uniform(0.75, 1.25)))
+    for x in range(-size[0], size[0], rng.randrange(14, 60)):
+        slope = rng.randrange(10, 60)
+        draw.line((x, horizon, x + slope, size[1]), fill=shade(ground, 0.88), width=1)
+
+
+def _things(draw, rng, size, horizon):
+    """Posts, bins and parked cars behind where people walk."""
+    for _ in range(rng.randrange(10, 18)):
+        x = rng.uniform(0, size[0])
+        color = tuple(rng.randrange(20, 210) for _ in range(3))
+        kind = rng.randrange(3)
+        base = horizon + rng.uniform(0.02, 0.2) * size[1]
+        if kind == 0:
+            draw.rectangle((x, base - rng.uniform(0.4, 0.9) * size[1], x + rng.uniform(2, 7), base), fill=shade(color, 0.6))
+        elif kind == 1:
+            w, h = rng.uniform(8, 20), rng.uniform(12, 30)
+            draw.rectangle((x, base - h, x + w, base), fill=color)
+        else:
+            w, h = rng.uniform(0.5, 0.8) * size[1], rng.uniform(0.16, 0.24) * size[1]
+            draw.rectangle((x, base - 0.6 * h, x + w, base - 0.12 * h), fill=color)
+            draw.rectangle((x + 0.2 * w, base - h, x + 0.75 * w, base - 0.6 * h), fill=shade(color, 0.5))
+            for wheel in (0.2, 0.78):
+                cx, r = x + wheel * w, 0.17 * h
+                draw.ellipse((cx - r, base - 0.2 * h - r, cx + r, base - 0.2 * h + r), fill=(24, 24, 26))
+
+
+def _mottle(image, rng):
+    """Stains and shadows: brightness that varies slowly over the picture."""
+    small = np.random.RandomState(rng.randrange(2**32)).uniform(0.72, 1.25, (image.height // 10, image.width // 10))
+    field = Image.fromarray((small * 128).astype(np.uint8)).resize(image.size, Image.BICUBIC)
+    pixels = np.asarray(image, np.float32) * (np.asarray(field, np.float32)[:, :, None] / 128)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def background(seed, count, index, size, rng):
+    """A random piece of a camera's place as an RGB picture of ``size`` (width, height) pixels."""
+    scene = panorama(seed, count, index, 128)
+    height = rng.uniform(0.78, 1.0) * scene.height
+    width = height * size[0] / size[1]
+    if width > scene.width:
+        width, height = scene.width, scene.width * size[1] / size[0]
+    left = rng.uniform(0, scene.width - width)
+    top = rng.uniform(0, scene.height - height)
+    return scene.resize(size, Image.BILINEAR, box=(left, top, left + width, top + height))
+
+
+@functools.lru_cache(maxsize=1)
+def _grain():
+    return np.random.RandomState(0).normal(0, 1, (512, 512, 3)).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=64)
+def _curve(gamma, haze):
+    """Lookup table of the camera's gamma and haze."""
+    bent = (np.arange(256) / 255) ** gamma
+    return (255 * bent * (1 - haze) + 200 * haze).astype(np.float32)
+
+
+def expose(picture, size, view, rng):
+    """What the camera ``view`` records of the RGB ``picture``: uint8 (H, W, 3), before JPEG.
+
+    Besides the camera's own character every image has its own brightness and colour of light, light that falls
+    off to one side and, at times, a shadow over its lower part.
+    """
+    width, height = size
+    small = max(round(width * view.detail), 8), max(round(height * view.detail), 16)
+    image = picture.resize(small, Image.BOX).resize(size, Image.BILINEAR)
+    brightness = rng.uniform(0.8, 1.25)
+    rows = []
+    for row in view.matrix:
+        gain = brightness * rng.uniform(0.94, 1.06)
+        rows += [gain * row[0], gain * row[1], gain * row[2], 0]
+    mixed = np.asarray(image.convert("RGB", rows))  # (H, W, 3)
+    slope = rng.uniform(0.0, 0.5) * view.light
+    across = 1 + slope * (np.arange(width, dtype=np.float32) / width - 0.5)
+    down = np.ones(height, np.float32)
+    if rng.random() < 0.3:
+        down[int(rng.uniform(0.15, 0.85) * height):] = rng.uniform(0.55, 0.85)
+    pixels = _curve(view.gamma, view.haze)[mixed] * (down[:, None] * across)[:, :, None]
+    # A large image repeats the grain.
+    top, left = rng.randrange(512), rng.randrange(512)
+    grain = _grain().take(range(top, top + height), 0, mode="wrap").take(range(left, left + width), 1, mode="wrap")
+    pixels += np.float32(view.noise) * grain
+    return np.clip(pixels, 0, 255, out=pixels).astype(np.uint8)

@@ -1,0 +1,90 @@
+"""Training augmentation: the published recipe's steps, which may be mixed with torchreid's own names.
+
+The recipe (order as applied, paper section 4.1 and its released settings): resize (bicubic), ``jitter``,
+flip, ``pad_crop``, to tensor, normalise, ``erase_pixel``.
+"""
+import difflib
+
+from timm.data.random_erasing import RandomErasing
+from torchvision.transforms import ColorJitter, Compose, InterpolationMode, RandomCrop, Resize, ToTensor
+
+from dpm_plugin import torchreid_host
+from dpm_plugin.errors import DPMError
+
+TORCHREID_NAMES = ("random_flip", "random_crop", "random_patch", "color_jitter", "random_erase")
+OUR_NAMES = ("jitter", "pad_crop", "erase_pixel")
+INTERPOLATIONS = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+
+
+def build_transforms(
+    height, width, transforms="random_flip", norm_mean=None, norm_std=None, *, interpolation="bilinear",
+):
+    """Train and test transforms of PIL images to float tensors (3, height, width).
+
+    Args:
+        height, width: image size in pixels.
+        transforms: a name, a list of names, or None: torchreid's ``random_flip``, ``random_crop``,
+            ``random_patch``, ``color_jitter``, ``random_erase``, and
+
+            - ``jitter``: brightness, contrast 0.3, saturation, hue 0.2, directly after the resize;
+            - ``pad_crop``: 10 black pixels on each side, then a random crop back to the image size;
+            - ``erase_pixel``: with probability 0.5 one box of per-pixel noise, after normalisation.
+
+            Their order in the list has no meaning, as in torchreid.
+        norm_mean, norm_std: three numbers each; None means ImageNet's.
+        interpolation: of the training resize; the test resize is bilinear.
+
+    Returns:
+        (train, test). With torchreid's names and ``bilinear`` alone: exactly torchreid's.
+
+    Raises:
+        DPMError: an unknown name, with the nearest known one.
+    """
+    names = check_names(transforms)
+    if interpolation not in INTERPOLATIONS:
+        raise unknown("interpolation (data.interpolation)", interpolation, INTERPOLATIONS)
+    train, test = torchreid_host.build_transforms(
+        height, width, transforms=[name for name in names if name in TORCHREID_NAMES],
+        norm_mean=norm_mean, norm_std=norm_std,
+    )
+    if interpolation == "bilinear" and not set(names) & set(OUR_NAMES):
+        return train, test
+    return add_recipe(train, names, height, width, interpolation), test
+
+
+def check_names(transforms):
+    """The names as a lower-case list; raises DPMError for one that nobody knows (torchreid drops it)."""
+    if transforms is None:
+        return []
+    if isinstance(transforms, str):
+        transforms = [transforms]
+    names = [str(name).lower() for name in transforms]
+    for name in names:
+        if name not in TORCHREID_NAMES + OUR_NAMES:
+            raise unknown("transform (data.transforms)", name, TORCHREID_NAMES + OUR_NAMES)
+    return names
+
+
+def unknown(what, name, known):
+    """A DPMError for an unknown name, naming the nearest known one and all of them."""
+    near = difflib.get_close_matches(str(name).lower(), list(known), n=1, cutoff=0.0)
+    return DPMError(f"unknown {what} '{name}'; did you mean '{near[0]}'? Known: {', '.join(known)}")
+
+
+def add_recipe(train, names, height, width, interpolation):
+    """Put our steps into torchreid's training transforms: resize, ..., to tensor, normalise, [erase]."""
+    steps = list(train.transforms)
+    resize = next(index for index, step in enumerate(steps) if isinstance(step, Resize))
+    steps[resize] = Resize((height, width), interpolation=INTERPOLATIONS[interpolation])
+    print(f"+ resize by {interpolation} interpolation")
+    if "pad_crop" in names:
+        print("+ pad by 10 pixels and random crop, before the tensor")
+        to_tensor = next(index for index, step in enumerate(steps) if isinstance(step, ToTensor))
+        steps.insert(to_tensor, RandomCrop((height, width), padding=10))
+    if "jitter" in names:
+        print("+ color jitter 0.3/0.3/0.2/0.2, after the resize")
+        steps.insert(resize + 1, ColorJitter(brightness=0.3, contrast=0.3, saturation=0.2, hue=0.2))
+    if "erase_pixel" in names:
+        print("+ random erase by noise, last")
+        steps.append(RandomErasing(probability=0.5, mode="pixel", max_count=1, device="cpu"))
+    return Compose(steps)

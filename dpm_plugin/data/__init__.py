@@ -5,11 +5,12 @@ from dpm_plugin.data.occluded_reid import OccludedREID
 from dpm_plugin.data.p_dukemtmc import PDukeMTMC
 from dpm_plugin.data.partial_ilids import PartialILIDS
 from dpm_plugin.data.partial_reid import PartialREID
+from dpm_plugin.data.synthetic import SyntheticOccluded, SyntheticSpec
 from dpm_plugin.data.transforms import build_transforms
 
 __all__ = [
     "DATASETS", "DPMImageDataManager", "OccludedDuke", "OccludedREID", "PDukeMTMC", "PartialILIDS",
-    "PartialREID", "build_transforms",
+    "PartialREID", "SyntheticOccluded", "SyntheticSpec", "build_transforms",
 ]
 
 #: torchreid's name -> class; ``dpm_plugin.register()`` registers them all.
@@ -19,4 +20,5 @@ DATASETS = {
     "p_dukemtmc": PDukeMTMC,
     "partial_reid": PartialREID,
     "partial_ilids": PartialILIDS,
+    "synthetic_occluded": SyntheticOccluded,
 }

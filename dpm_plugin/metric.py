@@ -14,16 +14,18 @@ def evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids, max_rank=50, use_
                   use_cython=True):
     """Evaluate CMC and mAP as ``torchreid.metrics.evaluate_rank`` does (Market-1501 protocol by default).
 
-    A query's gallery is every image but those with both its identity and its camera. Queries without a match in it
-    are left out, with a warning that counts them. Where distances are all different the results are torchreid's;
-    where distances tie, images come in gallery order (torchreid's order among ties is its sort's accident).
+    A query's gallery is every image but those with both its identity and its camera. Queries without a match
+    in it are left out, with a warning that counts them. Where distances all differ the results are torchreid's;
+    where they tie, images come in gallery order (torchreid's order among ties is its sort's accident). A query
+    with fewer gallery images than ``max_rank`` has found its match by its last one; torchreid fails there.
 
     Args:
         distmat: (Q, G) numpy array, smaller is nearer.
         q_pids, g_pids: (Q,) and (G,) identities.
         q_camids, g_camids: (Q,) and (G,) cameras.
         max_rank: length of the CMC curve, default 50; a smaller gallery shortens it, with a printed note.
-        use_metric_cuhk03: torchreid's single-gallery-shot protocol, which draws from numpy's global random state.
+        use_metric_cuhk03: torchreid's single-gallery-shot protocol, which draws from numpy's global random
+            state (torchreid's Python form of it needs numpy >= 2).
         use_cython: use torchreid's compiled form where it is built (never on PyPI's layout), else ours.
 
     Returns:
@@ -57,8 +59,8 @@ class MatchingCounts(NamedTuple):
     unmatched_queries: int
 
     def unmatched_message(self):
-        return (f"{self.unmatched_queries} of {self.query} queries have no gallery image of their identity under"
-                " another camera; they are left out of CMC and mAP")
+        return (f"{self.unmatched_queries} of {self.query} queries have no gallery image of their identity "
+                "under another camera; they are left out of CMC and mAP")
 
 
 def matching_counts(q_pids, g_pids, q_camids, g_camids):
@@ -73,9 +75,10 @@ def matching_counts(q_pids, g_pids, q_camids, g_camids):
     gallery_ids = np.unique(np.asarray(g_pids))
     if unmatched == len(q_pids):
         known = int(np.isin(q_pids, gallery_ids).sum())
-        why = (f"{known} of them have their identity in the gallery, but only under the query's own camera: are the "
-               "camera ids right (a data set without cameras needs different ids for query and gallery)?"
-               if known else "none of their identities is in the gallery: do query and gallery number them alike?")
+        why = (f"{known} of them have their identity in the gallery, but only under the query's own camera: are "
+               "the camera ids right (a data set without cameras needs different ids for query and gallery)?"
+               if known else
+               "none of their identities is in the gallery: do query and gallery number them alike?")
         raise DPMError(f"none of the {len(q_pids)} queries has a gallery image to find; {why}")
     return MatchingCounts(len(q_pids), len(g_pids), len(np.unique(q_pids)),
                           len(gallery_ids), int(unmatched))
@@ -92,7 +95,7 @@ class _Gallery:
 
     def split(self, pid, camid):
         """Indices, ascending, of the images to find and of those under the query's own camera."""
-        start, stop = np.searchsorted(self.sorted_pids, pid, "left"), np.searchsorted(self.sorted_pids, pid, "right")
+        start, stop = (np.searchsorted(self.sorted_pids, pid, side) for side in ("left", "right"))
         same_id = self.order[start:stop]
         same_camera = self.camids[same_id] == camid
         return same_id[~same_camera], same_id[same_camera]
@@ -118,8 +121,8 @@ def _market1501(distmat, q_pids, g_pids, q_camids, g_camids, max_rank):
 def _ranks(row, wanted, removed):
     """1-based ranks, ascending, of ``wanted`` in the stable sort of ``row`` (G,) without ``removed``.
 
-    Only the ranks of the images to find matter, so the row is sorted by value (fast) rather than by index (slow),
-    and each image's rank is the number of smaller values, plus the equal ones that come before it in the gallery.
+    Only the ranks of the images to find matter, so the row is sorted by value (fast) rather than by index
+    (slow). An image's rank is the number of smaller values, plus the equal ones before it in the gallery.
     """
     row = row.astype(np.result_type(row, np.float32))  # a copy
     row[removed] = np.inf  # behind everything that stays; distances are finite
@@ -136,8 +139,8 @@ def _check(distmat, q_pids, g_pids, q_camids, g_camids, max_rank):
     expected = (len(q_pids), len(g_pids))
     if distmat.shape != expected or q_camids.shape != q_pids.shape or g_camids.shape != g_pids.shape:
         raise DPMError(
-            f"shapes do not fit: distmat {distmat.shape}, q_pids {q_pids.shape}, g_pids {g_pids.shape}, q_camids "
-            f"{q_camids.shape}, g_camids {g_camids.shape}; expected (Q, G), (Q,), (G,), (Q,), (G,)")
+            f"shapes do not fit: distmat {distmat.shape}, q_pids {q_pids.shape}, g_pids {g_pids.shape}, "
+            f"q_camids {q_camids.shape}, g_camids {g_camids.shape}; expected (Q, G), (Q,), (G,), (Q,), (G,)")
     if 0 in expected:
         raise DPMError(f"nothing to evaluate: {expected[0]} queries, {expected[1]} gallery images")
     if max_rank < 1:

@@ -1,4 +1,4 @@
-"""Distances between queries and a gallery under the query's mask (paper section 3.3, DESIGN "two matrix products").
+"""Distances between queries and a gallery under the query's mask, as matrix products.
 
 For unit rows q, g and a mask m per query,
 
@@ -14,24 +14,25 @@ from dpm_plugin.errors import DPMError
 __all__ = ["cosine_distance", "query_mask_distance", "mutual_mask_distance", "shuffled_masks"]
 
 EPS = 1e-12  # a (masked) row shorter than this is taken as zero: its similarity fades to 0, its distance to 1
-CHUNK_SIZE = 2048
+CHUNK_SIZE = 1024
 
 
 def query_mask_distance(query, gallery, query_mask, *, chunk_size=CHUNK_SIZE):
-    """1 - cos(q, m_q * g): the query's mask on every unit gallery row, renormalised; the query stays unmasked.
+    """1 - cos(q, m_q * g): the query's mask on every unit gallery row, renormalised; the query is unmasked.
 
     Args:
         query: (Q, D) float tensor of any float type; computed in float32, autocast or not.
         gallery: (G, D) float tensor on the same device.
-        query_mask: (Q, D) masks of the queries, or None for the plain cosine distance. Only the direction of a
-            mask counts: m and 2m give the same distance.
-        chunk_size: rows of query and gallery in one block (default 2048). Beside the result, memory is bounded
-            by about ``4 * chunk_size * (chunk_size + 5 * D)`` bytes (48 MB at D = 768).
+        query_mask: (Q, D) masks of the queries, or None for the plain cosine distance. Only the direction of
+            a mask counts: m and 2m give the same distance.
+        chunk_size: rows of query and gallery in one block (default 1024). Beside the result, memory is
+            bounded by about ``4 * chunk_size * (2 * chunk_size + 8 * D)`` bytes (34 MB at D = 768).
 
     Returns:
-        (Q, G) float32 tensor in [0, 2] on the query's device, without gradient. A zero query, gallery row or mask,
-        or a masked gallery row shorter than 1e-12, has distance 1 (no similarity), never NaN. NaN and infinity in
-        the inputs come out as NaN; :func:`dpm_plugin.evaluate_rank` refuses those.
+        (Q, G) float32 tensor in [0, 2] on the query's device, without gradient. A zero query, gallery row or
+        mask has distance 1 (no similarity), never NaN; below a length of 1e-12 of the masked gallery row the
+        similarity fades to that. NaN and infinity in the inputs come out as NaN, which
+        :func:`dpm_plugin.evaluate_rank` refuses.
 
     Raises:
         DPMError: the shapes or devices do not fit; the message names them.
@@ -45,9 +46,9 @@ def cosine_distance(query, gallery, *, chunk_size=CHUNK_SIZE):
 
 
 def mutual_mask_distance(query, gallery, query_mask, gallery_mask, *, chunk_size=CHUNK_SIZE):
-    """1 - cos(m_g * q, m_q * g): each side seen through the other's mask. For analysis; not the paper's retrieval.
+    """1 - cos(m_g * q, m_q * g): each side seen through the other's mask. Not the paper's retrieval.
 
-    It compares only what both masks keep. It is symmetric in its two sides, is 0 between a row and itself, and is
+    For analysis and for re-ranking. It is symmetric in its two sides, 0 between a row and itself, and is
     :func:`query_mask_distance` where the gallery's masks are all ones. Either mask may be None (all ones).
     Arguments, result and errors as there, with ``gallery_mask`` of shape (G, D).
     """
@@ -83,10 +84,10 @@ def _distance(query, gallery, query_mask, gallery_mask, chunk_size):
     with torch.autocast(query.device.type, enabled=False):
         for g in range(0, len(gallery), chunk_size):
             g_rows = slice(g, g + chunk_size)
-            gallery_unit, gallery_seen = _unit(gallery[g_rows]), _scaled(gallery_mask, g_rows)
+            g_unit, g_mask = _unit(gallery[g_rows]), _scaled(gallery_mask, g_rows)
             for q in range(0, len(query), chunk_size):
                 q_rows = slice(q, q + chunk_size)
-                cosine = _cosine(_unit(query[q_rows]), gallery_unit, _scaled(query_mask, q_rows), gallery_seen)
+                cosine = _cosine(_unit(query[q_rows]), g_unit, _scaled(query_mask, q_rows), g_mask)
                 torch.sub(1, cosine.clamp_(-1, 1), out=out[q_rows, g_rows])
     return out
 
@@ -131,7 +132,7 @@ def _check(query, gallery, query_mask, gallery_mask, chunk_size):
     fits = fits and (query_mask is None or len(query_mask) == len(query))
     fits = fits and (gallery_mask is None or len(gallery_mask) == len(gallery))
     if not fits or width == 0:
-        raise DPMError(f"shapes do not fit: {shapes}; expected query (Q, D), gallery (G, D) and a mask row per row")
+        raise DPMError(f"shapes do not fit: {shapes}; expected query (Q, D), gallery (G, D) and masks like these")
     if len({value.device for value in named.values()}) > 1:
         devices = ", ".join(f"{name} {value.device}" for name, value in named.items())
         raise DPMError(f"query, gallery and masks must be on one device, got {devices}")

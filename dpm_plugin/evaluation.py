@@ -1,0 +1,255 @@
+"""From extracted features to the table of results: one extraction, all rows.
+
+A row is named ``space/mask``: the feature ``before`` or ``after`` the neck, the query's mask ``off``, ``on``
+or, as a control, ``shuffled`` over the queries (what is left of the gain then is not the mask seeing its image).
+"""
+from dataclasses import dataclass, field
+from typing import NamedTuple, Optional, Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from dpm_plugin import torchreid_host
+from dpm_plugin.errors import DPMError
+from dpm_plugin.metric import MatchingCounts, evaluate_rank, matching_counts
+from dpm_plugin.phases import measure
+from dpm_plugin.rerank import check_memory, masked_reranking, rerank_distances
+from dpm_plugin.retrieval import query_mask_distance, shuffled_masks
+
+__all__ = ["Features", "Result", "Row", "evaluate", "format_headline", "format_table"]
+
+SPACES = {"before": "cls", "after": "embedding"}  # field of Features that holds it
+DIST_METRICS = ("euclidean", "cosine")
+CMC_LENGTH = 50  # torchreid's
+RERANKED = "+rerank"  # ends the name of a re-ranked row
+
+
+@dataclass
+class Features:
+    """What a model says about n images.
+
+    Attributes:
+        embedding: (n, D) float tensor after the neck; for a stock torchreid model its only output.
+        pids, camids: n identities and cameras.
+        cls: (n, D) float tensor before the neck, or None for a stock model.
+        mask: (n, D) float tensor, or None for models without a mask.
+        paths: n file names for error messages, optional.
+    """
+
+    embedding: torch.Tensor
+    pids: Sequence[int]
+    camids: Sequence[int]
+    cls: Optional[torch.Tensor] = None
+    mask: Optional[torch.Tensor] = None
+    paths: Optional[Sequence[str]] = None
+
+    def __post_init__(self):
+        self.pids, self.camids = np.asarray(self.pids), np.asarray(self.camids)
+
+    def __len__(self):
+        return len(self.embedding)
+
+    def tensors(self):
+        named = {"cls": self.cls, "embedding": self.embedding, "mask": self.mask}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+class Row(NamedTuple):
+    """CMC curve, (R,) float32 in [0, 1] from rank 1 on, and mAP in [0, 1]."""
+
+    cmc: np.ndarray
+    mAP: float
+
+    @property
+    def rank1(self):
+        return float(self.cmc[0])
+
+
+@dataclass
+class Result:
+    """Rows by name in printing order, and which of them is the headline (the one to report and to select by).
+
+    ``phases`` holds seconds and peak memory as :func:`dpm_plugin.phases.measure` writes them; callers add
+    theirs (extraction). ``distmat`` is the headline's (Q, G) float32 distances where they were asked for.
+    """
+
+    headline: str
+    rows: dict
+    ranks: tuple
+    counts: MatchingCounts
+    phases: dict = field(default_factory=dict)
+    distmat: Optional[np.ndarray] = None
+
+    @property
+    def rank1(self):
+        return self.rows[self.headline].rank1
+
+    @property
+    def mAP(self):
+        return self.rows[self.headline].mAP
+
+
+def evaluate(query, gallery, *, ranks=(1, 5, 10, 20), feature="after", mask=True, dist_metric="cosine",
+             normalize_feature=False, use_metric_cuhk03=False, rerank=False, shuffled_control=True, seed=0,
+             keep_distmat=False):
+    """Every row that the features allow, from one extraction.
+
+    With a mask: before/off, before/on, after/off, after/on and the shuffled control of the headline's space.
+    A baseline (``cls`` but no mask): before/off, after/off. These rows are always the (masked) cosine. A stock
+    model (``embedding`` alone): one row ``embedding``, by torchreid's distance. CMC and mAP are those of
+    :func:`dpm_plugin.evaluate_rank`, ties in gallery order, the same on every installation.
+
+    Args:
+        query, gallery: :class:`Features` of one model.
+        ranks: 1-based ranks to report, default 1, 5, 10, 20.
+        feature: space of the headline row, "after" (default) or "before" the neck.
+        mask: headline row with the mask on (default True); off for a model that has none.
+        dist_metric: "cosine" (default) or "euclidean", for a stock model only.
+        normalize_feature: L2-normalise first, for a stock model only (a cosine row is normalised anyway).
+        use_metric_cuhk03: torchreid's cuhk03 protocol; it samples, from numpy's global random state.
+        rerank: add the headline re-ranked (:mod:`dpm_plugin.rerank`); that row becomes the headline.
+        shuffled_control: include the control row, default True; it needs two queries.
+        seed: of the control's permutation.
+        keep_distmat: keep the headline's distances in the result, for visualisation.
+
+    Returns:
+        :class:`Result`.
+
+    Raises:
+        DPMError: an unknown option, features that are empty, do not fit or are not finite (says how many and
+            where), a rank beyond the gallery, no query with a match, or no memory for re-ranking.
+    """
+    _check_options(feature, dist_metric, ranks, len(gallery))
+    _check_features(query, gallery)
+    counts = matching_counts(query.pids, gallery.pids, query.camids, gallery.camids)
+    if rerank:
+        check_memory(len(query) + len(gallery))
+    distances = _distances(query, gallery, feature, shuffled_control, seed, dist_metric, normalize_feature)
+    headline = _headline(query, feature, mask)
+    if rerank:
+        distances[headline + RERANKED] = _reranked(query, gallery, headline, dist_metric, normalize_feature)
+        headline += RERANKED
+
+    result = Result(headline, {}, tuple(ranks), counts)
+    max_rank = min(max(CMC_LENGTH, *ranks), len(gallery))
+    for name, distance in distances.items():
+        phase = "rerank" if name.endswith(RERANKED) else "distance"
+        with measure(result.phases, phase, query.embedding.device):
+            distmat = np.asarray(torch.as_tensor(distance()).cpu())  # (Q, G)
+        with measure(result.phases, "metric"):
+            cmc, mAP = evaluate_rank(
+                distmat, query.pids, gallery.pids, query.camids, gallery.camids, max_rank=max_rank,
+                use_metric_cuhk03=use_metric_cuhk03, use_cython=use_metric_cuhk03)
+        if len(cmc) < max(ranks):  # the cuhk03 protocol ranks identities, not images
+            raise DPMError(f"rank {max(ranks)} was asked for, but only {len(cmc)} identities can be ranked")
+        result.rows[name] = Row(cmc, float(mAP))
+        if keep_distmat and name == headline:
+            result.distmat = distmat
+    return result
+
+
+def _distances(query, gallery, feature, shuffled_control, seed, dist_metric, normalize_feature):
+    """Row name -> function that computes its (Q, G) distances; one matrix is alive at a time."""
+    if query.cls is None:
+        return {"embedding": lambda: _stock_distance(query, gallery, dist_metric, normalize_feature)}
+
+    def masked(space, query_mask):
+        return lambda: query_mask_distance(*_in_space(query, gallery, space), query_mask)
+
+    distances = {}
+    for space in SPACES:
+        distances[f"{space}/off"] = masked(space, None)
+        if query.mask is not None:
+            distances[f"{space}/on"] = masked(space, query.mask)
+    if query.mask is not None and shuffled_control and len(query) > 1:
+        distances[f"{feature}/shuffled"] = masked(feature, shuffled_masks(query.mask, seed))
+    return distances
+
+
+def _headline(query, feature, mask):
+    if query.cls is None:
+        return "embedding"
+    return f"{feature}/on" if mask and query.mask is not None else f"{feature}/off"
+
+
+def _reranked(query, gallery, headline, dist_metric, normalize_feature):
+    if query.cls is None:
+        pairs = ((query, gallery), (query, query), (gallery, gallery))
+        return lambda: rerank_distances(
+            *(_stock_distance(*pair, dist_metric, normalize_feature) for pair in pairs))
+    space, switch = headline.split("/")
+    query_mask = query.mask if switch == "on" else None
+    return lambda: masked_reranking(*_in_space(query, gallery, space), query_mask)
+
+
+def _in_space(query, gallery, space):
+    return getattr(query, SPACES[space]), getattr(gallery, SPACES[space])
+
+
+def _stock_distance(query, gallery, dist_metric, normalize_feature):
+    features = [side.embedding.float() for side in (query, gallery)]
+    if normalize_feature:
+        features = [F.normalize(rows, dim=1) for rows in features]
+    return torchreid_host.metrics.compute_distance_matrix(*features, dist_metric)
+
+
+def _check_options(feature, dist_metric, ranks, gallery_size):
+    for name, value, choices in (("feature", feature, SPACES), ("dist_metric", dist_metric, DIST_METRICS)):
+        if value not in choices:
+            raise DPMError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
+    if len(ranks) == 0 or min(ranks) < 1:
+        raise DPMError(f"ranks are 1-based and at least one, got {list(ranks)}")
+    if max(ranks) > gallery_size:
+        raise DPMError(f"rank {max(ranks)} was asked for, but the gallery has {gallery_size} images; "
+                       "lower test.ranks")
+
+
+def _check_features(query, gallery):
+    for side, features in (("query", query), ("gallery", gallery)):
+        shapes = {name: tuple(value.shape) for name, value in features.tensors().items()}
+        if len(set(shapes.values())) > 1 or len(shapes["embedding"]) != 2:
+            raise DPMError(f"{side} features do not fit each other: {shapes}; expected (n, D) for each")
+        lengths = (len(features), len(features.pids), len(features.camids))
+        if len(set(lengths)) > 1 or lengths[0] == 0:
+            raise DPMError(
+                f"{side} has {lengths[0]} features, {lengths[1]} identities and {lengths[2]} cameras; "
+                "expected one of each for every image, and at least one image")
+        _check_finite(side, features)
+    if query.embedding.shape[1] != gallery.embedding.shape[1] or (query.cls is None) != (gallery.cls is None):
+        raise DPMError("query and gallery features are not of one model: query "
+                       f"{_describe(query)}, gallery {_describe(gallery)}")
+
+
+def _check_finite(side, features):
+    for name, rows in features.tensors().items():
+        bad = torch.nonzero(~torch.isfinite(rows).all(dim=1)).flatten()
+        if len(bad):
+            first = int(bad[0])
+            where = f"image {first}" if features.paths is None else f"'{features.paths[first]}'"
+            raise DPMError(
+                f"{side} {name}: {len(bad)} of {len(rows)} images have NaN or infinite values, the first is "
+                f"{where}; the model has diverged or its weights are damaged (try train.amp off)")
+
+
+def _describe(features):
+    return {name: tuple(value.shape) for name, value in features.tensors().items()}
+
+
+def format_table(result):
+    """The rows as text, in percent, ``*`` before the headline."""
+    lines = ["  row                 mAP " + " ".join(f"{f'R-{rank}':>6}" for rank in result.ranks)]
+    for name, row in result.rows.items():
+        values = [row.mAP] + [row.cmc[rank - 1] for rank in result.ranks]
+        marker = "*" if name == result.headline else " "
+        lines.append(f"{marker} {name:<16}" + " ".join(f"{100 * value:6.1f}" for value in values))
+    if result.counts.unmatched_queries:
+        lines.append(result.counts.unmatched_message())
+    return "\n".join(lines)
+
+
+def format_headline(result):
+    """The headline in torchreid's words."""
+    lines = ["** Results **", f"mAP: {result.mAP:.1%}", "CMC curve"]
+    lines += [f"Rank-{rank:<3}: {result.rows[result.headline].cmc[rank - 1]:.1%}" for rank in result.ranks]
+    return "\n".join(lines)

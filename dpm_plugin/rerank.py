@@ -65,8 +65,8 @@ def check_memory(images, memory_limit=None):
     limit = _machine_memory() if memory_limit is None else memory_limit
     if needed > limit:
         raise DPMError(
-            f"re-ranking {images} images needs about {needed / 1e9:.1f} GB of memory and "
-            f"{limit / 1e9:.1f} GB are there; switch re-ranking off (test.rerank False) or use a machine with more memory")
+            f"re-ranking {images} images needs about {needed / 1e9:.1f} GB of memory and {limit / 1e9:.1f} GB are"
+            " there; switch re-ranking off (test.rerank False) or use a machine with more memory")
 
 
 def _machine_memory():

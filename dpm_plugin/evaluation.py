@@ -1,7 +1,7 @@
 """From extracted features to the table of results: one extraction, all rows.
 
 A row is named ``space/mask``: the feature ``before`` or ``after`` the neck, the query's mask ``off``, ``on``
-or, as a control, ``shuffled`` over the queries (what is left of the gain then is not the mask seeing its image).
+or, as a control, ``shuffled`` over the queries (a gain that survives it is not the mask seeing its image).
 """
 from dataclasses import dataclass, field
 from typing import NamedTuple, Optional, Sequence
@@ -96,8 +96,8 @@ def evaluate(query, gallery, *, ranks=(1, 5, 10, 20), feature="after", mask=True
     """Every row that the features allow, from one extraction.
 
     With a mask: before/off, before/on, after/off, after/on and the shuffled control of the headline's space.
-    A baseline (``cls`` but no mask): before/off, after/off. These rows are always the (masked) cosine. A stock
-    model (``embedding`` alone): one row ``embedding``, by torchreid's distance. CMC and mAP are those of
+    A baseline (``cls`` but no mask): before/off, after/off. These rows are always the (masked) cosine. A
+    stock model (``embedding`` alone): one row ``embedding``, by torchreid's distance. CMC and mAP are of
     :func:`dpm_plugin.evaluate_rank`, ties in gallery order, the same on every installation.
 
     Args:
@@ -238,7 +238,8 @@ def _describe(features):
 
 def format_table(result):
     """The rows as text, in percent, ``*`` before the headline."""
-    lines = ["  row                 mAP " + " ".join(f"{f'R-{rank}':>6}" for rank in result.ranks)]
+    columns = ["mAP"] + [f"R-{rank}" for rank in result.ranks]
+    lines = [f"  {'row':<16}" + " ".join(f"{column:>6}" for column in columns)]
     for name, row in result.rows.items():
         values = [row.mAP] + [row.cmc[rank - 1] for rank in result.ranks]
         marker = "*" if name == result.headline else " "

@@ -15,9 +15,10 @@ def evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids, max_rank=50, use_
     """Evaluate CMC and mAP as ``torchreid.metrics.evaluate_rank`` does (Market-1501 protocol by default).
 
     A query's gallery is every image but those with both its identity and its camera. Queries without a match
-    in it are left out, with a warning that counts them. Where distances all differ the results are torchreid's;
-    where they tie, images come in gallery order (torchreid's order among ties is its sort's accident). A query
-    with fewer gallery images than ``max_rank`` has found its match by its last one; torchreid fails there.
+    in it are left out, with a warning that counts them. Where distances all differ the results are
+    torchreid's; where they tie, images come in gallery order (torchreid's order among ties is its sort's
+    accident). A query with fewer gallery images than ``max_rank`` has found its match by its last one;
+    torchreid fails there.
 
     Args:
         distmat: (Q, G) numpy array, smaller is nearer.
@@ -75,8 +76,8 @@ def matching_counts(q_pids, g_pids, q_camids, g_camids):
     gallery_ids = np.unique(np.asarray(g_pids))
     if unmatched == len(q_pids):
         known = int(np.isin(q_pids, gallery_ids).sum())
-        why = (f"{known} of them have their identity in the gallery, but only under the query's own camera: are "
-               "the camera ids right (a data set without cameras needs different ids for query and gallery)?"
+        why = (f"{known} of them have their identity in the gallery, but only under the query's own camera: "
+               "are the camera ids right (without cameras, query and gallery need different ones)?"
                if known else
                "none of their identities is in the gallery: do query and gallery number them alike?")
         raise DPMError(f"none of the {len(q_pids)} queries has a gallery image to find; {why}")

@@ -21,8 +21,8 @@ def measure(phases, name, device=None):
 
     Args:
         phases: dict to fill. An entry holds ``seconds``; ``peak_memory_mb``, the highest resident memory of
-            this process *so far* (10^6 bytes; absent on Windows); ``peak_gpu_memory_mb``, the highest allocation
-            within the phase, on a CUDA device only.
+            this process *so far* (10^6 bytes; absent on Windows); ``peak_gpu_memory_mb``, the highest
+            allocation within the phase, on a CUDA device only.
         name: of the phase.
         device: torch device the work runs on; None or a CPU leaves the GPU unmeasured.
     """

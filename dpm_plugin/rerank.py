@@ -7,8 +7,8 @@ from dpm_plugin.retrieval import mutual_mask_distance, query_mask_distance
 
 __all__ = ["masked_reranking", "rerank_distances"]
 
-# torchreid's re_ranking holds at once float32 distances and neighbour weights, int64 and int32 rankings of all
-# Q + G images, beside the float32 distances handed in: 24.9 bytes a pair measured at 4,000 images.
+# torchreid's re_ranking holds at once float32 distances and neighbour weights, int64 and int32 rankings of
+# all Q + G images, beside the float32 distances handed in: 24.9 bytes a pair measured at 4,000 images.
 BYTES_PER_PAIR = 25
 
 
@@ -16,8 +16,8 @@ def masked_reranking(query, gallery, query_mask, *, memory_limit=None):
     """Re-ranked distances under the query's mask.
 
     Re-ranking compares all images with each other, and a mask belongs to a query only. One rule covers the
-    three kinds of pairs: cos(m_b * a, m_a * b), each image seen through the other's mask, with masks of ones for
-    the gallery (the paper takes gallery images as whole bodies). So
+    three kinds of pairs: cos(m_b * a, m_a * b), each image seen through the other's mask, with masks of ones
+    for the gallery (the paper takes gallery images as whole bodies). So
 
     - query-gallery is cos(q, m_q * g), the very distance of plain retrieval;
     - query-query is masked by both queries. One-sided, cos(q, m_q * q') is not symmetric and not 1 even for
@@ -65,8 +65,8 @@ def check_memory(images, memory_limit=None):
     limit = _machine_memory() if memory_limit is None else memory_limit
     if needed > limit:
         raise DPMError(
-            f"re-ranking {images} images needs about {needed / 1e9:.1f} GB of memory and {limit / 1e9:.1f} GB are "
-            "there; switch re-ranking off (test.rerank False) or use a machine with more memory")
+            f"re-ranking {images} images needs about {needed / 1e9:.1f} GB of memory and {limit / 1e9:.1f} GB are"
+            " there; switch re-ranking off (test.rerank False) or use a machine with more memory")
 
 
 def _machine_memory():

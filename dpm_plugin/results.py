@@ -32,8 +32,8 @@ def write_results(path, dataset, result, *, epoch=None, run=None):
             "history": [{"epoch": 10, "row": "after/on", "rank1": ..., "mAP": ...}, ...]}}}
 
     Shares are in [0, 1]; ``cmc[k - 1]`` is rank k. The latest evaluation is at the top of its data set;
-    ``history`` lists the headline of each evaluated epoch, ascending; evaluating epoch n again drops the entries
-    from n on (a run resumed or started afresh). An evaluation without epoch (test only) leaves it alone.
+    ``history`` lists the headline of each evaluated epoch, ascending; evaluating epoch n again drops the
+    entries from n on (a run resumed or started afresh). Evaluations without epoch (test only) are not listed.
     Values that JSON does not have (NaN, infinity) are written as null, unknown types as their text.
 
     Args:

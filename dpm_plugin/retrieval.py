@@ -26,7 +26,7 @@ def query_mask_distance(query, gallery, query_mask, *, chunk_size=CHUNK_SIZE):
         query_mask: (Q, D) masks of the queries, or None for the plain cosine distance. Only the direction of
             a mask counts: m and 2m give the same distance.
         chunk_size: rows of query and gallery in one block (default 1024). Beside the result, memory is
-            bounded by about ``4 * chunk_size * (2 * chunk_size + 8 * D)`` bytes (34 MB at D = 768).
+            bounded by about ``4 * chunk_size * (2 * chunk_size + 9 * D)`` bytes (37 MB at D = 768).
 
     Returns:
         (Q, G) float32 tensor in [0, 2] on the query's device, without gradient. A zero query, gallery row or
@@ -132,7 +132,7 @@ def _check(query, gallery, query_mask, gallery_mask, chunk_size):
     fits = fits and (query_mask is None or len(query_mask) == len(query))
     fits = fits and (gallery_mask is None or len(gallery_mask) == len(gallery))
     if not fits or width == 0:
-        raise DPMError(f"shapes do not fit: {shapes}; expected query (Q, D), gallery (G, D) and masks like these")
+        raise DPMError(f"shapes do not fit: {shapes}; expected (Q, D) and (G, D), masks of the same shapes")
     if len({value.device for value in named.values()}) > 1:
         devices = ", ".join(f"{name} {value.device}" for name, value in named.items())
         raise DPMError(f"query, gallery and masks must be on one device, got {devices}")

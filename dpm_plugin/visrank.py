@@ -24,7 +24,7 @@ def visualize_ranks(distmat, query, gallery, save_dir, *, width=128, height=256,
     """
     if distmat.shape != (len(query), len(gallery)):
         raise DPMError(
-            f"distmat is {distmat.shape} but there are {len(query)} queries and {len(gallery)} gallery images")
+            f"distmat is {distmat.shape}, but there are {len(query)} queries, {len(gallery)} gallery images")
     try:
         torchreid_host.utils.visualize_ranked_results(
             distmat, (query, gallery), "image", width=width, height=height, save_dir=str(save_dir), topk=topk)

@@ -130,6 +130,7 @@ class ImageDPMEngine(EvaluationMixin, Engine):
         with autocast(self._device, self.amp):
             parts = self.criterion(self.model.heads(self.model.encode(images, camids)), labels)
         self._update(parts.total)
+        self.on_step(parts)
         return parts
 
     def _step_mask(self, images, labels, camids):
@@ -143,7 +144,11 @@ class ImageDPMEngine(EvaluationMixin, Engine):
         with autocast(self._device, self.amp):
             parts = self.criterion(self.model.heads(encoded), labels)
         self._update(parts.total)
+        self.on_step(parts)
         return parts
+
+    def on_step(self, parts):
+        """Called after each of the two steps with its DPMLossParts; for subclasses and tests."""
 
     def _update(self, loss):
         self.optimizer.zero_grad(set_to_none=True)  # None, not zero: the optimizer skips what is frozen

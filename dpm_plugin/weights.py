@@ -98,14 +98,15 @@ def read_state(path):
 def to_own_names(state, path):
     """Rename a state dict of any known layout; returns (state, layout name)."""
     if any(key.startswith("base.blocks.") for key in state):
-        return _rename_released(state), "released"
+        return rename_released(state), "released"
     if "patch_embed.proj.weight" in state:
         return {f"backbone.transformer.{key}": value for key, value in state.items()}, "timm"
     layout = "dpm_plugin" if any(key.startswith("backbone.transformer.") for key in state) else "torchreid"
     return state, layout
 
 
-def _rename_released(state):
+def rename_released(state):
+    """Keys of the released implementation to ours; tensors nothing uses are left out."""
     renamed = {}
     for key, value in state.items():
         for old, new in RELEASED_NAMES:

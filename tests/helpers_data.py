@@ -27,7 +27,8 @@ def write_occluded_duke(root, folder="Occluded_Duke", pids=(3, 10, 7), cameras=(
     for pid in pids:
         for camera in cameras:
             for frame in range(frames):
-                draw(top / "bounding_box_train" / f"{pid:04d}_c{camera}_f{frame:07d}.jpg", (pid, camera, frame))
+                name = f"{pid:04d}_c{camera}_f{frame:07d}.jpg"
+                draw(top / "bounding_box_train" / name, (pid, camera, frame))
     for pid in (20, 21):
         draw(top / "query" / f"{pid:04d}_c1_f0000001.jpg", (pid, 1, 1))
         draw(top / "bounding_box_test" / f"{pid:04d}_c2_f0000002.jpg", (pid, 2, 2))

@@ -166,13 +166,15 @@ def test_a_corrupt_image_is_an_error_that_names_it_in_one_line(workers, start, s
     data = manager(tmp_path, sources, workers=workers, train_sampler="SequentialSampler")
     if start:
         data.train_loader.multiprocessing_context = start
+        data.train_loader.timeout = 120  # seconds, instead of for ever should torchreid's reader be back
     batches = iter(data.train_loader)
     with pytest.raises(DPMError) as caught:
         for _ in batches:
             pass
     message = str(caught.value)
-    # torch's re-raise keeps the loader alive in a cycle; breaking it ends the workers now, not in a later test.
+    # The traceback keeps the workers waiting in a cycle; breaking it ends them now, not in a later test.
     traceback.clear_frames(caught.tb)
+    del batches
     assert message.startswith(f"image '{top / 'bounding_box_train'}") and "cannot be read" in message
     assert "\n" not in message
 
@@ -205,7 +207,7 @@ def test_a_batch_larger_than_the_training_set_is_an_error_with_numbers(tmp_path)
 
 
 @pytest.mark.parametrize("sampler, options, message", [
-    ("RandomIdentitySampler", {"batch_size_train": 8, "num_instances": 2}, "needs 4 identities.* has 3 .*to 6"),
+    ("RandomIdentitySampler", {"batch_size_train": 8, "num_instances": 2}, "needs 4 identities.* has 3 "),
     ("RandomIdentitySampler", {"batch_size_train": 2, "num_instances": 4}, "between 1 and the batch size 2"),
     ("RandomIdentitySampler", {"batch_size_train": 5, "num_instances": 2}, "no multiple.*make it 4"),
     ("RandomDomainSampler", {"batch_size_train": 4, "num_cams": 4}, "12 images, 3 identities, 2 cameras"),

@@ -70,7 +70,7 @@ def test_common_spellings_of_the_folder_are_accepted(name, spelling, tmp_path):
 
 
 def test_flat_folders_and_other_inner_spellings_are_accepted(tmp_path):
-    touch(tmp_path, "Occluded_REID/Occluded-Body-Images/001_01.JPG", "Occluded_REID/whole_body_images/001_02.png")
+    touch(tmp_path / "Occluded_REID", "Occluded-Body-Images/001_01.JPG", "whole_body_images/001_02.png")
     dataset = load("occluded_reid", tmp_path)
     assert names_of(dataset.query + dataset.gallery) == [("001_01.JPG", 1, 0), ("001_02.png", 1, 1)]
 
@@ -115,12 +115,14 @@ def test_an_empty_folder_says_which_names_it_expects(tmp_path):
     touch(tmp_path, *TINY["occluded_duke"])
     (tmp_path / TINY["occluded_duke"][2]).unlink()
     touch(tmp_path, "Occluded_Duke/query/Thumbs.db", "Occluded_Duke/query/.0001_c1_f0000001.jpg")
-    with pytest.raises(DPMError, match=r"query folder '.*query' has no images; expected names like 0001_c2_f0046182.jpg"):
+    message = r"query folder '.*query' has no images; expected names like 0001_c2_f0046182.jpg"
+    with pytest.raises(DPMError, match=message):
         load("occluded_duke", tmp_path)
 
 
 @pytest.mark.parametrize("name, stray", [
-    ("occluded_duke", "Occluded_Duke/query/cover.jpg"), ("occluded_duke", "Occluded_Duke/query/0001_c9_f1.jpg"),
+    ("occluded_duke", "Occluded_Duke/query/cover.jpg"),
+    ("occluded_duke", "Occluded_Duke/query/0001_c9_f1.jpg"),
     ("occluded_duke", "Occluded_Duke/query/0001_c12_f1.jpg"),
     ("occluded_reid", "Occluded_REID/whole_body_images/001/a_01.tif"),
     ("occluded_reid", "Occluded_REID/whole_body_images/001/002_01.tif"),
@@ -196,8 +198,9 @@ def test_p_dukemtmc_takes_cameras_from_names_if_all_have_one_else_the_view(tmp_p
 
 
 def test_training_identities_are_numbered_in_order_whatever_order_the_disk_has(tmp_path, monkeypatch):
-    files = [f"Occluded_Duke/bounding_box_train/{pid:04d}_c{c}_f0000001.jpg" for pid in (900, 3, 41) for c in (2, 1)]
-    touch(tmp_path, *files, *TINY["occluded_duke"][2:])
+    names = [f"{pid:04d}_c{camera}_f0000001.jpg" for pid in (900, 3, 41) for camera in (2, 1)]
+    touch(tmp_path / "Occluded_Duke" / "bounding_box_train", *names)
+    touch(tmp_path, *TINY["occluded_duke"][2:])
     wanted = [
         (f"{pid:04d}_c{camera}_f0000001.jpg", label, camera - 1)
         for label, pid in enumerate((3, 41, 900)) for camera in (1, 2)
@@ -233,7 +236,8 @@ def test_a_misspelt_argument_is_refused(tmp_path):
 
 @pytest.mark.skipif(not SHARED_LISTS.is_dir(), reason="the published lists are not beside the repository")
 def test_the_published_lists_load_with_the_published_counts_and_no_warning(tmp_path):
-    for split, folder in (("train", "bounding_box_train"), ("query", "query"), ("gallery", "bounding_box_test")):
+    folders = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+    for split, folder in folders.items():
         target = tmp_path / "Occluded_Duke" / folder
         target.mkdir(parents=True)
         for name in (SHARED_LISTS / f"{split}.list").read_text().split():

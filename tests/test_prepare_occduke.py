@@ -63,7 +63,8 @@ def silent(line):
 
 
 def files_below(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def expected():
@@ -94,9 +95,8 @@ def test_the_result_loads_as_the_data_set(lists, archive, tmp_path):
 def test_a_second_run_keeps_intact_files_and_repairs_damaged_ones(lists, archive, tmp_path):
     out = tmp_path / "out"
     prepare(archive, lists, out, show=silent)
-    folder = out / "Occluded_Duke" / "bounding_box_train"
-    short, changed, gone = folder / NAMES["train"][0], folder / NAMES["train"][1], out / "Occluded_Duke/query" / NAMES["query"][0]
-    kept = out / "Occluded_Duke/query" / NAMES["query"][1]
+    short, changed = (out / "Occluded_Duke/bounding_box_train" / name for name in NAMES["train"])
+    gone, kept = (out / "Occluded_Duke/query" / name for name in NAMES["query"])
     before = kept.stat().st_mtime_ns
     short.write_bytes(short.read_bytes()[:5])
     changed.write_bytes(changed.read_bytes()[::-1])
@@ -106,7 +106,7 @@ def test_a_second_run_keeps_intact_files_and_repairs_damaged_ones(lists, archive
     assert files_below(out) == expected() and kept.stat().st_mtime_ns == before
 
 
-def test_an_interrupted_run_leaves_no_half_file_under_a_listed_name_and_goes_on(lists, archive, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_run_leaves_no_half_file_and_can_go_on(lists, archive, tmp_path, monkeypatch):
     rename, calls = os.replace, []
 
     def interrupted(source, target):
@@ -133,11 +133,16 @@ def test_missing_images_are_counted_and_named_and_nothing_is_written(lists, tmp_
     assert error.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
+def damage_a_member(archive):
+    packed = content("query", NAMES["query"][1])[:30]
+    archive.write_bytes(archive.read_bytes().replace(packed, b"x" * 30))
+
+
 @pytest.mark.parametrize("spoil, message", [
     (lambda p: p.write_bytes(b"no zip"), "no complete zip file"),
     (lambda p: p.write_bytes(p.read_bytes()[:-40]), "no complete zip file"),
     (lambda p: p.unlink(), "cannot read"),
-    (lambda p: p.write_bytes(p.read_bytes().replace(content("query", NAMES["query"][1])[:30], b"x" * 30)), "is damaged"),
+    (damage_a_member, "is damaged"),
 ])
 def test_a_bad_zip_is_an_error_in_one_line_with_exit_code_2(spoil, message, lists, archive, tmp_path, capsys):
     spoil(archive)
@@ -166,7 +171,8 @@ def test_a_zip_with_a_link_is_refused(lists, tmp_path):
 
 @pytest.mark.parametrize("line, message", [
     ("../0001_c1_f0000001.jpg", "no name like"), ("0001_c1_f/../0000001.jpg", "no name like"),
-    ("/0001_c1_f0000001.jpg", "no name like"), ("0001_c9_f0000001.jpg", "no name like"), ("0001_c2_f0046182.jpg", "twice"),
+    ("/0001_c1_f0000001.jpg", "no name like"), ("0001_c9_f0000001.jpg", "no name like"),
+    ("0001_c2_f0046182.jpg", "twice"),
 ])
 def test_a_list_with_a_path_or_a_repetition_is_refused(line, message, lists, archive, tmp_path):
     with (lists / "train.list").open("a") as file:
@@ -223,12 +229,13 @@ def test_an_unwritable_target_is_an_error(lists, archive, tmp_path):
         prepare(archive, lists, tmp_path / "out", show=silent)
 
 
-def test_the_tool_prints_counts_and_other_images_and_exits_with_0(lists, archive, tmp_path, capsys, monkeypatch):
+def test_the_tool_prints_counts_and_exits_with_0(lists, archive, tmp_path, capsys, monkeypatch):
     stray = tmp_path / "out/Occluded_Duke/query/9999_c1_f0000001.jpg"
     stray.parent.mkdir(parents=True)
     stray.touch()
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "argv", ["tool", str(archive), "--lists", str(lists), "--out", str(tmp_path / "out")])
+    arguments = [str(archive), "--lists", str(lists), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["tool", *arguments])
     tool = Path(prepare_occduke.__file__).parents[2] / "tools" / "prepare_occduke.py"
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(tool), run_name="__main__")
@@ -251,5 +258,5 @@ def test_progress_tells_the_time_left_and_is_not_shown_at_every_step():
 def test_the_published_lists_are_read_and_1870_queries_are_also_in_the_gallery():
     names = {split.name: read_list(SHARED_LISTS / split.list_file) for split in SPLITS}
     check_splits(names, SHARED_LISTS)
-    assert {split: len(listed) for split, listed in names.items()} == {"train": 15618, "query": 2210, "gallery": 17661}
+    assert [len(names[split]) for split in ("train", "query", "gallery")] == [15618, 2210, 17661]
     assert len(set(names["query"]) & set(names["gallery"])) == 1870

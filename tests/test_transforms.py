@@ -24,7 +24,7 @@ def picture(seed=0, height=40, width=20):
     return Image.fromarray(pixels)
 
 
-@pytest.mark.parametrize("names", [None, [], "random_flip", list(TORCHREID_NAMES), ["random_erase", "random_crop"]])
+@pytest.mark.parametrize("names", [None, [], "random_flip", list(TORCHREID_NAMES), ["random_erase"]])
 def test_torchreids_names_alone_give_torchreids_own_transforms(names, monkeypatch):
     own, built = torchreid_host.build_transforms, []
 
@@ -42,7 +42,8 @@ def test_the_recipe_has_its_published_order_and_settings():
         256, 128, ["erase_pixel", "pad_crop", "random_flip", "jitter"], HALF, HALF, interpolation="bicubic",
     )
     assert steps(train) == [
-        "Resize", "ColorJitter", "RandomHorizontalFlip", "RandomCrop", "ToTensor", "Normalize", "RandomErasing",
+        "Resize", "ColorJitter", "RandomHorizontalFlip", "RandomCrop", "ToTensor", "Normalize",
+        "RandomErasing",
     ]
     resize, jitter, flip, crop, _, normalize, erase = train.transforms
     assert resize.interpolation is InterpolationMode.BICUBIC and tuple(resize.size) == (256, 128)
@@ -67,9 +68,8 @@ def test_torchreids_names_mix_with_ours_and_keep_their_places():
 
 
 def test_bicubic_alone_changes_the_training_resize_and_nothing_else():
-    (ours, _), (theirs, _) = (
-        build_transforms(32, 16, [], HALF, HALF, interpolation="bicubic"), build_transforms(32, 16, [], HALF, HALF),
-    )
+    ours, _ = build_transforms(32, 16, [], HALF, HALF, interpolation="bicubic")
+    theirs, _ = build_transforms(32, 16, [], HALF, HALF)
     assert steps(ours) == steps(theirs)
     wanted = np.asarray(picture().resize((16, 32), Image.BICUBIC), np.float32).transpose(2, 0, 1) / 127.5 - 1
     np.testing.assert_allclose(ours(picture()).numpy(), wanted, atol=1e-6)
@@ -109,7 +109,9 @@ def test_erase_pixel_draws_one_box_of_noise_on_about_half_of_the_images():
     assert 15 < erased < 45
 
 
-@pytest.mark.parametrize("name, near", [("random_flop", "random_flip"), ("pad-crop", "pad_crop"), ("erase", "erase_pixel")])
+@pytest.mark.parametrize("name, near", [
+    ("random_flop", "random_flip"), ("pad-crop", "pad_crop"), ("erase", "erase_pixel"),
+])
 def test_an_unknown_name_is_an_error_with_the_nearest_one(name, near):
     with pytest.raises(DPMError, match=f"'{name}'; did you mean '{near}'"):
         build_transforms(32, 16, ["random_flip", name])

@@ -26,7 +26,7 @@ class PDukeMTMC(ReidImageDataset):
 
     layout = Layout(
         name="p_dukemtmc",
-        folders=("P-DukeMTMC-reID", "P-DukeMTMC", "P-Duke", "P-Duke-reID", "Partial-DukeMTMC-reID"),
+        folders=("P-DukeMTMC-reID", "P-DukeMTMC", "P-Duke", "P-Duke-reID"),
         splits={
             "train": [
                 Part((("train",), OCCLUDED), OCCLUDED_VIEW), Part((("train",), WHOLE), WHOLE_VIEW),

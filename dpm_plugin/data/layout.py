@@ -146,7 +146,7 @@ def _images_of(folder):
         if entry.is_file():
             yield entry.path
         elif not entry.is_dir():
-            raise DPMError(f"image '{entry.path}' is a link that leads nowhere; restore its target or remove it")
+            raise DPMError(f"image '{entry.path}' is a link that leads nowhere; restore or remove it")
 
 
 def parse_name(pattern, path, layout):

@@ -26,7 +26,7 @@ class PDukeMTMC(ReidImageDataset):
 
     layout = Layout(
         name="p_dukemtmc",
-        folders=("P-DukeMTMC-reID", "P-DukeMTMC", "P-Duke", "P-Duke-reID", "Partial-DukeMTMC-reID"),
+        folders=("P-DukeMTMC-reID", "P-DukeMTMC", "P-Duke", "P-Duke-reID"),
         splits={
             "train": [
                 Part((("train",), OCCLUDED), OCCLUDED_VIEW), Part((("train",), WHOLE), WHOLE_VIEW),
@@ -34,7 +34,10 @@ class PDukeMTMC(ReidImageDataset):
             "query": [Part((("test",), OCCLUDED), OCCLUDED_VIEW)],
             "gallery": [Part((("test",), WHOLE), WHOLE_VIEW)],
         },
-        tree="P-DukeMTMC-reID/{train,test}/{occluded_body_images,whole_body_images}/0001/0001_c2_f0046182.jpg",
+        tree=(
+            "P-DukeMTMC-reID/{train,test}/{occluded_body_images,whole_body_images}/"
+            "0001/0001_c2_f0046182.jpg"
+        ),
         example="0001_c2_f0046182.jpg",
         origin=ICME_2018,
         published={"train": (12927, 665), "query": (2163, 634), "gallery": (9053, 634)},
@@ -45,14 +48,16 @@ class PDukeMTMC(ReidImageDataset):
         return person_of(path, pid), view
 
     def assign_cameras(self, images):
-        entries = [entry for split in images.values() for entry in split]
-        if not all(DUKE_NAME.match(os.path.basename(path)) for path, _, _ in entries):
+        cameras = {path: camera_of(path) for entries in images.values() for path, _, _ in entries}
+        if None in cameras.values():
             return images
         return {
-            split: [(path, pid, view * NUM_DUKE_CAMERAS + camera_of(path)) for path, pid, view in split_images]
-            for split, split_images in images.items()
+            split: [(path, pid, NUM_DUKE_CAMERAS * view + cameras[path]) for path, pid, view in entries]
+            for split, entries in images.items()
         }
 
 
 def camera_of(path):
-    return int(DUKE_NAME.match(os.path.basename(path))["camera"]) - 1
+    """The camera in a file name, from 0, or None."""
+    match = DUKE_NAME.match(os.path.basename(path))
+    return int(match["camera"]) - 1 if match else None

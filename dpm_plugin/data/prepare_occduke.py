@@ -13,6 +13,7 @@ import zlib
 from collections import namedtuple
 from pathlib import Path
 
+from dpm_plugin.data.layout import IMAGE_SUFFIXES
 from dpm_plugin.data.occluded_duke import DUKE_NAME, OccludedDuke
 from dpm_plugin.data.progress import Progress
 from dpm_plugin.errors import DPMError
@@ -60,10 +61,7 @@ def prepare(archive, lists, out, *, show=print):
         wanted = find_members(opened, names, archive)
         folder = make_folders(out)
         written, kept = write_all(opened, wanted, folder, archive, show)
-    others = sum(
-        len({entry.name for entry in os.scandir(folder / split.folder)} - set(names[split.name]))
-        for split in SPLITS
-    )
+    others = sum(count_others(folder / split.folder, names[split.name]) for split in SPLITS)
     return Report(folder, {split: len(listed) for split, listed in names.items()}, written, kept, others)
 
 
@@ -88,12 +86,14 @@ def read_list(path):
     try:
         lines = path.read_text(encoding="ascii").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise DPMError(f"list '{path}' cannot be read ({error}); --lists needs train, query and gallery.list") \
-            from error
+        raise DPMError(
+            f"list '{path}' cannot be read ({getattr(error, 'strerror', None) or error}); "
+            "--lists is the folder of train.list, query.list and gallery.list"
+        ) from error
     names = [line.strip() for line in lines if line.strip()]
     for name in names:
         if not (DUKE_NAME.match(name) and re.fullmatch(r"\w+\.jpg", name)):
-            raise DPMError(f"list '{path}' has the line '{name}', which is no name like 0001_c2_f0046182.jpg")
+            raise DPMError(f"list '{path}': line '{name}' is no name like 0001_c2_f0046182.jpg")
     if not names:
         raise DPMError(f"list '{path}' is empty; get the published one")
     if len(set(names)) < len(names):
@@ -122,9 +122,9 @@ def index_members(opened, archive):
     for info in opened.infolist():
         parts = re.split(r"[\\/]", info.filename)
         if ".." in parts or parts[0] == "" or parts[0].endswith(":"):
-            raise DPMError(f"'{archive}' holds '{info.filename}', a path out of its folder; not a DukeMTMC-reID.zip")
+            raise DPMError(f"'{archive}' holds '{info.filename}', which leads elsewhere; no Duke zip")
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise DPMError(f"'{archive}' holds the link '{info.filename}'; not a DukeMTMC-reID.zip")
+            raise DPMError(f"'{archive}' holds the link '{info.filename}'; no DukeMTMC-reID.zip")
         if info.is_dir() or len(parts) < 2 or parts[0] == "__MACOSX":
             continue
         known = members.setdefault((parts[-2], parts[-1]), info)
@@ -147,7 +147,10 @@ def find_members(opened, names, archive):
             if info is None:
                 missing.append(f"{'|'.join(split.sources)}/{name}")
             elif not 0 < info.file_size <= LARGEST_IMAGE:
-                raise DPMError(f"'{info.filename}' in '{archive}' has {info.file_size} bytes; fetch the zip again")
+                raise DPMError(
+                    f"'{info.filename}' in '{archive}' has {info.file_size} bytes, no image's size; "
+                    "fetch the zip again"
+                )
             else:
                 found.append((split.folder, name, info))
     if missing:
@@ -182,7 +185,8 @@ def write_all(opened, wanted, folder, archive, show):
                 written += 1
         except OSError as error:
             raise DPMError(
-                f"cannot write '{target}' ({error.strerror or error}); what is done is kept: run again to go on"
+                f"cannot make '{target}' ({error.strerror or error}); what is done is kept, "
+                "run again to go on"
             ) from error
         progress.at(done)
     return written, len(wanted) - written
@@ -200,7 +204,9 @@ def read_member(opened, info, archive):
     try:
         return opened.read(info)
     except MEMBER_ERRORS as error:
-        raise DPMError(f"'{info.filename}' in '{archive}' is damaged ({error}); fetch the zip again") from error
+        raise DPMError(
+            f"'{info.filename}' in '{archive}' is damaged ({error}); fetch the zip again"
+        ) from error
 
 
 def write_file(target, content):
@@ -218,31 +224,40 @@ def write_file(target, content):
         partial.unlink(missing_ok=True)
 
 
+def count_others(folder, names):
+    """How many images the folder holds besides ``names``: a data set would read them too."""
+    images = {path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+    return len({name for name in images if not name.startswith(".")} - set(names))
+
+
 def describe(report):
     """The summary: counts per split, and what differs from the published data set."""
-    counts = ", ".join(f"{split} {count:,}" for split, count in report.counts.items())
-    lines = [f"{report.folder}: {counts} images; {report.written:,} written, {report.kept:,} already there"]
     published = {split: images for split, (images, _) in OccludedDuke.layout.published.items()}
+    done = f"{report.written:,} written, {report.kept:,} already there"
+    lines = [f"{report.folder}: {counted(report.counts)} images; {done}"]
     if report.counts != published:
-        lines.append(f"note: published are {', '.join(f'{s} {n:,}' for s, n in published.items())} images")
+        lines.append(f"note: published are {counted(published)} images")
     if report.others:
-        lines.append(f"note: {report.others} files there are in no list and were left alone; they would be used")
+        lines.append(f"note: {report.others} other images lie there and count as part of the data set")
     return lines
+
+
+def counted(images):
+    return ", ".join(f"{split} {count:,}" for split, count in images.items())
 
 
 def main(arguments=None):
     """Command line; returns the exit code: 0, 2 for an error in one line, 130 when interrupted."""
     parser = argparse.ArgumentParser(
-        prog="prepare_occduke", description="Make Occluded_Duke from your DukeMTMC-reID.zip and the published lists."
+        prog="prepare_occduke",
+        description="Make Occluded_Duke from your DukeMTMC-reID.zip and the published lists.",
     )
     parser.add_argument("archive", metavar="DukeMTMC-reID.zip", help="your own copy of DukeMTMC-reID")
     parser.add_argument("--lists", required=True, help="folder of train.list, query.list and gallery.list")
     parser.add_argument("--out", default="reid-data", help="where Occluded_Duke is made (default: reid-data)")
     options = parser.parse_args(arguments)
     try:
-        report = prepare(
-            options.archive, options.lists, options.out, show=lambda line: print(line, file=sys.stderr, flush=True)
-        )
+        report = prepare(options.archive, options.lists, options.out, show=show_progress)
     except DPMError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -251,3 +266,7 @@ def main(arguments=None):
         return 130
     print("\n".join(describe(report)))
     return 0
+
+
+def show_progress(line):
+    print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What the plugin's data sets share: sorted reading, labels, counts, and sets that have no training images."""
+"""What the plugin's data sets share: sorted reading, labels, counts, sets without training images."""
 import warnings
 
 from dpm_plugin.data.layout import list_images, locate

@@ -7,8 +7,14 @@ from dpm_plugin.errors import DPMError
 from dpm_plugin.torchreid_host import is_torchreid_own
 
 TREES = {
-    "market1501": "market1501/Market-1501-v15.09.15/{bounding_box_train,query,bounding_box_test}/0002_c1s1_000451_03.jpg",
-    "dukemtmcreid": "dukemtmc-reid/DukeMTMC-reID/{bounding_box_train,query,bounding_box_test}/0001_c2_f0046182.jpg",
+    "market1501": (
+        "market1501/Market-1501-v15.09.15/{bounding_box_train,query,bounding_box_test}/"
+        "0002_c1s1_000451_03.jpg"
+    ),
+    "dukemtmcreid": (
+        "dukemtmc-reid/DukeMTMC-reID/{bounding_box_train,query,bounding_box_test}/"
+        "0001_c2_f0046182.jpg"
+    ),
 }
 
 

@@ -76,6 +76,7 @@ def add_recipe(train, names, height, width, interpolation):
     steps = list(train.transforms)
     resize = next(index for index, step in enumerate(steps) if isinstance(step, Resize))
     steps[resize] = Resize((height, width), interpolation=INTERPOLATIONS[interpolation])
+    print("Changing train transforms ...")
     print(f"+ resize by {interpolation} interpolation")
     if "pad_crop" in names:
         print("+ pad by 10 pixels and random crop, before the tensor")

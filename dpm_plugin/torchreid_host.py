@@ -25,7 +25,7 @@ __all__ = [
     "read_image", "register_dataset", "register_model", "install_read_image",
     "build_train_sampler", "build_transforms", "image_dataset_classes", "init_image_dataset",
     "is_torchreid_own", "manager_builders",
-    "dataset_names", "model_names",
+    "model_names", "video_dataset_names",
 ]
 
 Engine = engine.Engine
@@ -56,9 +56,9 @@ def model_names():
     return sorted(vars(models)["__model_factory"])
 
 
-def dataset_names(kind):
-    """Every data-set name that torchreid knows; ``kind`` is "image" or "video"."""
-    return sorted(vars(_module_of(data.register_image_dataset))[f"__{kind}_datasets"])
+def video_dataset_names():
+    """Every name that torchreid's ``VideoDataManager`` knows."""
+    return sorted(vars(_module_of(data.register_video_dataset))["__video_datasets"])
 
 
 def register_dataset(name, cls):

@@ -242,7 +242,7 @@ def test_no_key_takes_a_mapping(name, value):
     ("train.batch_size", "0", "at least 1"), ("data.sources", "market1501", "a list of texts"),
     ("model.pretrained", "1", "True or False"), ("loss.name", "arcface", "softmax, triplet, dpm"),
     ("train.amp", "fp16", "off, float16, bfloat16"), ("vit.mask_pool", "mean", "avg, max"),
-    ("vit.mask_variant", "F", "Pn, Pn+Fn, P, P+F"), ("vit.stride", "[1, 2, 3]", "a list of two"),
+    ("loss.dpm.mask_variant", "F", "Pn, Pn+Fn, P, P+F"), ("vit.stride", "[1, 2, 3]", "a list of two"),
     ("data.transforms", "[random_flop]", "random_flip, random_crop"), ("test.ranks", "[1, 0]", "at least 1"),
     ("test.cameras", "[0]", "text or a list of two"), ("test.cameras", "all", "auto, ids, none"),
     ("vit.drop_path", "1.0", "at most 0.99"), ("adam.beta1", "nan", "a number"),

@@ -53,9 +53,13 @@ def overrides_of(args):
 @contextlib.contextmanager
 def logged(path):
     """Copy what is printed to ``path`` with torchreid's Logger, and put ``sys.stdout`` back afterwards."""
+    from dpm_plugin.errors import DPMError
     from dpm_plugin.torchreid_host import utils
 
-    console, logger = sys.stdout, utils.Logger(str(path))
+    try:
+        console, logger = sys.stdout, utils.Logger(str(path))
+    except OSError as error:
+        raise DPMError(f"data.save_dir '{path.parent}' cannot be written: {error.strerror}") from error
     sys.stdout = logger
     try:
         yield
@@ -86,17 +90,17 @@ def run(config):
         print(f"Built model {config.model.name} with {size:,} parameters")
         optimizer = build.build_optimizer(config, model)
         scheduler = build.build_scheduler(config, optimizer)
+        engine = build.build_engine(config, datamanager, model, optimizer, scheduler)
         start_epoch = None
         if config.model.resume:
-            start_epoch = checkpoint.resume(config.model.resume, model, optimizer, scheduler)
-        engine = build.build_engine(config, datamanager, model, optimizer, scheduler)
+            scaler = getattr(engine, "scaler", None)  # of mixed precision
+            start_epoch = checkpoint.resume(config.model.resume, model, optimizer, scheduler, scaler)
         engine.run(**engine_run_kwargs(config, start_epoch))
 
 
 def one_line(error):
-    """The message of a DPMError, also of one that a DataLoader worker wrapped together with its traceback."""
-    last = str(error).strip().splitlines()[-1]
-    return last.split("DPMError: ", 1)[-1]
+    """The message of an error without its line breaks."""
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
 
 
 def main(argv=None):
@@ -109,11 +113,6 @@ def main(argv=None):
 
         run(load_config(args.config_file, args.opts, overrides_of(args)))
     except DPMError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        if "DPMError: " not in str(error):
-            raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

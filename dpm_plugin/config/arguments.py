@@ -7,7 +7,7 @@ from dpm_plugin.data.synthetic.spec import SyntheticSpec
 __all__ = [
     "datamanager_kwargs", "model_kwargs", "stock_model_kwargs", "criterion_kwargs", "optimizer_kwargs",
     "stock_optimizer_kwargs", "scheduler_kwargs", "stock_scheduler_kwargs", "engine_kwargs",
-    "engine_run_kwargs", "synthetic_spec",
+    "evaluation_kwargs", "engine_run_kwargs", "synthetic_spec",
 ]
 
 
@@ -54,8 +54,7 @@ def model_kwargs(config, num_classes, num_cameras):
         img_size=(config.data.height, config.data.width), stride=_hashable(vit.stride),
         num_cameras=num_cameras if vit.camera_embedding else 0, camera_weight=vit.camera_weight,
         drop_path=vit.drop_path, mask_blocks=tuple(vit.mask_blocks) or None, mask_pool=vit.mask_pool,
-        mask_variant=vit.mask_variant, neck=vit.neck,
-        embed_dim=vit.embed_dim or None, depth=vit.depth or None, num_heads=vit.num_heads or None,
+        neck=vit.neck, embed_dim=vit.embed_dim or None, depth=vit.depth or None, num_heads=vit.num_heads or None,
         patch_size=vit.patch_size or None,
     )
     if vit.backbone:
@@ -66,9 +65,10 @@ def model_kwargs(config, num_classes, num_cameras):
 def criterion_kwargs(config):
     """Arguments of ``DPMLoss`` (Eq. 8)."""
     dpm = config.loss.dpm
-    return dict(alpha=dpm.alpha, beta=dpm.beta, cls_loss=dpm.cls, mask_loss=dpm.mask, scale=dpm.scale,
-                margin=dpm.margin, head_input=dpm.head_input, head_reduction=dpm.head_reduction,
-                label_smooth=dpm.label_smooth, triplet_margin=dpm.triplet_margin)
+    return dict(alpha=dpm.alpha, beta=dpm.beta, cls_loss=dpm.cls, mask_loss=dpm.mask,
+                mask_variant=dpm.mask_variant, mask_renormalise=dpm.mask_renormalise,
+                scale=dpm.scale, margin=dpm.margin, head_input=dpm.head_input,
+                head_reduction=dpm.head_reduction, label_smooth=dpm.label_smooth, triplet_margin=dpm.triplet_margin)
 
 
 def optimizer_kwargs(config):
@@ -108,10 +108,7 @@ def stock_scheduler_kwargs(config):
 def engine_kwargs(config):
     """Arguments of the engine of ``loss.name``, beside data, model, optimizer, schedule and criterion."""
     if config.loss.name == "dpm":
-        cameras = config.test.cameras
-        return dict(use_gpu=config.use_gpu, amp=config.train.amp,
-                    feature=config.test.feature, mask=config.test.mask,
-                    cameras=cameras if isinstance(cameras, str) else tuple(cameras))
+        return dict(use_gpu=config.use_gpu, amp=config.train.amp)
     kwargs = dict(use_gpu=config.use_gpu, label_smooth=config.loss.softmax.label_smooth)
     if config.loss.name == "triplet":
         triplet = config.loss.triplet
@@ -119,6 +116,13 @@ def engine_kwargs(config):
     if config.data.type == "video":
         kwargs.update(pooling_method=config.video.pooling_method)
     return kwargs
+
+
+def evaluation_kwargs(config):
+    """Attributes of ``EvaluationMixin``: the headline row, the cameras, and what results.json says of the run."""
+    test = config.test
+    return dict(feature=test.feature, mask=test.mask, cameras=_hashable(test.cameras),
+                run_info=dict(model=config.model.name, seed=config.train.seed, config=_plain(config)))
 
 
 def engine_run_kwargs(config, start_epoch=None):
@@ -142,3 +146,7 @@ def _hashable(value):
 def synthetic_spec(config):
     """What ``synthetic_occluded`` draws; raises DPMError for a value out of its range."""
     return SyntheticSpec(**{name: _hashable(value) for name, value in config.synthetic.items()})
+
+
+def _plain(node):
+    return {name: _plain(value) if isinstance(value, dict) else value for name, value in node.items()}

@@ -100,8 +100,6 @@ VIT = {  # [DPM] the plugin's models; torchreid's ignore this section
                                "scaled to the depth (section 3.2, Table 3)", low=1, kind="ints"),
     "vit.mask_pool": Key("avg", "pooling inside the mask generator: avg as in Eq. 3, max as released",
                          choices=("avg", "max")),
-    "vit.mask_variant": Key("Pn", "what the mask multiplies: prototypes P, or also features F; n: normalised "
-                                  "first (Eq. 4, Table 5)", choices=("Pn", "Pn+Fn", "P", "P+F")),
     "vit.neck": Key(True, "BatchNorm between the feature and both heads (released recipe)"),
     "vit.embed_dim": Key(0, "feature width D; 0 is the backbone's own", low=0),
     "vit.depth": Key(0, "number of blocks; 0 is the backbone's own", low=0),
@@ -151,12 +149,15 @@ LOSS = {
     "loss.triplet.margin": Key(0.3, "distance margin of loss triplet"),
     "loss.triplet.weight_t": Key(1.0, "weight of the triplet term", low=0),
     "loss.triplet.weight_x": Key(0.0, "weight of the cross-entropy term", low=0),
-    "loss.dpm.alpha": Key(0.5, "[DPM] weight alpha of Eq. 8", low=0),
+    "loss.dpm.alpha": Key(0.5, "[DPM] weight alpha of Eq. 8", low=0, high=1),
     "loss.dpm.beta": Key(0.1, "[DPM] weight beta of the head enrich loss (Eq. 8)", low=0),
     "loss.dpm.cls": Key("softmax", "[DPM] loss of the plain head (Table 4)",
                         choices=("softmax", "margin")),
     "loss.dpm.mask": Key("margin", "[DPM] loss of the masked head (Eq. 7, Table 4)",
                          choices=("softmax", "margin")),
+    "loss.dpm.mask_variant": Key("Pn", "[DPM] what the mask multiplies: prototypes P, or also features F; n: after "
+                                       "their normalisation (Eq. 4, Table 5)", choices=("Pn", "Pn+Fn", "P", "P+F")),
+    "loss.dpm.mask_renormalise": Key(True, "[DPM] normalise again after the mask (released recipe)"),
     "loss.dpm.scale": Key(30.0, "[DPM] scale s of Eq. 7 (section 4.1)", low=0),
     "loss.dpm.margin": Key(0.5, "[DPM] angular margin m of Eq. 7, in radians (section 4.1)", low=0),
     "loss.dpm.head_input": Key("attention", "[DPM] input of the head enrich loss: attention after the "

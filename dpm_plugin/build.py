@@ -56,7 +56,8 @@ def build_datamanager(config):
     known = video_dataset_names()
     for name in config.data.sources + config.data.targets:
         if name not in known:
-            raise DPMError(f"unknown video data set '{name}'; the nearest known one is '{nearest(name, known)}'")
+            raise DPMError(f"unknown video data set '{name}'; "
+                           f"the nearest known one is '{nearest(name, known)}'")
     try:
         return data.VideoDataManager(**datamanager_kwargs(config))
     except (RuntimeError, ValueError, AssertionError, OSError) as error:
@@ -98,7 +99,8 @@ def build_scheduler(config, optimizer):
 def build_engine(config, datamanager, model, optimizer, scheduler):
     """The engine of ``loss.name`` and ``data.type``; all but the video ones evaluate as this plugin does."""
     engines = {
-        ("image", "dpm"): ImageDPMEngine, ("image", "softmax"): SoftmaxEngine, ("image", "triplet"): TripletEngine,
+        ("image", "dpm"): ImageDPMEngine,
+        ("image", "softmax"): SoftmaxEngine, ("image", "triplet"): TripletEngine,
         ("video", "softmax"): engine.VideoSoftmaxEngine, ("video", "triplet"): engine.VideoTripletEngine,
     }
     kwargs = dict(engine_kwargs(config), optimizer=optimizer, scheduler=scheduler)

@@ -54,8 +54,8 @@ def model_kwargs(config, num_classes, num_cameras):
         img_size=(config.data.height, config.data.width), stride=_hashable(vit.stride),
         num_cameras=num_cameras if vit.camera_embedding else 0, camera_weight=vit.camera_weight,
         drop_path=vit.drop_path, mask_blocks=tuple(vit.mask_blocks) or None, mask_pool=vit.mask_pool,
-        neck=vit.neck, embed_dim=vit.embed_dim or None, depth=vit.depth or None, num_heads=vit.num_heads or None,
-        patch_size=vit.patch_size or None,
+        neck=vit.neck, embed_dim=vit.embed_dim or None, depth=vit.depth or None,
+        num_heads=vit.num_heads or None, patch_size=vit.patch_size or None,
     )
     if vit.backbone:
         kwargs["backbone"] = vit.backbone
@@ -68,7 +68,8 @@ def criterion_kwargs(config):
     return dict(alpha=dpm.alpha, beta=dpm.beta, cls_loss=dpm.cls, mask_loss=dpm.mask,
                 mask_variant=dpm.mask_variant, mask_renormalise=dpm.mask_renormalise,
                 scale=dpm.scale, margin=dpm.margin, head_input=dpm.head_input,
-                head_reduction=dpm.head_reduction, label_smooth=dpm.label_smooth, triplet_margin=dpm.triplet_margin)
+                head_reduction=dpm.head_reduction, label_smooth=dpm.label_smooth,
+                triplet_margin=dpm.triplet_margin)
 
 
 def optimizer_kwargs(config):
@@ -119,7 +120,7 @@ def engine_kwargs(config):
 
 
 def evaluation_kwargs(config):
-    """Attributes of ``EvaluationMixin``: the headline row, the cameras, and what results.json says of the run."""
+    """Attributes of ``EvaluationMixin``: headline row, cameras, and what results.json says of the run."""
     test = config.test
     return dict(feature=test.feature, mask=test.mask, cameras=_hashable(test.cameras),
                 run_info=dict(model=config.model.name, seed=config.train.seed, config=_plain(config)))

@@ -42,11 +42,11 @@ def load_config(file="", opts=(), overrides=None):
     config = default_config()
     if file:
         for name, value, line in _read_yaml(file):
-            _set(config, name, value, f"{file}, line {line}")
+            _set(config, name, value, f"in {file}, line {line}")
     for name, value in (overrides or {}).items():
-        _set(config, name, value, "the command line")
+        _set(config, name, value, "on the command line")
     for name, value in _pairs(opts):
-        _set(config, name, value, "the command line")
+        _set(config, name, value, "on the command line")
     check_together(config)
     config.use_gpu = config.use_gpu and torch.cuda.is_available()
     config.freeze()
@@ -93,14 +93,14 @@ def nearest(name, known):
 def _set(config, name, value, where):
     if name not in SCHEMA:
         if name in _SECTIONS:
-            raise DPMError(f"'{name}' in {where} is a section; set one of its keys, "
+            raise DPMError(f"'{name}' {where} is a section; set one of its keys, "
                            f"such as {next(key for key in SCHEMA if key.startswith(name + '.'))}")
-        raise DPMError(f"unknown key '{name}' in {where}; "
+        raise DPMError(f"unknown key '{name}' {where}; "
                        f"the nearest known key is '{nearest(name, SCHEMA)}'")
     try:
         _store(config, name, convert(SCHEMA[name], value))
     except ValueError as error:
-        raise DPMError(f"key '{name}' in {where}: {error}") from error
+        raise DPMError(f"key '{name}' {where}: {error}") from error
 
 
 def _store(config, name, value):

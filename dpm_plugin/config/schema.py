@@ -155,8 +155,9 @@ LOSS = {
                         choices=("softmax", "margin")),
     "loss.dpm.mask": Key("margin", "[DPM] loss of the masked head (Eq. 7, Table 4)",
                          choices=("softmax", "margin")),
-    "loss.dpm.mask_variant": Key("Pn", "[DPM] what the mask multiplies: prototypes P, or also features F; n: after "
-                                       "their normalisation (Eq. 4, Table 5)", choices=("Pn", "Pn+Fn", "P", "P+F")),
+    "loss.dpm.mask_variant": Key("Pn", "[DPM] what the mask multiplies: prototypes P, or also features F; n: "
+                                       "after normalisation (Eq. 4, Table 5)",
+                                 choices=("Pn", "Pn+Fn", "P", "P+F")),
     "loss.dpm.mask_renormalise": Key(True, "[DPM] normalise again after the mask (released recipe)"),
     "loss.dpm.scale": Key(30.0, "[DPM] scale s of Eq. 7 (section 4.1)", low=0),
     "loss.dpm.margin": Key(0.5, "[DPM] angular margin m of Eq. 7, in radians (section 4.1)", low=0),

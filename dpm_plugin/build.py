@@ -49,10 +49,13 @@ def build_datamanager(config):
     """The data manager: ``DPMImageDataManager``, or torchreid's ``VideoDataManager``.
 
     Raises:
-        DPMError: a data set is unknown, missing or broken, or cannot fill a training batch.
+        DPMError: a data set is unknown, missing or broken, cannot fill a training batch, or has fewer gallery
+            images than the highest of ``test.ranks``.
     """
     if config.data.type == "image":
-        return DPMImageDataManager(**datamanager_kwargs(config))
+        datamanager = DPMImageDataManager(**datamanager_kwargs(config))
+        _check_ranks(config.test.ranks, datamanager)
+        return datamanager
     known = video_dataset_names()
     for name in config.data.sources + config.data.targets:
         if name not in known:
@@ -66,6 +69,14 @@ def build_datamanager(config):
                        f"'{config.data.root}' cannot be loaded: {error}") from error
 
 
+def _check_ranks(ranks, datamanager):
+    # Now, not in the evaluation after hours of training.
+    for name, parts in datamanager.test_dataset.items():
+        if max(ranks) > len(parts["gallery"]):
+            raise DPMError(f"test.ranks asks for rank {max(ranks)}, but '{name}' has {len(parts['gallery'])} "
+                           "gallery images; lower it")
+
+
 def build_model(config, datamanager):
     """The network, with ``model.load_weights`` loaded, on one device.
 
@@ -77,16 +88,27 @@ def build_model(config, datamanager):
         model = MODELS[name](**model_kwargs(config, classes, datamanager.num_cameras))
     else:
         model = models.build_model(**stock_model_kwargs(config, classes))
+    for layer in config.train.open_layers if config.train.fixbase_epoch else ():
+        if not hasattr(model, layer):
+            raise DPMError(f"train.open_layers names '{layer}', which '{name}' does not have; it has "
+                           f"{', '.join(child for child, _ in model.named_children())}")
     if config.model.load_weights:
         load_weights(model, config.model.load_weights)
     return model.cuda() if config.use_gpu else model
 
 
 def build_optimizer(config, model):
-    """The optimizer of ``train.optim``: the plugin's for its own models, torchreid's for torchreid's."""
-    if config.model.name in MODELS:
-        return build_dpm_optimizer(model, **optimizer_kwargs(config))
-    return optim.build_optimizer(model, **stock_optimizer_kwargs(config))
+    """The optimizer of ``train.optim``: the plugin's for its own models, torchreid's for torchreid's.
+
+    Raises:
+        DPMError: settings that torch refuses together, such as ``sgd.nesterov`` with ``sgd.dampening``.
+    """
+    try:
+        if config.model.name in MODELS:
+            return build_dpm_optimizer(model, **optimizer_kwargs(config))
+        return optim.build_optimizer(model, **stock_optimizer_kwargs(config))
+    except ValueError as error:
+        raise DPMError(f"optimizer {config.train.optim} (keys train, sgd, adam, rmsprop): {error}") from error
 
 
 def build_scheduler(config, optimizer):

@@ -205,7 +205,8 @@ def test_a_misspelt_key_is_refused_with_a_known_key_at_least_as_close(pair):
 
 @pytest.mark.parametrize("typo, expected", [
     ("train.lrr", "train.lr"), ("trian.lr", "train.lr"), ("lr", "train.lr"),
-    ("loss.dpm.apha", "loss.dpm.alpha"), ("dpm.head_input", "loss.dpm.head_input"), ("max_epoch", "train.max_epoch"),
+    ("loss.dpm.apha", "loss.dpm.alpha"), ("dpm.head_input", "loss.dpm.head_input"),
+    ("max_epoch", "train.max_epoch"),
     ("test.visrank_top", "test.visrank_topk"), ("synthetic.trian_ids", "synthetic.train_ids"),
 ])
 def test_the_nearest_key_is_the_one_a_person_meant(typo, expected):
@@ -266,7 +267,7 @@ def test_a_value_on_the_command_line_is_read_as_its_keys_type(key, text, value):
     assert got == value and type(got) is type(value)
 
 
-@given(st.floats(0, 10), st.integers(1, 10**6), st.booleans(), st.lists(st.integers(1, 99), max_size=4))
+@given(st.floats(0, 10), st.integers(1, 10**6), st.booleans(), st.lists(st.integers(1, 99), min_size=1, max_size=4))
 @settings(max_examples=50, deadline=None)
 def test_values_survive_yaml_and_the_command_line(tmp_path_factory, lr, size, flag, ranks):
     values = {"train.lr": lr, "train.batch_size": size, "model.pretrained": flag, "test.ranks": ranks}
@@ -328,6 +329,7 @@ def test_missing_folder_and_binary_config_files_are_errors(tmp_path):
     (["train.amp", "float16"], "train.amp"), (["loss.name", "dpm", "data.type", "video"], "data.type"),
     (["loss.name", "dpm", "data.k_tfm", "2"], "data.k_tfm"), (["test.visrank", "True"], "test.evaluate"),
     (["test.rerank", "True"], "test.evaluate"), (["synthetic.cameras", "99"], "synthetic.cameras"),
+    (["data.norm_std", "[1.0]"], "data.norm_std"), (["test.ranks", "[]"], "test.ranks"),
     (["loss.name", "triplet", "train.fixbase_epoch", "1"], "loss.triplet.weight_x"),
     (["loss.name", "triplet", "loss.triplet.weight_t", "0"], "loss.triplet.weight_t"),
 ])

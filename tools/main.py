@@ -56,10 +56,12 @@ def logged(path):
     from dpm_plugin.errors import DPMError
     from dpm_plugin.torchreid_host import utils
 
-    try:
-        console, logger = sys.stdout, utils.Logger(str(path))
+    try:  # before Logger does it: one that fails closes the process's stdout
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     except OSError as error:
         raise DPMError(f"data.save_dir '{path.parent}' cannot be written: {error.strerror}") from error
+    console, logger = sys.stdout, utils.Logger(str(path))
     sys.stdout = logger
     try:
         yield

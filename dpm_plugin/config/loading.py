@@ -71,6 +71,12 @@ def check_together(config):
     for name in ("visrank", "rerank"):
         if config.test[name] and not config.test.evaluate:
             raise DPMError(f"test.{name} works in an evaluation only; set test.evaluate True as well")
+    for name in ("norm_mean", "norm_std"):
+        if len(config.data[name]) != 3:
+            raise DPMError(f"data.{name} needs one number for each of 3 channels, got {config.data[name]}")
+    for name, value in (("test.ranks", config.test.ranks), ("train.stepsize", config.train.stepsize)):
+        if not value:
+            raise DPMError(f"{name} is empty; give at least one number")
     weights = config.loss.triplet
     if config.loss.name == "triplet" and weights.weight_t + weights.weight_x == 0:
         raise DPMError("loss.triplet.weight_t and loss.triplet.weight_x are both 0; nothing would be trained")

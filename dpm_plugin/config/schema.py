@@ -173,8 +173,9 @@ LOSS = {
 
 TEST = {
     "test.batch_size": Key(100, "images per test batch", low=1),
-    "test.dist_metric": Key("euclidean", "distance of unmasked features", choices=("euclidean", "cosine")),
-    "test.normalize_feature": Key(False, "L2-normalise features first"),
+    "test.dist_metric": Key("euclidean", "distance for torchreid's models; the plugin's rows: cosine",
+                            choices=("euclidean", "cosine")),
+    "test.normalize_feature": Key(False, "L2-normalise features first (torchreid's models)"),
     "test.ranks": Key([1, 5, 10, 20], "CMC ranks to print", low=1),
     "test.evaluate": Key(False, "evaluate only, train nothing"),
     "test.eval_freq": Key(-1, "epochs between evaluations; -1 evaluates after training only"),

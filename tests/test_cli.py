@@ -73,8 +73,8 @@ def runs(tmp_path_factory):
         "train": [*dpm, "train.max_epoch", "1"],
         "stock model": ["-m", "osnet_x0_25", "-s", "occluded_duke", "-t", "occluded_duke", "--root", "data",
                         "model.pretrained", "False", "data.height", "32", "data.width", "16",
-                        "data.workers", "0", "train.max_epoch", "1", "train.batch_size", "8", "test.ranks", "[1,5]",
-                        "data.save_dir", "stock"],
+                        "data.workers", "0", "train.max_epoch", "1", "train.batch_size", "8",
+                        "test.ranks", "[1,5]", "data.save_dir", "stock"],
         "wrong key": [*dpm, "train.max_epochs", "1"],
         "missing data set": ["--config-file", RECIPE, "-s", "market1501", "--root", "data",
                              "data.save_dir", "gone"],
@@ -280,10 +280,22 @@ def test_a_bug_keeps_its_traceback(tool, monkeypatch):
 ])
 def test_every_loss_trains_the_plugins_models(tool, here, model, loss, optim):
     code = tool.main(["--config-file", RECIPE, "--root", "data", "-m", model, "loss.name", loss,
-                      "train.optim", optim, "train.max_epoch", "1", "loss.triplet.weight_x", "1", "data.save_dir", "out"])
+                      "train.optim", optim, "train.max_epoch", "1", "loss.triplet.weight_x", "1",
+                      "data.save_dir", "out"])
     assert code == 0
     rows = json.loads((here / "out" / "results.json").read_text())["datasets"]["occluded_duke"]["rows"]
     assert ("after/on" in rows) == model.startswith("dpm")
+
+
+@pytest.mark.parametrize("name", ["dpm_occduke.yaml", "released/dpm_occduke.yaml"])
+def test_the_papers_recipe_runs_with_a_tiny_model_by_override(tool, here, name):
+    code = tool.main(["--config-file", str(ROOT / "configs" / name), "-m", "dpm_vit_tiny", "--root", "data",
+                      "model.pretrained", "False", "vit.embed_dim", "16", "vit.depth", "2",
+                      "vit.num_heads", "2", "data.height", "32", "data.width", "32", "data.workers", "0", "train.batch_size", "8",
+                      "train.max_epoch", "1", "test.ranks", "[1]", "data.save_dir", "out"])
+    assert code == 0
+    entry = json.loads((here / "out" / "results.json").read_text())["datasets"]["occluded_duke"]
+    assert entry["headline"]["row"] == ("before/on" if "released" in name else "after/on")
 
 
 def test_the_config_reaches_the_parts(tool, here):
@@ -291,7 +303,8 @@ def test_the_config_reaches_the_parts(tool, here):
     from dpm_plugin.config import load_config
     config = load_config(RECIPE, ["data.root", "data", "vit.camera_weight", "1.5", "loss.dpm.scale", "7.0",
                                   "loss.dpm.mask_variant", "P", "test.feature", "before",
-                                  "test.cameras", "[0, 1]", "train.bias_lr_mult", "3.0", "vit.stride", "[8, 4]"])
+                                  "test.cameras", "[0, 1]", "train.bias_lr_mult", "3.0",
+                                  "vit.stride", "[8, 4]"])
     datamanager = build.build_datamanager(config)
     model = build.build_model(config, datamanager)
     optimizer = build.build_optimizer(config, model)

@@ -267,7 +267,8 @@ def test_a_value_on_the_command_line_is_read_as_its_keys_type(key, text, value):
     assert got == value and type(got) is type(value)
 
 
-@given(st.floats(0, 10), st.integers(1, 10**6), st.booleans(), st.lists(st.integers(1, 99), min_size=1, max_size=4))
+@given(st.floats(0, 10), st.integers(1, 10**6), st.booleans(),
+       st.lists(st.integers(1, 99), min_size=1, max_size=4))
 @settings(max_examples=50, deadline=None)
 def test_values_survive_yaml_and_the_command_line(tmp_path_factory, lr, size, flag, ranks):
     values = {"train.lr": lr, "train.batch_size": size, "model.pretrained": flag, "test.ranks": ranks}

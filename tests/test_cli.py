@@ -291,7 +291,8 @@ def test_every_loss_trains_the_plugins_models(tool, here, model, loss, optim):
 def test_the_papers_recipe_runs_with_a_tiny_model_by_override(tool, here, name):
     code = tool.main(["--config-file", str(ROOT / "configs" / name), "-m", "dpm_vit_tiny", "--root", "data",
                       "model.pretrained", "False", "vit.embed_dim", "16", "vit.depth", "2",
-                      "vit.num_heads", "2", "data.height", "32", "data.width", "32", "data.workers", "0", "train.batch_size", "8",
+                      "vit.num_heads", "2", "data.height", "32", "data.width", "32",
+                      "data.workers", "0", "train.batch_size", "8",
                       "train.max_epoch", "1", "test.ranks", "[1]", "data.save_dir", "out"])
     assert code == 0
     entry = json.loads((here / "out" / "results.json").read_text())["datasets"]["occluded_duke"]

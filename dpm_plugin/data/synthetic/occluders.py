@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from .brush import shade
-from .identity import CLOTH, identity, pick
+from .identity import CLOTH, pick
 from .person import draw_person, draw_pose
 
 
@@ -172,16 +172,15 @@ def draw_kind(rng):
     return pick(rng, list(KINDS), [weight for weight, _, _ in KINDS.values()])
 
 
-def paint(kind, size, spec, passers_by, view, rng):
+def paint(kind, size, who, view, rng):
     """An occluder as an RGBA layer of ``size`` pixels.
 
     Args:
-        passers_by: identity numbers that a person in the way is taken from.
+        who: the ``Identity`` of a person in the way.
         view: the ``Camera``, for the light on that person and the way people walk there.
     """
     if kind != "person":
         return KINDS[kind][2](size, rng)
-    who = identity(spec, passers_by[rng.randrange(len(passers_by))])
     # Nearer to the camera, hence larger and with the feet often below the picture.
     unit = size[1] * rng.uniform(0.95, 1.3)
     top = size[1] * rng.uniform(0.0, 0.25)

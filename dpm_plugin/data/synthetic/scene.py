@@ -67,22 +67,23 @@ def camera(seed, count, index):
 
 @functools.lru_cache(maxsize=64)
 def panorama(seed, count, index, height):
-    """The place in front of a camera, six times as wide as high; images crop it.
+    """The place in front of a camera, six times as wide as high; images show pieces of it.
 
     Returns:
         An RGB picture of (7.5 ``height``, 1.25 ``height``) pixels.
     """
     rng = stream(seed, 14, index)
-    size = (int(7.5 * height), int(1.25 * height))
-    wall, ground = _COLORS[camera(seed, count, index).place]
+    size = (960, 160)
+    place = camera(seed, count, index).place
+    wall, ground = _COLORS[place]
     image = Image.new("RGB", size, wall)
     draw = ImageDraw.Draw(image)
     horizon = int(size[1] * rng.uniform(0.42, 0.6))
-    _backdrop(draw, rng, size[0], horizon, wall, camera(seed, count, index).place)
+    _backdrop(draw, rng, size[0], horizon, wall, place)
     draw.rectangle((0, horizon, *size), fill=ground)
     _floor(draw, rng, size, horizon, ground)
     _things(draw, rng, size, horizon)
-    return _mottle(image, rng)
+    return _mottle(image, rng).resize((int(7.5 * height), int(1.25 * height)), Image.BILINEAR)
 
 
 _COLORS = {
@@ -161,19 +162,15 @@ def _mottle(image, rng):
 
 def background(seed, count, index, size, rng):
     """A random piece of a camera's place as an RGB picture of ``size`` (width, height) pixels."""
-    scene = panorama(seed, count, index, 128)
-    height = rng.uniform(0.78, 1.0) * scene.height
-    width = height * size[0] / size[1]
-    if width > scene.width:
-        width, height = scene.width, scene.width * size[1] / size[0]
-    left = rng.uniform(0, scene.width - width)
-    top = rng.uniform(0, scene.height - height)
-    return scene.resize(size, Image.BILINEAR, box=(left, top, left + width, top + height))
+    scene = panorama(seed, count, index, max(size[1], size[0] // 7))
+    left = rng.randrange(scene.width - size[0] + 1)
+    top = rng.randrange(scene.height - size[1] + 1)
+    return scene.crop((left, top, left + size[0], top + size[1]))
 
 
 @functools.lru_cache(maxsize=1)
-def _grain():
-    return np.random.RandomState(0).normal(0, 1, (512, 512, 3)).astype(np.float32)
+def _grain(height, width):
+    return np.random.RandomState(0).normal(0, 1, (height + 256, width + 256, 3)).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=64)
@@ -204,8 +201,6 @@ def expose(picture, size, view, rng):
     if rng.random() < 0.3:
         down[int(rng.uniform(0.15, 0.85) * height):] = rng.uniform(0.55, 0.85)
     pixels = _curve(view.gamma, view.haze)[mixed] * (down[:, None] * across)[:, :, None]
-    # A large image repeats the grain.
-    top, left = rng.randrange(512), rng.randrange(512)
-    grain = _grain().take(range(top, top + height), 0, mode="wrap").take(range(left, left + width), 1, mode="wrap")
-    pixels += np.float32(view.noise) * grain
+    top, left = rng.randrange(256), rng.randrange(256)
+    pixels += np.float32(view.noise) * _grain(height, width)[top:top + height, left:left + width]
     return np.clip(pixels, 0, 255, out=pixels).astype(np.uint8)

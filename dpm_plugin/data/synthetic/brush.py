@@ -89,7 +89,7 @@ class Brush:
         return self.x + point[0] * self.unit, self.top + point[1] * self.unit
 
     def _fill(self, fill, corners, circles=()):
-        """Fill a polygon of pixels and ``circles`` (x, y, radius), through a stencil where the fill is a cloth."""
+        """Fill a polygon and ``circles`` (x, y, radius), in pixels, through a stencil where it is a cloth."""
         if not isinstance(fill, Cloth):
             _shapes(self.draw, fill + (255,), corners, circles)
             return

@@ -97,8 +97,9 @@ def _boxes(size, rng):
         width, top = rng.uniform(0.3, 0.6) * w, rng.uniform(0, 0.16) * h
         while top < h:
             color, height = shade((176, 132, 86), rng.uniform(0.7, 1.2)), rng.uniform(0.2, 0.3) * h
-            draw.rectangle((x, top, x + width, top + height), fill=color + (255,), outline=shade(color, 0.6) + (255,))
-            draw.line((x, top + height * 0.5, x + width, top + height * 0.5), fill=shade(color, 0.75) + (255,), width=3)
+            edge, slat = shade(color, 0.6) + (255,), shade(color, 0.75) + (255,)
+            draw.rectangle((x, top, x + width, top + height), fill=color + (255,), outline=edge)
+            draw.line((x, top + height * 0.5, x + width, top + height * 0.5), fill=slat, width=3)
             top += height
         x += width
     return image
@@ -147,8 +148,9 @@ def _corner(size, rng):
     color = _color(rng, 80, 210)
     draw.rectangle((0, 0, *size), fill=color + (255,))
     draw.rectangle((0, 0, 0.07 * size[0], size[1]), fill=shade(color, 1.3) + (255,))
+    joint = shade(color, 0.8) + (255,)
     for y in np.arange(rng.uniform(0, 0.2), 1, 0.25):
-        draw.line((0.07 * size[0], y * size[1], size[0], y * size[1]), fill=shade(color, 0.8) + (255,), width=3)
+        draw.line((0.07 * size[0], y * size[1], size[0], y * size[1]), fill=joint, width=3)
     return image
 
 

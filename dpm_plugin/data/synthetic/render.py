@@ -15,7 +15,10 @@ SUPERSAMPLING = 2
 
 @dataclasses.dataclass(frozen=True)
 class Occluder:
-    """An occluder on demand: ``kind`` of ``occluders.KINDS`` (None: any), hiding ``low`` to ``high`` of the person."""
+    """An occluder on demand: its ``kind`` and the bounds of the share of the person that it hides.
+
+    ``kind`` is one of ``occluders.KINDS`` or None for any. Where the kind cannot hide that share of this person, a wall does.
+    """
 
     kind: str = None
     low: float = 0.2
@@ -38,7 +41,7 @@ def camera_of(spec, split, pid, index):
 
 
 def is_occluded(spec, split, pid, index):
-    """True for every query, for no gallery image and, evenly spread, for the stated share of training images."""
+    """True for every query, no gallery image and, evenly spread, the stated share of training images."""
     if split != "train":
         return split == "query"
     number = (pid - 1) * spec.train_images + index
@@ -102,7 +105,7 @@ def _boxed_person(size, who, view, rng):
 
 
 def _somebody(spec, split, pid, rng):
-    """Another identity of the same set, test (with the distractors) or training; the same one if there is no other."""
+    """Another identity of the same set, training or test with the distractors, if there is another."""
     ranges = id_ranges(spec)
     first, count = ranges["train"] if split == "train" else ranges["test"]
     count += 0 if split == "train" else ranges["distractor"][1]
@@ -115,8 +118,8 @@ def _behind(picture, spec, split, pid, view, rng):
     who = _somebody(spec, split, pid, rng)
     unit = picture.height * rng.uniform(0.4, 0.65)
     x = picture.width * rng.uniform(0.0, 1.0)
-    layer = draw_person(picture.size, who, draw_pose(rng, view.views), x, picture.height * rng.uniform(0.12, 0.25),
-                        unit, view.light)
+    top = picture.height * rng.uniform(0.12, 0.25)
+    layer = draw_person(picture.size, who, draw_pose(rng, view.views), x, top, unit, view.light)
     _paste(picture, layer)
 
 
@@ -137,7 +140,7 @@ def _occlude(picture, body, occluder, spec, split, pid, view, rng):
 
 
 def _wall_up_to(picture, body, target, rng):
-    """The occluder that always fits: a wall as high as needed, found by counting the person's rows from below."""
+    """The occluder that always fits: a wall as high as needed, by the person's pixels counted from below."""
     solid = body > 127
     rows = np.cumsum(solid.sum(1)[::-1]) / max(int(solid.sum()), 1)
     dy = body.shape[0] - 1 - int(np.argmin(np.abs(rows - target)))

@@ -25,6 +25,7 @@ __all__ = [
     "read_image", "register_dataset", "register_model", "install_read_image",
     "build_train_sampler", "build_transforms", "image_dataset_classes", "init_image_dataset",
     "is_torchreid_own", "manager_builders",
+    "model_names", "video_dataset_names",
 ]
 
 Engine = engine.Engine
@@ -48,6 +49,16 @@ def register_model(name, build):
     """Add ``build`` to the factory behind ``torchreid.models.build_model``; repeating it is harmless."""
     # Written as vars()[...]: dotted access to a double-underscore name is mangled inside a class.
     vars(models)["__model_factory"][name] = build
+
+
+def model_names():
+    """Every name that ``torchreid.models.build_model`` knows."""
+    return sorted(vars(models)["__model_factory"])
+
+
+def video_dataset_names():
+    """Every name that torchreid's ``VideoDataManager`` knows."""
+    return sorted(vars(_module_of(data.register_video_dataset))["__video_datasets"])
 
 
 def register_dataset(name, cls):

@@ -1,4 +1,4 @@
-"""The benchmark ``synthetic_occluded``: pedestrians and what stands in their way, drawn by code from a seed."""
+"""The benchmark ``synthetic_occluded``: pedestrians and what hides them, drawn by code from a seed."""
 from .dataset import SyntheticOccluded
 from .generate import generate
 from .render import Occluder, render

@@ -88,14 +88,19 @@ class Brush:
     def pixel(self, point):
         return self.x + point[0] * self.unit, self.top + point[1] * self.unit
 
-    def _cut(self, fill, paint):
-        """Run ``paint(draw, ink)`` on the layer, or through a stencil where the fill is a cloth."""
-        if isinstance(fill, Cloth):
-            stencil = Image.new("L", self.image.size)
-            paint(ImageDraw.Draw(stencil), 255)
-            self.image.paste(fill.image, (0, 0), stencil)
-        else:
-            paint(self.draw, fill + (255,))
+    def _fill(self, fill, corners, circles=()):
+        """Fill a polygon and ``circles`` (x, y, radius), in pixels, through a stencil where it is a cloth."""
+        if not isinstance(fill, Cloth):
+            _shapes(self.draw, fill + (255,), corners, circles)
+            return
+        xs = [x for x, _ in corners] + [x + s * r for x, _, r in circles for s in (-1, 1)]
+        ys = [y for _, y in corners] + [y + s * r for _, y, r in circles for s in (-1, 1)]
+        left, top = int(min(xs)), int(min(ys))
+        box = (left, top, int(max(xs)) + 2, int(max(ys)) + 2)
+        stencil = Image.new("L", (box[2] - left, box[3] - top))
+        _shapes(ImageDraw.Draw(stencil), 255, [(x - left, y - top) for x, y in corners],
+                [(x - left, y - top, r) for x, y, r in circles])
+        self.image.paste(fill.image.crop(box), (left, top), stencil)
 
     def polygon(self, points, fill, rim=True):
         """A closed polygon; with a rim its core is squeezed to 86 % of the width."""
@@ -104,8 +109,7 @@ class Brush:
             self.draw.polygon([self.pixel(p) for p in points], fill=shade(color, 0.7) + (255,))
             middle = sum(p[0] for p in points) / len(points) + self.light * 0.006
             points = [(middle + 0.86 * (x - middle), y) for x, y in points]
-        corners = [self.pixel(p) for p in points]
-        self._cut(fill, lambda draw, ink: draw.polygon(corners, fill=ink))
+        self._fill(fill, [self.pixel(p) for p in points])
 
     def ellipse(self, center, rx, ry, fill, start=0, end=360):
         """An ellipse or, with angles in degrees, a slice of it."""
@@ -133,10 +137,10 @@ class Brush:
         nx, ny = (y0 - y1) / length, (x1 - x0) / length
         sides = ((x0 + nx * ra, y0 + ny * ra), (x1 + nx * rb, y1 + ny * rb),
                  (x1 - nx * rb, y1 - ny * rb), (x0 - nx * ra, y0 - ny * ra))
+        self._fill(fill, sides, ((x0, y0, ra), (x1, y1, rb)))
 
-        def paint(draw, ink):
-            draw.polygon(sides, fill=ink)
-            draw.ellipse((x0 - ra, y0 - ra, x0 + ra, y0 + ra), fill=ink)
-            draw.ellipse((x1 - rb, y1 - rb, x1 + rb, y1 + rb), fill=ink)
 
-        self._cut(fill, paint)
+def _shapes(draw, ink, corners, circles):
+    draw.polygon(corners, fill=ink)
+    for x, y, r in circles:
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=ink)

@@ -17,7 +17,8 @@ class SyntheticOccluded(ImageDataset):
         root: the data root. Default: the current folder, as in torchreid.
         spec: a ``SyntheticSpec``. Default: its defaults.
         kwargs: what torchreid hands to every image data set; its base class takes what it needs
-            (``transform``, ``k_tfm``, ``mode``, ``combineall``, ``verbose``) and drops options of other data sets.
+            (``transform``, ``k_tfm``, ``mode``, ``combineall``, ``verbose``) and drops the options of other
+            data sets.
 
     Attributes:
         dataset_dir: the folder that holds the images.
@@ -32,7 +33,8 @@ class SyntheticOccluded(ImageDataset):
         train = _read(folder / FOLDERS["train"])
         label = {pid: i for i, pid in enumerate(sorted({pid for _, pid, _ in train}))}
         train = [(path, label[pid], camid) for path, pid, camid in train]
-        super().__init__(train, _read(folder / FOLDERS["query"]), _read(folder / FOLDERS["gallery"]), **kwargs)
+        query, gallery = _read(folder / FOLDERS["query"]), _read(folder / FOLDERS["gallery"])
+        super().__init__(train, query, gallery, **kwargs)
 
 
 def _read(folder):

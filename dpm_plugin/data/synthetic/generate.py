@@ -50,10 +50,10 @@ def relative_path(spec, split, pid, index):
 def generate(spec, root, workers=None, verbose=True):
     """Make sure that the data set of ``spec`` lies below ``root`` and return its folder.
 
-    The folder is ``<root>/synthetic_occluded/<digest of the spec>/``; it holds ``bounding_box_train``, ``query``,
-    ``bounding_box_test``, ``spec.json`` and ``visibility.json`` (per file the hidden share of the person and
-    the kind of occluder). It appears in one step when complete: a process that dies leaves a temporary folder that
-    the next one removes, and of several processes one draws while the others wait for it.
+    The folder is ``<root>/synthetic_occluded/<digest of the spec>/``; it holds ``bounding_box_train``,
+    ``query``, ``bounding_box_test``, ``spec.json`` and ``visibility.json`` (per file the hidden share of the
+    person and the kind of occluder). It appears in one step when complete: a process that dies leaves a
+    temporary folder that the next one removes, and of several processes one draws while the others wait.
 
     Args:
         spec: a ``SyntheticSpec``.
@@ -148,14 +148,15 @@ def _draw_all(spec, folder, workers, verbose):
     workers = max(1, min(workers, len(rows) // _WORTH_A_PROCESS))
     if workers == 1:
         return dict(_progressing(_draw(spec, folder, rows), progress))
-    # Forked where that is possible: a spawned process would import torch again, and needs a guarded main module.
+    # Forked where possible: a spawned process would import torch again, and needs a guarded main module.
     method = "fork" if sys.platform == "linux" else "spawn"
     context = multiprocessing.get_context(method)
     records, shares = {}, []
     try:
         for k in range(workers):
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_worker, args=(spec, folder, rows[k::workers], sender), daemon=True)
+            process = context.Process(
+                target=_worker, args=(spec, folder, rows[k::workers], sender), daemon=True)
             process.start()
             sender.close()
             shares.append((process, receiver))
@@ -168,7 +169,8 @@ def _draw_all(spec, folder, workers, verbose):
                     waiting.pop(receiver)
                     continue
                 if isinstance(batch, str):
-                    raise DPMError(f"synthetic_occluded: a worker failed ({batch}); try again with more room and memory")
+                    raise DPMError(
+                        f"synthetic_occluded: a worker failed ({batch}); try again with more room and memory")
                 records.update(batch)
                 progress.step(len(batch))
     finally:

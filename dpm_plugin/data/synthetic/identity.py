@@ -6,9 +6,9 @@ import random
 SKIN = ((246, 212, 186), (232, 190, 160), (205, 155, 120), (160, 110, 78), (110, 74, 52), (72, 50, 38))
 HAIR = ((22, 18, 18), (52, 34, 24), (98, 64, 38), (206, 168, 98), (150, 150, 152), (146, 66, 34))
 CLOTH = (
-    (26, 26, 30), (66, 68, 74), (146, 148, 152), (236, 236, 232), (32, 44, 92), (44, 92, 172), (140, 184, 222),
-    (186, 36, 42), (102, 24, 38), (38, 118, 62), (94, 100, 54), (204, 182, 140), (116, 78, 50), (232, 196, 52),
-    (226, 120, 36), (228, 150, 176), (108, 60, 140), (44, 138, 140),
+    (26, 26, 30), (66, 68, 74), (146, 148, 152), (236, 236, 232), (32, 44, 92), (44, 92, 172),
+    (140, 184, 222), (186, 36, 42), (102, 24, 38), (38, 118, 62), (94, 100, 54), (204, 182, 140),
+    (116, 78, 50), (232, 196, 52), (226, 120, 36), (228, 150, 176), (108, 60, 140), (44, 138, 140),
 )
 # Real wardrobes are mostly dark and grey, trousers more so.
 UPPER_WEIGHT = (4, 3, 3, 4, 3, 3, 2, 2.5, 1.5, 1.5, 1.5, 1.5, 1.5, 1, 1, 1, 1, 1)
@@ -52,8 +52,8 @@ class Identity:
 def stream(*keys):
     """An independent random stream for the integers ``keys``.
 
-    Python's own generator: its numbers are the same on every machine, and it is ready 30 times sooner than numpy's,
-    which matters with three streams an image.
+    Python's own generator: its numbers are the same on every machine, and it is ready 30 times sooner than
+    numpy's, which matters with three streams an image.
     """
     return random.Random("/".join(map(str, keys)))
 
@@ -112,6 +112,7 @@ def _other(rng, values, old):
     return pick(rng, [value for value in values if value != old])
 
 
+_SHORT_SLEEVES, _LONG_SLEEVES = ("tshirt", "tank"), ("sweater", "jacket", "coat")
 # How one member of a group of look-alikes differs from the group: one item, on one part of the body.
 _CHANGES = {
     "hair": lambda rng, p: {
@@ -119,23 +120,27 @@ _CHANGES = {
     "hat": lambda rng, p: {
         "hat": _other(rng, HATS, p.hat), "hat_color": _color(rng, CLOTH, away_from=(p.hair, p.hat_color))},
     "pattern": lambda rng, p: {
-        "pattern": _other(rng, PATTERNS, p.pattern), "accent": _color(rng, CLOTH, away_from=(p.upper_color,))},
+        "pattern": _other(rng, PATTERNS, p.pattern),
+        "accent": _color(rng, CLOTH, away_from=(p.upper_color,))},
     "upper": lambda rng, p: {
-        "upper": pick(rng, ("sweater", "jacket", "coat") if p.upper in ("tshirt", "tank") else ("tshirt", "tank"))},
+        "upper": pick(rng, _LONG_SLEEVES if p.upper in _SHORT_SLEEVES else _SHORT_SLEEVES)},
     "lower": lambda rng, p: {
-        "lower": pick(rng, ("shorts", "skirt") if p.lower in ("trousers", "wide", "long_skirt") else ("trousers",))},
-    "lower_color": lambda rng, p: {"lower_color": _color(rng, CLOTH, LOWER_WEIGHT, away_from=(p.lower_color,))},
+        "lower": pick(rng, ("trousers",) if p.lower in ("shorts", "skirt") else ("shorts", "skirt"))},
+    "lower_color": lambda rng, p: {
+        "lower_color": _color(rng, CLOTH, LOWER_WEIGHT, away_from=(p.lower_color,))},
     "shoes": lambda rng, p: {"shoes": _color(rng, SHOES, away_from=(p.shoes,)), "boots": not p.boots},
     "bag": lambda rng, p: {
-        "bag": _other(rng, BAGS, p.bag), "bag_color": _color(rng, CLOTH, away_from=(p.upper_color, p.bag_color))},
+        "bag": _other(rng, BAGS, p.bag),
+        "bag_color": _color(rng, CLOTH, away_from=(p.upper_color, p.bag_color))},
 }
 
 
 def id_ranges(spec):
-    """First identity number and count of the sets ``train``, ``test`` and ``distractor``; numbers start at 1."""
+    """First identity number (from 1) and count of the sets ``train``, ``test`` and ``distractor``."""
     first = 1
     ranges = {}
-    for name, count in (("train", spec.train_ids), ("test", spec.test_ids), ("distractor", spec.distractor_ids)):
+    counts = {"train": spec.train_ids, "test": spec.test_ids, "distractor": spec.distractor_ids}
+    for name, count in counts.items():
         ranges[name] = (first, count)
         first += count
     return ranges
@@ -152,7 +157,8 @@ def lookalikes(spec, pid):
                 return (pid,)
             start = first + position // size * size
             return tuple(range(start, start + size))
-    raise ValueError(f"identity {pid} is outside the spec's 1 to {sum(c for _, c in id_ranges(spec).values())}")
+    last = spec.train_ids + spec.test_ids + spec.distractor_ids
+    raise ValueError(f"there is no identity {pid}; the spec has 1 to {last}")
 
 
 @functools.lru_cache(maxsize=4096)

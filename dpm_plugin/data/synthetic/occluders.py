@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from .brush import shade
-from .identity import CLOTH, identity, pick
+from .identity import CLOTH, pick
 from .person import draw_person, draw_pose
 
 
@@ -97,8 +97,9 @@ def _boxes(size, rng):
         width, top = rng.uniform(0.3, 0.6) * w, rng.uniform(0, 0.16) * h
         while top < h:
             color, height = shade((176, 132, 86), rng.uniform(0.7, 1.2)), rng.uniform(0.2, 0.3) * h
-            draw.rectangle((x, top, x + width, top + height), fill=color + (255,), outline=shade(color, 0.6) + (255,))
-            draw.line((x, top + height * 0.5, x + width, top + height * 0.5), fill=shade(color, 0.75) + (255,), width=3)
+            edge, slat = shade(color, 0.6) + (255,), shade(color, 0.75) + (255,)
+            draw.rectangle((x, top, x + width, top + height), fill=color + (255,), outline=edge)
+            draw.line((x, top + height * 0.5, x + width, top + height * 0.5), fill=slat, width=3)
             top += height
         x += width
     return image
@@ -147,8 +148,9 @@ def _corner(size, rng):
     color = _color(rng, 80, 210)
     draw.rectangle((0, 0, *size), fill=color + (255,))
     draw.rectangle((0, 0, 0.07 * size[0], size[1]), fill=shade(color, 1.3) + (255,))
+    joint = shade(color, 0.8) + (255,)
     for y in np.arange(rng.uniform(0, 0.2), 1, 0.25):
-        draw.line((0.07 * size[0], y * size[1], size[0], y * size[1]), fill=shade(color, 0.8) + (255,), width=3)
+        draw.line((0.07 * size[0], y * size[1], size[0], y * size[1]), fill=joint, width=3)
     return image
 
 
@@ -172,16 +174,15 @@ def draw_kind(rng):
     return pick(rng, list(KINDS), [weight for weight, _, _ in KINDS.values()])
 
 
-def paint(kind, size, spec, passers_by, view, rng):
+def paint(kind, size, who, view, rng):
     """An occluder as an RGBA layer of ``size`` pixels.
 
     Args:
-        passers_by: identity numbers that a person in the way is taken from.
+        who: the ``Identity`` of a person in the way.
         view: the ``Camera``, for the light on that person and the way people walk there.
     """
     if kind != "person":
         return KINDS[kind][2](size, rng)
-    who = identity(spec, passers_by[rng.randrange(len(passers_by))])
     # Nearer to the camera, hence larger and with the feet often below the picture.
     unit = size[1] * rng.uniform(0.95, 1.3)
     top = size[1] * rng.uniform(0.0, 0.25)

@@ -52,6 +52,10 @@ def draw_person(size, who, pose, x, top, unit, light=1):
     return _Figure(Brush(size, x, top, unit, light), who, pose).draw()
 
 
+def _box(left, top, right, bottom):
+    return (left, top), (right, top), (right, bottom), (left, bottom)
+
+
 class _Figure:
     def __init__(self, brush, who, pose):
         self.brush, self.who, self.pose = brush, who, pose
@@ -108,7 +112,8 @@ class _Figure:
         if who.lower_stripe and bare < 2:
             end = c if bare == 0 else b
             shift = side * 0.03 * self.cos
-            self.brush.limb((a[0] + shift, a[1]), (end[0] + shift * 0.8, end[1]), 0.009, 0.009, who.accent, rim=False)
+            self.brush.limb((a[0] + shift, a[1]), (end[0] + shift * 0.8, end[1]), 0.009, 0.009, who.accent,
+                            rim=False)
         toe = self.at(ankle[0] + side * 0.01, ankle[1] + 0.014, ankle[2] + 0.07)
         if who.boots:
             middle = (0.5 * b[0] + 0.5 * c[0], 0.5 * b[1] + 0.5 * c[1])
@@ -149,13 +154,15 @@ class _Figure:
         if who.scarf:
             self.brush.limb(self.at(-0.035, 0.155), self.at(0.035, 0.155), 0.024, 0.024, who.scarf_color)
             if self.cos > 0:
-                self.brush.limb(self.at(0.03, 0.165, 0.06), self.at(0.035, 0.3, 0.07), 0.017, 0.017, who.scarf_color)
+                self.brush.limb(self.at(0.03, 0.165, 0.06), self.at(0.035, 0.3, 0.07), 0.017, 0.017,
+                                who.scarf_color)
 
     def opening(self, hem):
         """An open front over a light or dark shirt, or the seam of the back."""
         if self.cos < 0.15:
             seam = shade(self.who.upper_color, 0.75)
-            self.brush.limb(self.at(0, 0.2, -0.06), self.at(0, hem - 0.02, -0.06), 0.003, 0.003, seam, rim=False)
+            self.brush.limb(self.at(0, 0.2, -0.06), self.at(0, hem - 0.02, -0.06), 0.003, 0.003, seam,
+                            rim=False)
             return
         shirt = (226, 226, 222) if sum(self.who.upper_color) < 330 else (52, 54, 62)
         width = 0.036
@@ -170,7 +177,8 @@ class _Figure:
         shoulder = (side * 0.108 * who.build, 0.19, 0.0)
         out = side * 0.155 * math.sin(pose.spread)
         elbow = (shoulder[0] + out, 0.19 + 0.155 * math.cos(swing), 0.155 * math.sin(swing))
-        hand = (elbow[0] + 0.5 * out, elbow[1] + 0.15 * math.cos(swing + bend), elbow[2] + 0.15 * math.sin(swing + bend))
+        hand = (elbow[0] + 0.5 * out, elbow[1] + 0.15 * math.cos(swing + bend),
+                elbow[2] + 0.15 * math.sin(swing + bend))
         a, b, c = self.at(*shoulder), self.at(*elbow), self.at(*hand)
         far = side * self.sin > 0.25
         dim = 0.8 if far else 0.94
@@ -202,12 +210,13 @@ class _Figure:
             x, y = self.at(-0.15, 0.8, -0.04)
             w = 0.05 + 0.03 * abs(self.sin)
             brush.limb(c, (x, y - 0.08), 0.005, 0.005, (60, 60, 64), rim=False)
-            brush.polygon(((x - w, y - 0.09), (x + w, y - 0.09), (x + w, y + 0.14), (x - w, y + 0.14)), who.bag_color)
+            brush.polygon(_box(x - w, y - 0.09, x + w, y + 0.14), who.bag_color)
         elif who.bag == "shoulder":
             x, y = self.at(-0.125 * who.build, 0.5, 0.02)
             w = 0.045 + 0.03 * abs(self.sin)
-            brush.limb(self.at(0.07, 0.165, 0.05 * self.cos), (x, y - 0.04), 0.008, 0.008, who.bag_color, rim=False)
-            brush.polygon(((x - w, y - 0.05), (x + w, y - 0.05), (x + w, y + 0.07), (x - w, y + 0.07)), who.bag_color)
+            brush.limb(self.at(0.07, 0.165, 0.05 * self.cos), (x, y - 0.04), 0.008, 0.008, who.bag_color,
+                       rim=False)
+            brush.polygon(_box(x - w, y - 0.05, x + w, y + 0.07), who.bag_color)
 
     def backpack(self):
         if self.who.bag != "backpack":
@@ -217,8 +226,7 @@ class _Figure:
         color = self.who.bag_color
         self.brush.polygon(((x - 0.7 * w, 0.165), (x + 0.7 * w, 0.165), (x + w, 0.2), (x + w, 0.42),
                             (x + 0.85 * w, 0.445), (x - 0.85 * w, 0.445), (x - w, 0.42), (x - w, 0.2)), color)
-        self.brush.polygon(((x - 0.6 * w, 0.32), (x + 0.6 * w, 0.32), (x + 0.6 * w, 0.41), (x - 0.6 * w, 0.41)),
-                           shade(color, 0.62), rim=False)
+        self.brush.polygon(_box(x - 0.6 * w, 0.32, x + 0.6 * w, 0.41), shade(color, 0.62), rim=False)
 
     def straps(self):
         if self.who.bag != "backpack":
@@ -233,7 +241,8 @@ class _Figure:
         if style == "long":
             x, _ = self.at(0, 0.1, -0.03)
             w = 0.056 * who.head
-            self.brush.polygon(((x - w, 0.06), (x + w, 0.06), (x + w * 1.15, 0.22), (x - w * 1.15, 0.22)), dark)
+            hem = 1.15 * w
+            self.brush.polygon(((x - w, 0.06), (x + w, 0.06), (x + hem, 0.22), (x - hem, 0.22)), dark)
         elif style == "ponytail":
             self.brush.limb(self.at(0, 0.06, -0.055), self.at(0, 0.2, -0.075), 0.02, 0.014, dark, rim=False)
 
@@ -243,7 +252,8 @@ class _Figure:
         middle = self.at(0, 0.072, -0.008)
         scalp = who.skin if who.hair_style == "bald" else who.hair
         puff = 1.4 if who.hair_style == "afro" else 1.0
-        brush.ellipse((middle[0], 0.068 - 0.008 * (puff > 1)), 0.052 * k * puff, 0.067 * k * (0.5 + 0.5 * puff), scalp)
+        tall = 0.067 * k * (0.5 + 0.5 * puff)
+        brush.ellipse((middle[0], 0.068 - 0.008 * (puff > 1)), 0.052 * k * puff, tall, scalp)
         if who.hair_style == "bun":
             brush.ellipse(self.at(0, 0.008, -0.03), 0.026, 0.024, scalp)
         if self.cos > -0.45:
@@ -267,5 +277,5 @@ class _Figure:
             brush.limb(self.at(0, 0.053, 0.02), self.at(0, 0.055, 0.085), 0.011, 0.009,
                        shade(who.hat_color, 0.75), rim=False)
         elif who.hat == "beanie":
-            brush.polygon(((x - 0.058 * k, 0.038), (x + 0.058 * k, 0.038), (x + 0.058 * k, 0.062),
-                           (x - 0.058 * k, 0.062)), shade(who.hat_color, 0.7), rim=False)
+            band = _box(x - 0.058 * k, 0.038, x + 0.058 * k, 0.062)
+            brush.polygon(band, shade(who.hat_color, 0.7), rim=False)

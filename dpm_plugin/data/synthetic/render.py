@@ -15,7 +15,10 @@ SUPERSAMPLING = 2
 
 @dataclasses.dataclass(frozen=True)
 class Occluder:
-    """An occluder on demand: ``kind`` of ``occluders.KINDS`` (None: any), hiding ``low`` to ``high`` of the person."""
+    """An occluder on demand: its ``kind`` and the bounds of the share of the person that it hides.
+
+    ``kind`` is one of ``occluders.KINDS`` or None for any. Where the kind cannot hide that share of this person, a wall does.
+    """
 
     kind: str = None
     low: float = 0.2
@@ -38,7 +41,7 @@ def camera_of(spec, split, pid, index):
 
 
 def is_occluded(spec, split, pid, index):
-    """True for every query, for no gallery image and, evenly spread, for the stated share of training images."""
+    """True for every query, no gallery image and, evenly spread, the stated share of training images."""
     if split != "train":
         return split == "query"
     number = (pid - 1) * spec.train_images + index
@@ -74,12 +77,20 @@ def render(spec, split, pid, index, *, occluder="as planned"):
     if rng.random() < 0.25:
         _behind(picture, spec, split, pid, view, rng)
     person = _boxed_person(size, identity(spec, pid), view, rng)
-    picture.paste(person, (0, 0), person)
+    _paste(picture, person)
     share, kind = 0.0, "none"
     if occluder is not None:
         body = np.asarray(person.getchannel("A"))
         share, kind = _occlude(picture, body, occluder, spec, split, pid, view, stream(*keys, 1))
     return expose(picture, (spec.width, spec.height), view, stream(*keys, 2)), share, kind
+
+
+def _paste(picture, layer, dx=0, dy=0):
+    """Put an RGBA layer over the picture; only its painted part is touched, for speed."""
+    box = layer.getbbox()
+    if box:
+        piece = layer.crop(box)
+        picture.paste(piece, (box[0] + dx, box[1] + dy), piece)
 
 
 def _boxed_person(size, who, view, rng):
@@ -93,24 +104,23 @@ def _boxed_person(size, who, view, rng):
     return draw_person(size, who, pose, x, top, unit, view.light)
 
 
-def _passers_by(spec, split, pid):
-    """Identities that may cross the picture: others of the same set, test or training."""
+def _somebody(spec, split, pid, rng):
+    """Another identity of the same set, training or test with the distractors, if there is another."""
     ranges = id_ranges(spec)
-    names = ("train",) if split == "train" else ("test", "distractor")
-    crowd = [p for name in names for p in range(ranges[name][0], sum(ranges[name]))]
-    others = [p for p in crowd if p != pid]
-    return others or crowd
+    first, count = ranges["train"] if split == "train" else ranges["test"]
+    count += 0 if split == "train" else ranges["distractor"][1]
+    step = rng.randrange(1, count) if count > 1 else 0
+    return identity(spec, first + (pid - first + step) % count)
 
 
 def _behind(picture, spec, split, pid, view, rng):
     """Somebody farther away, behind the person."""
-    crowd = _passers_by(spec, split, pid)
-    who = identity(spec, crowd[rng.randrange(len(crowd))])
+    who = _somebody(spec, split, pid, rng)
     unit = picture.height * rng.uniform(0.4, 0.65)
     x = picture.width * rng.uniform(0.0, 1.0)
-    layer = draw_person(picture.size, who, draw_pose(rng, view.views), x, picture.height * rng.uniform(0.12, 0.25),
-                        unit, view.light)
-    picture.paste(layer, (0, 0), layer)
+    top = picture.height * rng.uniform(0.12, 0.25)
+    layer = draw_person(picture.size, who, draw_pose(rng, view.views), x, top, unit, view.light)
+    _paste(picture, layer)
 
 
 def _occlude(picture, body, occluder, spec, split, pid, view, rng):
@@ -120,20 +130,20 @@ def _occlude(picture, body, occluder, spec, split, pid, view, rng):
     target = rng.uniform(low + margin, high - margin)
     for _ in range(4):
         kind = occluder.kind or occluders.draw_kind(rng)
-        layer = occluders.paint(kind, picture.size, spec, _passers_by(spec, split, pid), view, rng)
+        layer = occluders.paint(kind, picture.size, _somebody(spec, split, pid, rng), view, rng)
         found = occluders.place(layer, kind, body, low, high, target, rng.random() < 0.5)
         if found:
             dx, dy, share = found
-            picture.paste(layer, (dx, dy), layer)
+            _paste(picture, layer, dx, dy)
             return share, kind
     return _wall_up_to(picture, body, target, rng)
 
 
 def _wall_up_to(picture, body, target, rng):
-    """The occluder that always fits: a wall as high as needed, found by counting the person's rows from below."""
+    """The occluder that always fits: a wall as high as needed, by the person's pixels counted from below."""
     solid = body > 127
     rows = np.cumsum(solid.sum(1)[::-1]) / max(int(solid.sum()), 1)
     dy = body.shape[0] - 1 - int(np.argmin(np.abs(rows - target)))
     layer = occluders.KINDS["wall"][2](picture.size, rng)
-    picture.paste(layer, (0, dy), layer)
+    _paste(picture, layer, 0, dy)
     return occluders.hidden_share(solid, np.ones_like(solid), 0, dy), "wall"

@@ -13,10 +13,10 @@ from .identity import shuffled, stream
 class Camera:
     """What every image of a camera shares.
 
-    ``matrix`` (3, 3) mixes RGB (gain, tint and saturation), ``gamma`` bends it, ``haze`` lifts the black level (0 to 1);
-    ``detail`` is the share of the resolution that its blur leaves; ``noise`` is a standard deviation out of 255;
-    ``quality`` is JPEG's; ``light`` the side (-1 left, 1 right) that light comes from; ``views`` weighs the sides
-    that people show there (front, right, back, left).
+    ``matrix`` (3, 3) mixes RGB (gain, tint and saturation), ``gamma`` bends it and ``haze`` (0 to 1) lifts the
+    black level; ``detail`` is the share of the resolution that its blur leaves; ``noise`` is a standard
+    deviation out of 255; ``quality`` is JPEG's; ``light`` the side (-1 left, 1 right) that light comes from;
+    ``views`` weighs the sides that people show there (front, right, back, left).
     """
 
     matrix: tuple
@@ -43,10 +43,10 @@ def camera(seed, count, index):
     order = shuffled(stream(seed, 10), count)
     hues = shuffled(stream(seed, 11), count)
     rng = stream(seed, 12, index)
-    gain = 0.65 + 0.65 * order[index] / max(count - 1, 1)
+    gain = 0.75 + 0.5 * order[index] / max(count - 1, 1)
     angle = 2 * np.pi * (hues[index] + rng.uniform(-0.2, 0.2)) / count
-    tint = 1 + rng.uniform(0.1, 0.2) * np.cos(angle - np.array([0.0, 2.1, 4.2]))
-    saturation = rng.uniform(0.45, 1.1)
+    tint = 1 + rng.uniform(0.08, 0.16) * np.cos(angle - np.array([0.0, 2.1, 4.2]))
+    saturation = rng.uniform(0.6, 1.1)
     gray = np.full((3, 3), 1 / 3.0)
     matrix = gain * np.diag(tint) @ (saturation * np.eye(3) + (1 - saturation) * gray)
     views = [0.25] * 4
@@ -54,10 +54,10 @@ def camera(seed, count, index):
     views[rng.randrange(4)] += 0.6
     return Camera(
         matrix=tuple(map(tuple, matrix.round(6).tolist())),
-        gamma=rng.uniform(0.7, 1.45),
-        haze=rng.uniform(0.0, 0.16),
-        detail=rng.uniform(0.4, 0.95),
-        noise=rng.uniform(2.0, 9.0),
+        gamma=rng.uniform(0.75, 1.3),
+        haze=rng.uniform(0.0, 0.12),
+        detail=rng.uniform(0.5, 1.0),
+        noise=rng.uniform(2.0, 7.0),
         quality=rng.randrange(62, 93),
         light=rng.choice((-1, 1)),
         views=tuple(views),
@@ -67,22 +67,23 @@ def camera(seed, count, index):
 
 @functools.lru_cache(maxsize=64)
 def panorama(seed, count, index, height):
-    """The place in front of a camera, six times as wide as high; images crop it.
+    """The place in front of a camera, six times as wide as high; images show pieces of it.
 
     Returns:
         An RGB picture of (7.5 ``height``, 1.25 ``height``) pixels.
     """
     rng = stream(seed, 14, index)
-    size = (int(7.5 * height), int(1.25 * height))
-    wall, ground = _COLORS[camera(seed, count, index).place]
+    size = (960, 160)
+    place = camera(seed, count, index).place
+    wall, ground = _COLORS[place]
     image = Image.new("RGB", size, wall)
     draw = ImageDraw.Draw(image)
     horizon = int(size[1] * rng.uniform(0.42, 0.6))
-    _backdrop(draw, rng, size[0], horizon, wall, camera(seed, count, index).place)
+    _backdrop(draw, rng, size[0], horizon, wall, place)
     draw.rectangle((0, horizon, *size), fill=ground)
     _floor(draw, rng, size, horizon, ground)
     _things(draw, rng, size, horizon)
-    return _mottle(image, rng)
+    return _mottle(image, rng).resize((int(7.5 * height), int(1.25 * height)), Image.BILINEAR)
 
 
 _COLORS = {
@@ -106,7 +107,8 @@ def _backdrop(draw, rng, width, horizon, wall, place):
         draw.rectangle((x, 0, x + w, horizon), fill=color)
         if place in ("park", "yard", "crossing"):
             for _ in range(8):
-                cx, cy, r = x + rng.uniform(0, w), rng.uniform(-0.2, 0.9) * horizon, rng.uniform(0.08, 0.3) * horizon
+                cx, cy = x + rng.uniform(0, w), rng.uniform(-0.2, 0.9) * horizon
+                r = rng.uniform(0.08, 0.3) * horizon
                 green = (rng.randrange(30, 90), rng.randrange(70, 130), rng.randrange(20, 70))
                 draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=green)
         else:
@@ -115,8 +117,9 @@ def _backdrop(draw, rng, width, horizon, wall, place):
             bottom = rng.uniform(0.6, 1.0) * horizon
             draw.rectangle((x + pad, top, x + w - pad, bottom), fill=glass)
             if rng.random() < 0.6:
-                draw.line((x + w / 2, top, x + w / 2, bottom), fill=shade(color, 0.7), width=2)
-                draw.line((x + pad, (top + bottom) / 2, x + w - pad, (top + bottom) / 2), fill=shade(color, 0.7), width=2)
+                bar, middle = shade(color, 0.7), (top + bottom) / 2
+                draw.line((x + w / 2, top, x + w / 2, bottom), fill=bar, width=2)
+                draw.line((x + pad, middle, x + w - pad, middle), fill=bar, width=2)
         x += w + 1
 
 
@@ -138,7 +141,8 @@ def _things(draw, rng, size, horizon):
         kind = rng.randrange(3)
         base = horizon + rng.uniform(0.02, 0.2) * size[1]
         if kind == 0:
-            draw.rectangle((x, base - rng.uniform(0.4, 0.9) * size[1], x + rng.uniform(2, 7), base), fill=shade(color, 0.6))
+            tall, wide = rng.uniform(0.4, 0.9) * size[1], rng.uniform(2, 7)
+            draw.rectangle((x, base - tall, x + wide, base), fill=shade(color, 0.6))
         elif kind == 1:
             w, h = rng.uniform(8, 20), rng.uniform(12, 30)
             draw.rectangle((x, base - h, x + w, base), fill=color)
@@ -153,7 +157,8 @@ def _things(draw, rng, size, horizon):
 
 def _mottle(image, rng):
     """Stains and shadows: brightness that varies slowly over the picture."""
-    small = np.random.RandomState(rng.randrange(2**32)).uniform(0.72, 1.25, (image.height // 10, image.width // 10))
+    numbers = np.random.RandomState(rng.randrange(2**32))
+    small = numbers.uniform(0.72, 1.25, (image.height // 10, image.width // 10))
     field = Image.fromarray((small * 128).astype(np.uint8)).resize(image.size, Image.BICUBIC)
     pixels = np.asarray(image, np.float32) * (np.asarray(field, np.float32)[:, :, None] / 128)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
@@ -161,19 +166,15 @@ def _mottle(image, rng):
 
 def background(seed, count, index, size, rng):
     """A random piece of a camera's place as an RGB picture of ``size`` (width, height) pixels."""
-    scene = panorama(seed, count, index, 128)
-    height = rng.uniform(0.78, 1.0) * scene.height
-    width = height * size[0] / size[1]
-    if width > scene.width:
-        width, height = scene.width, scene.width * size[1] / size[0]
-    left = rng.uniform(0, scene.width - width)
-    top = rng.uniform(0, scene.height - height)
-    return scene.resize(size, Image.BILINEAR, box=(left, top, left + width, top + height))
+    scene = panorama(seed, count, index, max(size[1], size[0] // 7))
+    left = rng.randrange(scene.width - size[0] + 1)
+    top = rng.randrange(scene.height - size[1] + 1)
+    return scene.crop((left, top, left + size[0], top + size[1]))
 
 
 @functools.lru_cache(maxsize=1)
-def _grain():
-    return np.random.RandomState(0).normal(0, 1, (512, 512, 3)).astype(np.float32)
+def _grain(height, width):
+    return np.random.RandomState(0).normal(0, 1, (height + 256, width + 256, 3)).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=64)
@@ -186,8 +187,8 @@ def _curve(gamma, haze):
 def expose(picture, size, view, rng):
     """What the camera ``view`` records of the RGB ``picture``: uint8 (H, W, 3), before JPEG.
 
-    Besides the camera's own character every image has its own brightness and colour of light, light that falls
-    off to one side and, at times, a shadow over its lower part.
+    Besides the camera's own character every image has its own brightness and colour of light, light
+    that falls off to one side and, at times, a shadow over its lower part.
     """
     width, height = size
     small = max(round(width * view.detail), 8), max(round(height * view.detail), 16)
@@ -204,8 +205,6 @@ def expose(picture, size, view, rng):
     if rng.random() < 0.3:
         down[int(rng.uniform(0.15, 0.85) * height):] = rng.uniform(0.55, 0.85)
     pixels = _curve(view.gamma, view.haze)[mixed] * (down[:, None] * across)[:, :, None]
-    # A large image repeats the grain.
-    top, left = rng.randrange(512), rng.randrange(512)
-    grain = _grain().take(range(top, top + height), 0, mode="wrap").take(range(left, left + width), 1, mode="wrap")
-    pixels += np.float32(view.noise) * grain
+    top, left = rng.randrange(256), rng.randrange(256)
+    pixels += np.float32(view.noise) * _grain(height, width)[top:top + height, left:left + width]
     return np.clip(pixels, 0, 255, out=pixels).astype(np.uint8)

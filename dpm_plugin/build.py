@@ -1,0 +1,134 @@
+"""Build the parts of one run from its configuration: data, model, optimizer, schedule, engine.
+
+torchreid's own models keep torchreid's optimizers and engines; the plugin's models use the plugin's.
+"""
+from dpm_plugin.config import (
+    criterion_kwargs, datamanager_kwargs, engine_kwargs, evaluation_kwargs, model_kwargs, nearest,
+    optimizer_kwargs, scheduler_kwargs, stock_model_kwargs, stock_optimizer_kwargs, stock_scheduler_kwargs,
+)
+from dpm_plugin.data import DPMImageDataManager
+from dpm_plugin.engine import ImageDPMEngine
+from dpm_plugin.errors import DPMError
+from dpm_plugin.evaluating import SoftmaxEngine, TripletEngine
+from dpm_plugin.losses import DPMLoss
+from dpm_plugin.optim import build_optimizer as build_dpm_optimizer
+from dpm_plugin.optim import build_scheduler as build_dpm_scheduler
+from dpm_plugin.torchreid_host import data, engine, model_names, models, optim, video_dataset_names
+from dpm_plugin.variants import MODELS
+from dpm_plugin.weights import load_weights
+
+__all__ = ["check_names", "build_datamanager", "build_model", "build_optimizer", "build_scheduler",
+           "build_engine"]
+
+
+def check_names(config):
+    """Refuse an unknown model, and one that does not go with the other settings, before loading anything.
+
+    Raises:
+        DPMError: names the nearest known model, or the key to change.
+    """
+    name = config.model.name
+    if name not in model_names():
+        raise DPMError(f"unknown model '{name}'; the nearest known model is '{nearest(name, model_names())}'")
+    if name not in MODELS:
+        if config.loss.name == "dpm":
+            raise DPMError(f"loss.name dpm needs one of the plugin's models ({', '.join(sorted(MODELS))}), "
+                           f"not '{name}'; set loss.name softmax or triplet")
+        if config.train.optim == "adamw" or config.train.bias_lr_mult != 1:
+            raise DPMError("train.optim adamw and train.bias_lr_mult other than 1 are for the plugin's "
+                           f"models, not '{name}'")
+        return
+    if config.data.type == "video":
+        raise DPMError(f"'{name}' takes single images; set data.type image")
+    if config.train.staged_lr:
+        raise DPMError(f"train.staged_lr would leave tokens and position embedding of '{name}' out of the "
+                       "optimizer; set it to False")
+
+
+def build_datamanager(config):
+    """The data manager: ``DPMImageDataManager``, or torchreid's ``VideoDataManager``.
+
+    Raises:
+        DPMError: a data set is unknown, missing or broken, cannot fill a training batch, or has fewer gallery
+            images than the highest of ``test.ranks``.
+    """
+    if config.data.type == "image":
+        datamanager = DPMImageDataManager(**datamanager_kwargs(config))
+        _check_ranks(config.test.ranks, datamanager)
+        return datamanager
+    known = video_dataset_names()
+    for name in config.data.sources + config.data.targets:
+        if name not in known:
+            raise DPMError(f"unknown video data set '{name}'; "
+                           f"the nearest known one is '{nearest(name, known)}'")
+    try:
+        return data.VideoDataManager(**datamanager_kwargs(config))
+    except (RuntimeError, ValueError, AssertionError, OSError) as error:
+        # So torchreid reports a missing folder, a failed download or a batch that cannot be filled.
+        raise DPMError(f"video data sets {config.data.sources} -> {config.data.targets} under "
+                       f"'{config.data.root}' cannot be loaded: {error}") from error
+
+
+def _check_ranks(ranks, datamanager):
+    # Now, not in the evaluation after hours of training.
+    for name, parts in datamanager.test_dataset.items():
+        if max(ranks) > len(parts["gallery"]):
+            raise DPMError(f"test.ranks asks for rank {max(ranks)}, but '{name}' has {len(parts['gallery'])} "
+                           "gallery images; lower it")
+
+
+def build_model(config, datamanager):
+    """The network, with ``model.load_weights`` loaded, on one device.
+
+    Not spread over several GPUs as in torchreid's scripts: DPM's two steps freeze parameters, which
+    ``DataParallel`` copies anew each time. Choose the GPU by CUDA_VISIBLE_DEVICES.
+    """
+    name, classes = config.model.name, datamanager.num_train_pids
+    if name in MODELS:
+        model = MODELS[name](**model_kwargs(config, classes, datamanager.num_cameras))
+    else:
+        model = models.build_model(**stock_model_kwargs(config, classes))
+    for layer in config.train.open_layers if config.train.fixbase_epoch else ():
+        if not hasattr(model, layer):
+            raise DPMError(f"train.open_layers names '{layer}', which '{name}' does not have; it has "
+                           f"{', '.join(child for child, _ in model.named_children())}")
+    if config.model.load_weights:
+        load_weights(model, config.model.load_weights)
+    return model.cuda() if config.use_gpu else model
+
+
+def build_optimizer(config, model):
+    """The optimizer of ``train.optim``: the plugin's for its own models, torchreid's for torchreid's.
+
+    Raises:
+        DPMError: settings that torch refuses together, such as ``sgd.nesterov`` with ``sgd.dampening``.
+    """
+    try:
+        if config.model.name in MODELS:
+            return build_dpm_optimizer(model, **optimizer_kwargs(config))
+        return optim.build_optimizer(model, **stock_optimizer_kwargs(config))
+    except ValueError as error:
+        raise DPMError(f"optimizer {config.train.optim} (keys train, sgd, adam, rmsprop): {error}") from error
+
+
+def build_scheduler(config, optimizer):
+    """The schedule of ``train.lr_scheduler``, stepped once per epoch."""
+    if config.train.lr_scheduler == "warmup_cosine":
+        return build_dpm_scheduler(optimizer, **scheduler_kwargs(config))
+    return optim.build_lr_scheduler(optimizer, **stock_scheduler_kwargs(config))
+
+
+def build_engine(config, datamanager, model, optimizer, scheduler):
+    """The engine of ``loss.name`` and ``data.type``; all but the video ones evaluate as this plugin does."""
+    engines = {
+        ("image", "dpm"): ImageDPMEngine,
+        ("image", "softmax"): SoftmaxEngine, ("image", "triplet"): TripletEngine,
+        ("video", "softmax"): engine.VideoSoftmaxEngine, ("video", "triplet"): engine.VideoTripletEngine,
+    }
+    kwargs = dict(engine_kwargs(config), optimizer=optimizer, scheduler=scheduler)
+    if config.loss.name == "dpm":
+        kwargs["criterion"] = DPMLoss(**criterion_kwargs(config))
+    built = engines[config.data.type, config.loss.name](datamanager, model, **kwargs)
+    for name, value in evaluation_kwargs(config).items():
+        setattr(built, name, value)
+    return built

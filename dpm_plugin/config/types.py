@@ -1,0 +1,107 @@
+"""Reading one value of a key: from YAML or the command line to the type, choices and range of the schema."""
+import ast
+
+import yaml
+
+__all__ = ["KINDS", "kind_of", "convert"]
+
+
+def _number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _whole(value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _list_of(check):
+    return lambda value: isinstance(value, (list, tuple)) and all(check(item) for item in value)
+
+
+def _pair(value):
+    return _list_of(_whole)(value) and len(value) == 2
+
+
+def _text(value):
+    return isinstance(value, str)
+
+
+# kind -> (what a message calls it, test)
+KINDS = {
+    "bool": ("True or False", lambda value: isinstance(value, bool)),
+    "int": ("a whole number", _whole),
+    "float": ("a number", _number),
+    "str": ("text", _text),
+    "strs": ("a list of texts such as [a, b]", _list_of(_text)),
+    "ints": ("a list of whole numbers such as [1, 5]", _list_of(_whole)),
+    "floats": ("a list of numbers such as [0.5, 0.5, 0.5]", _list_of(_number)),
+    "float or None": ("a number or None", lambda value: value is None or _number(value)),
+    "int or pair": ("a whole number or a list of two", lambda value: _whole(value) or _pair(value)),
+    "str or pair": ("text or a list of two whole numbers", lambda value: _text(value) or _pair(value)),
+}
+
+
+def kind_of(key):
+    """Name in ``KINDS`` of a key's type: stated, or that of its default."""
+    if key.kind:
+        return key.kind
+    if isinstance(key.default, (list, tuple)):
+        return type(key.default[0]).__name__ + "s"
+    return type(key.default).__name__
+
+
+def convert(key, value):
+    """``value`` as the type of ``key``, checked.
+
+    Args:
+        key: :class:`dpm_plugin.config.schema.Key`.
+        value: as read from YAML, or a text from the command line.
+
+    Raises:
+        ValueError: wrong type, choice or range; the message says what is expected and what was given.
+    """
+    kind, given = kind_of(key), value
+    if isinstance(value, str) and kind != "str":
+        value = _decode(value)
+    if kind.startswith("str") and key.choices and not isinstance(value, (str, list, tuple)):
+        value = _unquoted_word(value, key.choices)
+    name, right_type = KINDS[kind]
+    if not right_type(value):
+        raise ValueError(f"expected {name}, got {given!r}")
+    if isinstance(value, (list, tuple)):
+        value = [float(item) for item in value] if kind == "floats" else list(value)
+    elif kind.startswith("float") and value is not None:
+        value = float(value)
+    _check_items(key, value)
+    return value
+
+
+def _decode(text):
+    """A command-line text, or a YAML text such as 1e-4 (YAML 1.1 sees no number in it), as a Python value."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        pass
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _unquoted_word(value, choices):
+    # YAML 1.1 reads an unquoted off as False, and a Python literal may say None: both are words we use.
+    words = {False: "off", None: "none"}
+    word = words.get(value, value) if value in (False, None) else value
+    return word if word in choices else value
+
+
+def _check_items(key, value):
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, str) and key.choices and item not in key.choices:
+            raise ValueError(f"expected one of {', '.join(key.choices)}, got {item!r}")
+        if not _number(item):
+            continue
+        if key.low is not None and not item >= key.low:  # "not >=" also refuses NaN
+            raise ValueError(f"expected at least {key.low}, got {item!r}")
+        if key.high is not None and not item <= key.high:
+            raise ValueError(f"expected at most {key.high}, got {item!r}")

@@ -1,0 +1,41 @@
+"""Installs dpm-torchreid and everything that it and torchreid import at run time."""
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+INIT = (HERE / "dpm_plugin" / "__init__.py").read_text(encoding="utf-8")
+VERSION = re.search(r'^__version__ = "(.+)"$', INIT, re.MULTILINE).group(1)
+
+setup(
+    name="dpm-torchreid",
+    version=VERSION,
+    description="Dynamic Prototype Mask (ACM MM 2022) for occluded person re-identification, in torchreid",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.9",
+    packages=find_packages(include=["dpm_plugin", "dpm_plugin.*"]),
+    install_requires=[
+        "torch>=2.6",  # allow-listed globals under weights_only=True
+        "torchvision",
+        "timm>=1.0",
+        "numpy>=2",  # torchreid's CUHK03 metric uses np.bool
+        "Pillow",
+        "PyYAML",
+        "safetensors",
+        "yacs",
+        # Any version: 0.2.5 from PyPI or 1.4.0 from torchreid's own repository.
+        "torchreid",
+        # What torchreid imports; its wheel declares none of it.
+        "gdown",
+        "h5py",
+        "imageio",
+        "opencv-python-headless",
+        "scipy",
+        "six",
+        "tensorboard",
+    ],
+    extras_require={"test": ["pytest", "hypothesis"]},
+)

@@ -1,0 +1,127 @@
+#!/usr/bin/env python
+"""Train and evaluate: ``python tools/main.py --config-file FILE [-s ... -t ... --root ...] [KEY VALUE ...]``.
+
+Takes torchreid's options and every key of ``dpm_plugin/config/schema.py``. Exit codes: 0 done, 2 a mistake
+in the command, the configuration or the data (one line on stderr), 130 interrupted.
+"""
+import argparse
+import contextlib
+import io
+import platform
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with the program's one-line errors."""
+
+    def error(self, message):
+        self.exit(2, f"error: {message}; see --help\n")
+
+
+def parse(argv):
+    """Command line -> namespace; ``argv`` None takes the process's."""
+    parser = Parser(description="Train and evaluate person re-identification models.",
+                    epilog="Keys and their meaning: dpm_plugin/config/schema.py")
+    parser.add_argument("--config-file", default="", help="yaml file with settings")
+    parser.add_argument("-s", "--sources", nargs="+", help="data sets to train on")
+    parser.add_argument("-t", "--targets", nargs="+", help="data sets to evaluate on")
+    parser.add_argument("--transforms", nargs="+", help="augmentation of training images")
+    parser.add_argument("--root", help="folder that holds the data sets")
+    parser.add_argument("-m", "--model", help="network, instead of model.name")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, such as train.lr 0.01")
+    args = parser.parse_args(argv)
+    for name in ("sources", "targets", "transforms"):
+        # In "-s market1501 train.lr 0.01" argparse takes all three for names: names hold no dot, keys do.
+        names = getattr(args, name) or []
+        first_key = next((index for index, text in enumerate(names) if "." in text), len(names))
+        args.opts[:0] = names[first_key:]
+        setattr(args, name, names[:first_key] or None)
+    return args
+
+
+def overrides_of(args):
+    """The configuration keys that options set."""
+    options = {"data.sources": args.sources, "data.targets": args.targets, "data.transforms": args.transforms,
+               "data.root": args.root, "model.name": args.model}
+    return {key: value for key, value in options.items() if value is not None}
+
+
+@contextlib.contextmanager
+def logged(path):
+    """Copy what is printed to ``path`` with torchreid's Logger, and put ``sys.stdout`` back afterwards."""
+    from dpm_plugin.errors import DPMError
+    from dpm_plugin.torchreid_host import utils
+
+    try:  # before Logger does it: one that fails closes the process's stdout
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise DPMError(f"data.save_dir '{path.parent}' cannot be written: {error.strerror}") from error
+    console, logger = sys.stdout, utils.Logger(str(path))
+    sys.stdout = logger
+    try:
+        yield
+    finally:
+        sys.stdout = console
+        logger.console = io.StringIO()  # Logger closes its console with itself, and this one is the process's
+        logger.close()
+
+
+def run(config):
+    """One run: build every part, resume, train, evaluate."""
+    import torch
+
+    from dpm_plugin import build, checkpoint
+    from dpm_plugin.config import engine_run_kwargs
+    from dpm_plugin.torchreid_host import utils
+
+    build.check_names(config)
+    utils.set_random_seed(config.train.seed)
+    log = ("test" if config.test.evaluate else "train") + time.strftime(".log-%Y-%m-%d-%H-%M-%S")
+    with logged(Path(config.data.save_dir) / log):
+        device = torch.cuda.get_device_name() if config.use_gpu else f"CPU, {torch.get_num_threads()} threads"
+        print(f"Show configuration\n{config}\n")
+        print(f"Python {platform.python_version()}, torch {torch.__version__}, {device}\n")
+        datamanager = build.build_datamanager(config)
+        model = build.build_model(config, datamanager)
+        size = sum(parameter.numel() for parameter in model.parameters())
+        print(f"Built model {config.model.name} with {size:,} parameters")
+        optimizer = build.build_optimizer(config, model)
+        scheduler = build.build_scheduler(config, optimizer)
+        engine = build.build_engine(config, datamanager, model, optimizer, scheduler)
+        start_epoch = None
+        if config.model.resume:
+            scaler = getattr(engine, "scaler", None)  # of mixed precision
+            start_epoch = checkpoint.resume(config.model.resume, model, optimizer, scheduler, scaler)
+        engine.run(**engine_run_kwargs(config, start_epoch))
+
+
+def one_line(error):
+    """The message of an error without its line breaks."""
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def main(argv=None):
+    """Run the command line and return its exit code."""
+    args = parse(argv)
+    from dpm_plugin.errors import DPMError
+
+    try:
+        from dpm_plugin.config import load_config
+
+        run(load_config(args.config_file, args.opts, overrides_of(args)))
+    except DPMError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -74,7 +74,7 @@ def render(spec, split, pid, index, *, occluder="as planned"):
     size = (SUPERSAMPLING * spec.width, SUPERSAMPLING * spec.height)
     rng = stream(*keys, 0)
     picture = background(spec.seed, spec.cameras, number, size, rng)
-    if rng.random() < 0.25:
+    if rng.random() < 0.15:
         _behind(picture, spec, split, pid, view, rng)
     person = _boxed_person(size, identity(spec, pid), view, rng)
     _paste(picture, person)

@@ -17,7 +17,8 @@ SUPERSAMPLING = 2
 class Occluder:
     """An occluder on demand: its ``kind`` and the bounds of the share of the person that it hides.
 
-    ``kind`` is one of ``occluders.KINDS`` or None for any. Where the kind cannot hide that share of this person, a wall does.
+    ``kind`` is one of ``occluders.KINDS`` or None for any. Where it cannot hide that share of the person, a
+    wall does.
     """
 
     kind: str = None

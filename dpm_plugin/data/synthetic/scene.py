@@ -13,7 +13,7 @@ from .identity import shuffled, stream
 class Camera:
     """What every image of a camera shares.
 
-    ``matrix`` (3, 3) mixes RGB (gain, tint and saturation), ``gamma`` bends it and ``haze`` (0 to 1) lifts the
+    ``matrix`` (3, 3) mixes RGB (gain, tint and saturation), ``gamma`` bends it, ``haze`` (0 to 1) lifts the
     black level; ``detail`` is the share of the resolution that its blur leaves; ``noise`` is a standard
     deviation out of 255; ``quality`` is JPEG's; ``light`` the side (-1 left, 1 right) that light comes from;
     ``views`` weighs the sides that people show there (front, right, back, left).

@@ -98,10 +98,10 @@ def _boxed_person(size, who, view, rng):
     """The person as an imperfect detector frames it: scale and place vary, the whole body is in the box."""
     pose = draw_pose(rng, view.views)
     narrow = min(size[0] / (0.5 * size[1]), 1.0)
-    unit = size[1] * rng.uniform(0.78, 0.93) * narrow
+    unit = size[1] * rng.uniform(0.84, 0.93) * narrow
     slack = size[1] - 1.06 * unit
     top = 0.02 * unit + slack * rng.uniform(0.1, 0.9)
-    x = size[0] * (0.5 + rng.uniform(-0.09, 0.09))
+    x = size[0] * (0.5 + rng.uniform(-0.07, 0.07))
     return draw_person(size, who, pose, x, top, unit, view.light)
 
 

@@ -43,10 +43,10 @@ def camera(seed, count, index):
     order = shuffled(stream(seed, 10), count)
     hues = shuffled(stream(seed, 11), count)
     rng = stream(seed, 12, index)
-    gain = 0.8 + 0.4 * order[index] / max(count - 1, 1)
+    gain = 0.84 + 0.32 * order[index] / max(count - 1, 1)
     angle = 2 * np.pi * (hues[index] + rng.uniform(-0.2, 0.2)) / count
-    tint = 1 + rng.uniform(0.06, 0.12) * np.cos(angle - np.array([0.0, 2.1, 4.2]))
-    saturation = rng.uniform(0.75, 1.1)
+    tint = 1 + rng.uniform(0.04, 0.08) * np.cos(angle - np.array([0.0, 2.1, 4.2]))
+    saturation = rng.uniform(0.8, 1.1)
     gray = np.full((3, 3), 1 / 3.0)
     matrix = gain * np.diag(tint) @ (saturation * np.eye(3) + (1 - saturation) * gray)
     views = [0.25] * 4
@@ -54,8 +54,8 @@ def camera(seed, count, index):
     views[rng.randrange(4)] += 0.6
     return Camera(
         matrix=tuple(map(tuple, matrix.round(6).tolist())),
-        gamma=rng.uniform(0.8, 1.25),
-        haze=rng.uniform(0.0, 0.1),
+        gamma=rng.uniform(0.85, 1.2),
+        haze=rng.uniform(0.0, 0.08),
         detail=rng.uniform(0.5, 1.0),
         noise=rng.uniform(2.0, 7.0),
         quality=rng.randrange(62, 93),
@@ -196,10 +196,10 @@ def expose(picture, size, view, rng):
     width, height = size
     small = max(round(width * view.detail), 8), max(round(height * view.detail), 16)
     image = picture.resize(small, Image.BOX).resize(size, Image.BILINEAR)
-    brightness = rng.uniform(0.87, 1.15)
+    brightness = rng.uniform(0.9, 1.11)
     rows = []
     for row in view.matrix:
-        gain = brightness * rng.uniform(0.96, 1.04)
+        gain = brightness * rng.uniform(0.97, 1.03)
         rows += [gain * row[0], gain * row[1], gain * row[2], 0]
     mixed = np.asarray(image.convert("RGB", rows))  # (H, W, 3)
     slope = rng.uniform(0.0, 0.35) * view.light

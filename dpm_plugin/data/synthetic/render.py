@@ -17,7 +17,8 @@ SUPERSAMPLING = 2
 class Occluder:
     """An occluder on demand: its ``kind`` and the bounds of the share of the person that it hides.
 
-    ``kind`` is one of ``occluders.KINDS`` or None for any. Where the kind cannot hide that share of this person, a wall does.
+    ``kind`` is one of ``occluders.KINDS`` or None for any. Where it cannot hide that share of the person, a
+    wall does.
     """
 
     kind: str = None
@@ -74,7 +75,7 @@ def render(spec, split, pid, index, *, occluder="as planned"):
     size = (SUPERSAMPLING * spec.width, SUPERSAMPLING * spec.height)
     rng = stream(*keys, 0)
     picture = background(spec.seed, spec.cameras, number, size, rng)
-    if rng.random() < 0.25:
+    if rng.random() < 0.15:
         _behind(picture, spec, split, pid, view, rng)
     person = _boxed_person(size, identity(spec, pid), view, rng)
     _paste(picture, person)
@@ -97,10 +98,10 @@ def _boxed_person(size, who, view, rng):
     """The person as an imperfect detector frames it: scale and place vary, the whole body is in the box."""
     pose = draw_pose(rng, view.views)
     narrow = min(size[0] / (0.5 * size[1]), 1.0)
-    unit = size[1] * rng.uniform(0.78, 0.93) * narrow
+    unit = size[1] * rng.uniform(0.84, 0.93) * narrow
     slack = size[1] - 1.06 * unit
     top = 0.02 * unit + slack * rng.uniform(0.1, 0.9)
-    x = size[0] * (0.5 + rng.uniform(-0.09, 0.09))
+    x = size[0] * (0.5 + rng.uniform(-0.07, 0.07))
     return draw_person(size, who, pose, x, top, unit, view.light)
 
 

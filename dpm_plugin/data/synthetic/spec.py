@@ -8,7 +8,7 @@ from dpm_plugin.errors import DPMError
 
 # Part of the digest: raise it when a change of the drawing code changes the pictures, so that no
 # old data set is taken for a new one.
-DRAWING_VERSION = 3
+DRAWING_VERSION = 5
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,6 +70,9 @@ class ViT(nn.Module):
         num_cameras: rows of the camera embedding C of Eq. 2; 0 for none. Default: 0.
         camera_weight: lambda of Eq. 2. Default: 3.0.
         drop_path: stochastic depth rate of the last block. Default: 0.1.
+        token_std: standard deviation that position embedding and class token start with. timm's
+            0.02 suits pretraining; a ViT trained from scratch for minutes finds out where a
+            patch lies many times sooner from 1.0. Default: None, timm's own.
         embed_dim, depth, num_heads, patch_size: override the backbone's own; None keeps them.
 
     Raises:
@@ -85,6 +88,7 @@ class ViT(nn.Module):
         num_cameras=0,
         camera_weight=3.0,
         drop_path=0.1,
+        token_std=None,
         embed_dim=None,
         depth=None,
         num_heads=None,
@@ -96,6 +100,9 @@ class ViT(nn.Module):
         self.transformer = _create_transformer(
             backbone, img_size, stride, drop_path, {k: v for k, v in shape.items() if v is not None}
         )
+        if token_std is not None:
+            for token in (self.transformer.pos_embed, self.transformer.cls_token):
+                nn.init.normal_(token, std=token_std)
         self.camera_weight = camera_weight
         self.num_cameras = num_cameras
         self.camera_embedding = None

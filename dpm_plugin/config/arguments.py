@@ -53,9 +53,9 @@ def model_kwargs(config, num_classes, num_cameras):
         pretrained=vit.pretrained_file or config.model.pretrained,
         img_size=(config.data.height, config.data.width), stride=_hashable(vit.stride),
         num_cameras=num_cameras if vit.camera_embedding else 0, camera_weight=vit.camera_weight,
-        drop_path=vit.drop_path, mask_blocks=tuple(vit.mask_blocks) or None, mask_pool=vit.mask_pool,
-        neck=vit.neck, embed_dim=vit.embed_dim or None, depth=vit.depth or None,
-        num_heads=vit.num_heads or None, patch_size=vit.patch_size or None,
+        drop_path=vit.drop_path, token_std=vit.token_std or None,
+        mask_blocks=tuple(vit.mask_blocks) or None, mask_pool=vit.mask_pool, neck=vit.neck,
+        embed_dim=vit.embed_dim or None, depth=vit.depth or None, num_heads=vit.num_heads or None, patch_size=vit.patch_size or None,
     )
     if vit.backbone:
         kwargs["backbone"] = vit.backbone

@@ -96,6 +96,8 @@ VIT = {  # [DPM] the plugin's models; torchreid's ignore this section
     "vit.camera_weight": Key(3.0, "lambda of Eq. 2 (section 4.1)"),
     "vit.drop_path": Key(0.1, "stochastic depth of the last block, growing from 0 (released recipe)",
                          low=0, high=0.99),
+    "vit.token_std": Key(0.0, "standard deviation that position embedding and class token start with; 0 is "
+                              "timm's 0.02; 1.0 learns many times sooner from scratch", low=0),
     "vit.mask_blocks": Key([], "blocks that feed the mask generator, counted from 1; [] is 2, 4, 10, 12 "
                                "scaled to the depth (section 3.2, Table 3)", low=1, kind="ints"),
     "vit.mask_pool": Key("avg", "pooling inside the mask generator: avg as in Eq. 3, max as released",

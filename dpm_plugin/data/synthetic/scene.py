@@ -43,10 +43,10 @@ def camera(seed, count, index):
     order = shuffled(stream(seed, 10), count)
     hues = shuffled(stream(seed, 11), count)
     rng = stream(seed, 12, index)
-    gain = 0.84 + 0.32 * order[index] / max(count - 1, 1)
+    gain = 0.9 + 0.2 * order[index] / max(count - 1, 1)
     angle = 2 * np.pi * (hues[index] + rng.uniform(-0.2, 0.2)) / count
-    tint = 1 + rng.uniform(0.04, 0.08) * np.cos(angle - np.array([0.0, 2.1, 4.2]))
-    saturation = rng.uniform(0.8, 1.1)
+    tint = 1 + rng.uniform(0.02, 0.05) * np.cos(angle - np.array([0.0, 2.1, 4.2]))
+    saturation = rng.uniform(0.88, 1.08)
     gray = np.full((3, 3), 1 / 3.0)
     matrix = gain * np.diag(tint) @ (saturation * np.eye(3) + (1 - saturation) * gray)
     views = [0.25] * 4
@@ -54,10 +54,10 @@ def camera(seed, count, index):
     views[rng.randrange(4)] += 0.6
     return Camera(
         matrix=tuple(map(tuple, matrix.round(6).tolist())),
-        gamma=rng.uniform(0.85, 1.2),
-        haze=rng.uniform(0.0, 0.08),
-        detail=rng.uniform(0.5, 1.0),
-        noise=rng.uniform(2.0, 7.0),
+        gamma=rng.uniform(0.92, 1.1),
+        haze=rng.uniform(0.0, 0.05),
+        detail=rng.uniform(0.6, 1.0),
+        noise=rng.uniform(2.0, 5.0),
         quality=rng.randrange(62, 93),
         light=rng.choice((-1, 1)),
         views=tuple(views),
@@ -85,7 +85,7 @@ def panorama(seed, count, index, height):
     _things(draw, rng, size, horizon)
     # Out of focus and paler than what stands in front of it, as distance makes it.
     image = _mottle(image, rng).filter(ImageFilter.GaussianBlur(1.5))
-    image = Image.blend(image, Image.new("RGB", size, ground), 0.4)
+    image = Image.blend(image, Image.new("RGB", size, ground), 0.5)
     return image.resize((int(7.5 * height), int(1.25 * height)), Image.BILINEAR)
 
 
@@ -196,17 +196,17 @@ def expose(picture, size, view, rng):
     width, height = size
     small = max(round(width * view.detail), 8), max(round(height * view.detail), 16)
     image = picture.resize(small, Image.BOX).resize(size, Image.BILINEAR)
-    brightness = rng.uniform(0.9, 1.11)
+    brightness = rng.uniform(0.94, 1.07)
     rows = []
     for row in view.matrix:
-        gain = brightness * rng.uniform(0.97, 1.03)
+        gain = brightness * rng.uniform(0.98, 1.02)
         rows += [gain * row[0], gain * row[1], gain * row[2], 0]
     mixed = np.asarray(image.convert("RGB", rows))  # (H, W, 3)
-    slope = rng.uniform(0.0, 0.35) * view.light
+    slope = rng.uniform(0.0, 0.25) * view.light
     across = 1 + slope * (np.arange(width, dtype=np.float32) / width - 0.5)
     down = np.ones(height, np.float32)
-    if rng.random() < 0.2:
-        down[int(rng.uniform(0.15, 0.85) * height):] = rng.uniform(0.6, 0.85)
+    if rng.random() < 0.15:
+        down[int(rng.uniform(0.15, 0.85) * height):] = rng.uniform(0.7, 0.9)
     pixels = _curve(view.gamma, view.haze)[mixed] * (down[:, None] * across)[:, :, None]
     top, left = rng.randrange(256), rng.randrange(256)
     pixels += np.float32(view.noise) * _grain(height, width)[top:top + height, left:left + width]

@@ -8,7 +8,7 @@ from dpm_plugin.errors import DPMError
 
 # Part of the digest: raise it when a change of the drawing code changes the pictures, so that no
 # old data set is taken for a new one.
-DRAWING_VERSION = 5
+DRAWING_VERSION = 7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,16 +21,16 @@ class SyntheticSpec:
         cameras: how many, 2 to 8. Default 6.
         train_ids: training identities. Default 400.
         train_images: images of each training identity. Default 10.
-        train_occluded: share of the training images that are occluded, 0 to 1. Default 0.4.
+        train_occluded: share of the training images that are occluded, 0 to 1. Default 0.5.
         test_ids: identities in the query and the gallery set. Default 200.
         gallery_images: holistic gallery images of each test identity, from as many cameras as
             there are. Default 4.
         query_images: occluded queries of each test identity. Default 2.
-        distractor_ids: identities that are in the gallery only, with two images each. Default 100.
+        distractor_ids: identities that are in the gallery only, with two images each. Default 50.
         hidden_min, hidden_max: bounds of the share of the person that an occluder hides, over the
             person's drawn pixels; between 0.05 and 0.9 and at least 0.05 apart. Default 0.2 to 0.6.
         lookalike_share: share of the identities of each set that come in groups which look alike
-            but for one or two items. Default 0.5.
+            but for one or two items. Default 0.3.
         lookalike_group: identities in such a group, 2 to 6. Default 3.
 
     Raises:
@@ -43,14 +43,14 @@ class SyntheticSpec:
     cameras: int = 6
     train_ids: int = 400
     train_images: int = 10
-    train_occluded: float = 0.4
+    train_occluded: float = 0.5
     test_ids: int = 200
     gallery_images: int = 4
     query_images: int = 2
-    distractor_ids: int = 100
+    distractor_ids: int = 50
     hidden_min: float = 0.2
     hidden_max: float = 0.6
-    lookalike_share: float = 0.5
+    lookalike_share: float = 0.3
     lookalike_group: int = 3
 
     def __post_init__(self):

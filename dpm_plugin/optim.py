@@ -14,6 +14,7 @@ def build_optimizer(
     weight_decay=1e-4,
     momentum=0.9,
     bias_lr_mult=2.0,
+    mask_lr_mult=1.0,
     dampening=0.0,
     nesterov=False,
     adam_beta1=0.9,
@@ -31,9 +32,10 @@ def build_optimizer(
         lr: learning rate. Default: 0.008, paper section 4.1.
         weight_decay: on every parameter, biases and norms too. Default: 1e-4.
         bias_lr_mult: factor on the learning rate of biases. Default: 2.
+        mask_lr_mult: factor on the learning rate of the mask generator. Default: 1.
         The rest: as torchreid's ``build_optimizer``.
     """
-    groups = _parameter_groups(model, lr, bias_lr_mult)
+    groups = _parameter_groups(model, lr, {"bias": bias_lr_mult, "mask": mask_lr_mult})
     common = dict(lr=lr, weight_decay=weight_decay)
     betas = (adam_beta1, adam_beta2)
     if optim == "sgd":
@@ -49,7 +51,7 @@ def build_optimizer(
     raise DPMError(f"train.optim '{optim}' is unknown; choose one of {', '.join(OPTIMIZERS)}")
 
 
-def _parameter_groups(model, lr, bias_lr_mult):
+def _parameter_groups(model, lr, factors):
     mask = getattr(model, "mask_generator", None)
     mask_ids = {id(p) for p in mask.parameters()} if mask is not None else set()
     groups = {(part, kind): [] for part in ("mask", "main") for kind in ("bias", "weight")}
@@ -57,7 +59,7 @@ def _parameter_groups(model, lr, bias_lr_mult):
         part = "mask" if id(parameter) in mask_ids else "main"
         groups[part, "bias" if name.rpartition(".")[2] == "bias" else "weight"].append(parameter)
     return [
-        {"params": params, "lr": lr * (bias_lr_mult if kind == "bias" else 1.0), "part": part}
+        {"params": params, "lr": lr * factors.get(kind, 1.0) * factors.get(part, 1.0), "part": part}
         for (part, kind), params in groups.items()
         if params
     ]

@@ -1,0 +1,56 @@
+"""``pytest --torchreid-layout upstream`` runs the whole suite against the layout of torchreid's own repository."""
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--torchreid-layout",
+        choices=("installed", "upstream"),
+        default="installed",
+        help="upstream: rearrange the installed torchreid into torchreid.* in a temporary folder and test with that",
+    )
+
+
+def pytest_configure(config):
+    import torch
+
+    torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same for subprocesses
+    if config.getoption("--torchreid-layout") == "upstream":
+        folder = Path(tempfile.mkdtemp(prefix="torchreid_upstream_"))
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        rearrange_torchreid(folder)
+        sys.path.insert(0, str(folder))
+        paths = [str(folder), os.environ.get("PYTHONPATH", "")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+
+
+def rearrange_torchreid(folder):
+    """Copy the installed ``torchreid.reid`` to ``folder/torchreid``, as in torchreid's own repository."""
+    source = Path(importlib.util.find_spec("torchreid").origin).parent
+    target = folder / "torchreid"
+    if not (source / "reid").is_dir():  # upstream's layout is the installed one
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        return
+    shutil.copytree(source / "reid", target, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in target.rglob("*.py"):
+        path.write_text(path.read_text().replace("torchreid.reid", "torchreid"))
+    init = target / "__init__.py"
+    init.write_text(init.read_text() + "\n__version__ = '1.4.0'\n")
+
+
+def pytest_report_header(config):
+    return f"torchreid layout: {config.getoption('--torchreid-layout')}"
+
+
+@pytest.fixture(scope="session")
+def torchreid_layout(pytestconfig):
+    """"installed" or "upstream"."""
+    return pytestconfig.getoption("--torchreid-layout")

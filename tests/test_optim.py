@@ -34,6 +34,11 @@ def test_biases_learn_at_twice_the_rate_and_the_parts_are_told_apart():
     assert all(group["weight_decay"] == 1e-4 for group in optimizer.param_groups)
 
 
+def test_the_mask_generators_rate_has_a_factor_of_its_own():
+    optimizer = build_optimizer(tiny_model(), lr=0.01, mask_lr_mult=0.5)
+    assert rates(optimizer) == {("mask", 1.0), ("mask", 0.5), ("main", 2.0), ("main", 1.0)}
+
+
 def test_an_unknown_optimizer_names_the_known_ones():
     with pytest.raises(DPMError, match="sgd, adam"):
         build_optimizer(tiny_model(), optim="lion")

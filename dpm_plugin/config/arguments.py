@@ -55,7 +55,8 @@ def model_kwargs(config, num_classes, num_cameras):
         num_cameras=num_cameras if vit.camera_embedding else 0, camera_weight=vit.camera_weight,
         drop_path=vit.drop_path, token_std=vit.token_std or None,
         mask_blocks=tuple(vit.mask_blocks) or None, mask_pool=vit.mask_pool, neck=vit.neck,
-        embed_dim=vit.embed_dim or None, depth=vit.depth or None, num_heads=vit.num_heads or None, patch_size=vit.patch_size or None,
+        embed_dim=vit.embed_dim or None, depth=vit.depth or None, num_heads=vit.num_heads or None,
+        patch_size=vit.patch_size or None,
     )
     if vit.backbone:
         kwargs["backbone"] = vit.backbone
@@ -78,7 +79,8 @@ def optimizer_kwargs(config):
     return dict(optim=train.optim, lr=train.lr, weight_decay=train.weight_decay, momentum=config.sgd.momentum,
                 nesterov=config.sgd.nesterov, dampening=config.sgd.dampening,
                 adam_beta1=config.adam.beta1, adam_beta2=config.adam.beta2,
-                rmsprop_alpha=config.rmsprop.alpha, bias_lr_mult=train.bias_lr_mult)
+                rmsprop_alpha=config.rmsprop.alpha, bias_lr_mult=train.bias_lr_mult,
+                mask_lr_mult=train.mask_lr_mult)
 
 
 def stock_optimizer_kwargs(config):

@@ -135,6 +135,7 @@ TRAIN = {
     "train.mask_schedule": Key("cosine", "[DPM] warmup_cosine: the mask generator's rate; released: constant",
                                choices=("cosine", "constant")),
     "train.bias_lr_mult": Key(1.0, "[DPM] factor on the learning rate of biases (released recipe: 2)", low=0),
+    "train.mask_lr_mult": Key(1.0, "[DPM] factor on the learning rate of the mask generator", low=0),
     "train.amp": Key("off", "[DPM] mixed precision of loss dpm", choices=("off", "float16", "bfloat16")),
     "sgd.momentum": Key(0.9, "momentum of sgd and rmsprop", low=0),
     "sgd.dampening": Key(0.0, "dampening of the momentum", low=0),

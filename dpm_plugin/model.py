@@ -97,7 +97,7 @@ class DPM(nn.Module):
             self.mask_generator = HierarchicalMaskGenerator(dim, len(self.mask_blocks), mask_pool)
         self.neck = BNNeck(dim) if neck else nn.Identity()
         self.classifier = nn.Linear(dim, num_classes, bias=False)  # its weight is W, shared by both heads
-        nn.init.normal_(self.classifier.weight, std=0.001)
+        nn.init.normal_(self.classifier.weight, std=0.02)
         if pretrained:
             load_pretrained(self.backbone, pretrained)
 

@@ -98,7 +98,7 @@ def evaluate(query, gallery, *, ranks=(1, 5, 10, 20), feature="after", mask=True
     With a mask: before/off, before/on, after/off, after/on and the shuffled control of the headline's space.
     A baseline (``cls`` but no mask): before/off, after/off. These rows are always the (masked) cosine. A
     stock model (``embedding`` alone): one row ``embedding``, by torchreid's distance. CMC and mAP are of
-    :func:`dpm_plugin.evaluate_rank`, ties in gallery order, the same on every installation.
+    :func:`dpm_plugin.evaluate_rank`, which is torchreid's compiled metric where that is built.
 
     Args:
         query, gallery: :class:`Features` of one model.
@@ -140,7 +140,7 @@ def evaluate(query, gallery, *, ranks=(1, 5, 10, 20), feature="after", mask=True
         with measure(result.phases, "metric"):
             cmc, mAP = evaluate_rank(
                 distmat, query.pids, gallery.pids, query.camids, gallery.camids, max_rank=max_rank,
-                use_metric_cuhk03=use_metric_cuhk03, use_cython=use_metric_cuhk03)
+                use_metric_cuhk03=use_metric_cuhk03)
         if len(cmc) < max(ranks):  # the cuhk03 protocol ranks identities, not images
             raise DPMError(f"rank {max(ranks)} was asked for, but only {len(cmc)} identities can be ranked")
         result.rows[name] = Row(cmc, float(mAP))

@@ -38,6 +38,9 @@ TINY = {
 TEST_SETS = ("occluded_reid", "partial_reid", "partial_ilids")
 
 
+PUBLISHED = [name for name in DATASETS if name != "synthetic_occluded"]  # that one is drawn, not found
+
+
 def load(name, root, mode="query", **options):
     """A data set whose counts differ from the published ones, as every tiny one's do."""
     with warnings.catch_warnings():
@@ -49,7 +52,7 @@ def names_of(entries):
     return [(os.path.basename(path), pid, camid) for path, pid, camid, _ in entries]
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_every_data_set_reads_its_published_layout(name, tmp_path):
     touch(tmp_path, *TINY[name])
     dataset = load(name, tmp_path)
@@ -89,7 +92,7 @@ def test_case_and_separators_do_not_distinguish_folders(name):
     assert plain(name) == plain(name.upper()) == plain(name.replace("-", "_")) == plain(name.replace(" ", ""))
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_a_missing_data_set_is_named_with_layout_and_origin_and_nothing_is_created(name, tmp_path):
     for root in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DPMError) as caught:

@@ -6,7 +6,7 @@ import torch
 from dpm_plugin.checkpoint import write_checkpoint
 from dpm_plugin.errors import DPMError
 from dpm_plugin.evaluation import Features, evaluate, format_headline, format_table
-from dpm_plugin.phases import measure
+from dpm_plugin.phases import format_phases, measure
 from dpm_plugin.precision import autocast
 from dpm_plugin.results import library_versions, write_results
 from dpm_plugin.torchreid_host import ImageSoftmaxEngine, ImageTripletEngine
@@ -96,7 +96,7 @@ class EvaluationMixin:
         result.phases = {**getattr(self, "run_phases", {}), **phases, **result.phases}
         print(format_headline(result))
         print(format_table(result))
-        print("  ".join(f"{name} {entry['seconds']:.1f} s" for name, entry in result.phases.items()))
+        print(format_phases(result.phases))
         trained = self.epoch + 1 if getattr(self, "_in_training", False) else None
         path = os.path.join(save_dir, "results.json")
         write_results(path, dataset_name, result, epoch=trained, run={**self.run_info, "versions": library_versions()})

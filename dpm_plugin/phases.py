@@ -10,7 +10,7 @@ try:
 except ImportError:  # not on Windows
     resource = None
 
-__all__ = ["measure"]
+__all__ = ["format_phases", "measure"]
 
 MEGABYTE = 1e6
 
@@ -48,3 +48,13 @@ def _peaks(device):
     if device.type == "cuda":
         peaks["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / MEGABYTE
     return peaks
+
+
+def format_phases(phases):
+    """One line for the screen: seconds of each phase, and the highest memory of all of them."""
+    text = "  ".join(f"{name} {entry['seconds']:.1f} s" for name, entry in phases.items())
+    for key, label in (("peak_memory_mb", "memory"), ("peak_gpu_memory_mb", "GPU memory")):
+        peaks = [entry[key] for entry in phases.values() if key in entry]
+        if peaks:
+            text += f"  peak {label} {max(peaks):,.0f} MB"
+    return text

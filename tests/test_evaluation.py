@@ -11,7 +11,7 @@ from dpm_plugin import torchreid_host
 from dpm_plugin.errors import DPMError
 from dpm_plugin.evaluation import Features, evaluate, format_headline, format_table
 from dpm_plugin.metric import evaluate_rank
-from dpm_plugin.phases import measure
+from dpm_plugin.phases import format_phases, measure
 from dpm_plugin.rerank import masked_reranking
 from dpm_plugin.results import library_versions, write_results
 from dpm_plugin.retrieval import query_mask_distance, shuffled_masks
@@ -361,3 +361,8 @@ def test_a_picture_that_cannot_be_read_is_named(pictures, tmp_path, spoil):
 def test_lists_of_another_evaluation_are_refused(pictures, tmp_path):
     with pytest.raises(DPMError, match=r"distmat is \(1, 3\), but there are 1 queries, 4 gallery"):
         visualize_ranks(np.zeros((1, 3)), *pictures, tmp_path)
+
+
+def test_phases_are_printed_with_seconds_and_the_highest_memory():
+    phases = {"train": {"seconds": 2.04, "peak_memory_mb": 1200.0}, "metric": {"seconds": 0.5, "peak_memory_mb": 800.0}}
+    assert format_phases(phases) == "train 2.0 s  metric 0.5 s  peak memory 1,200 MB"

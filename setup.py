@@ -15,7 +15,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    python_requires=">=3.9",
+    python_requires=">=3.10",
     packages=find_packages(include=["dpm_plugin", "dpm_plugin.*"]),
     install_requires=[
         "torch>=2.6",  # allow-listed globals under weights_only=True

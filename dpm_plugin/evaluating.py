@@ -38,7 +38,6 @@ class EvaluationMixin:
             print(f"=> All {max_epoch} epochs are trained (start_epoch {start_epoch}); evaluating only")
             test_only = True
         self.save_dir = save_dir
-        self.epochs_before = start_epoch
         self._in_training = not test_only
         super().run(
             save_dir=save_dir, max_epoch=max_epoch, start_epoch=start_epoch, test_only=test_only, **options

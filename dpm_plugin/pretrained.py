@@ -22,7 +22,7 @@ def load_pretrained(vit, pretrained):
     Raises:
         DPMError: the weights can't be had or don't fit; the model is then unusable.
     """
-    from dpm_plugin.weights import load_backbone_file  # weights.py needs models, and models this file
+    from dpm_plugin.weights import load_backbone_file  # weights.py imports this file
 
     choice = os.environ.get(ENVIRONMENT_VARIABLE, "") if pretrained is True else os.fspath(pretrained)
     if choice.lower() == "none":

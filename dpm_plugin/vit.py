@@ -196,13 +196,12 @@ def _to_map(patches, grid):
 
 def _create_transformer(backbone, img_size, stride, drop_path, shape):
     try:
-        probe = timm.models.model_entrypoint(backbone.partition(":")[2] or backbone)
+        timm.models.model_entrypoint(backbone.partition(":")[2] or backbone)
     except Exception as error:
         close = timm.list_models(f"*{backbone.split('.')[0][:12]}*")[:5]
         raise DPMError(
             f"timm has no model '{backbone}'" + (f"; similar names: {', '.join(close)}" if close else "")
         ) from error
-    del probe
     # A wrong backbone fails deep inside timm with many kinds of errors, so the plain model is
     # looked at first, on the meta device, where it costs no memory.
     with torch.device("meta"):

@@ -12,14 +12,15 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
-
-class Parser(argparse.ArgumentParser):
-    """argparse with the program's one-line errors."""
-
-    def error(self, message):
-        self.exit(2, f"error: {message}; see --help\n")
+from dpm_plugin import build, checkpoint  # noqa: E402
+from dpm_plugin.command import Parser, exit_code  # noqa: E402
+from dpm_plugin.config import engine_run_kwargs, load_config  # noqa: E402
+from dpm_plugin.errors import DPMError  # noqa: E402
+from dpm_plugin.torchreid_host import utils  # noqa: E402
 
 
 def parse(argv):
@@ -53,9 +54,6 @@ def overrides_of(args):
 @contextlib.contextmanager
 def logged(path):
     """Copy what is printed to ``path`` with torchreid's Logger, and put ``sys.stdout`` back afterwards."""
-    from dpm_plugin.errors import DPMError
-    from dpm_plugin.torchreid_host import utils
-
     try:  # before Logger does it: one that fails closes the process's stdout
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -73,12 +71,6 @@ def logged(path):
 
 def run(config):
     """One run: build every part, resume, train, evaluate."""
-    import torch
-
-    from dpm_plugin import build, checkpoint
-    from dpm_plugin.config import engine_run_kwargs
-    from dpm_plugin.torchreid_host import utils
-
     build.check_names(config)
     utils.set_random_seed(config.train.seed)
     log = ("test" if config.test.evaluate else "train") + time.strftime(".log-%Y-%m-%d-%H-%M-%S")
@@ -100,27 +92,10 @@ def run(config):
         engine.run(**engine_run_kwargs(config, start_epoch))
 
 
-def one_line(error):
-    """The message of an error without its line breaks."""
-    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
-
-
 def main(argv=None):
     """Run the command line and return its exit code."""
     args = parse(argv)
-    from dpm_plugin.errors import DPMError
-
-    try:
-        from dpm_plugin.config import load_config
-
-        run(load_config(args.config_file, args.opts, overrides_of(args)))
-    except DPMError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: run(load_config(args.config_file, args.opts, overrides_of(args))))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 The lists (Miao et al., ICCV 2019) name the images; training names lie in the zip's
 ``bounding_box_train``, query and gallery names in its ``query`` and ``bounding_box_test``.
 """
-import argparse
 import os
 import re
 import stat
@@ -13,6 +12,7 @@ import zlib
 from collections import namedtuple
 from pathlib import Path
 
+from dpm_plugin.command import Parser, exit_code
 from dpm_plugin.data.layout import IMAGE_SUFFIXES
 from dpm_plugin.data.occluded_duke import DUKE_NAME, OccludedDuke
 from dpm_plugin.data.progress import Progress
@@ -248,7 +248,7 @@ def counted(images):
 
 def main(arguments=None):
     """Command line; returns the exit code: 0, 2 for an error in one line, 130 when interrupted."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="prepare_occduke",
         description="Make Occluded_Duke from your DukeMTMC-reID.zip and the published lists.",
     )
@@ -256,16 +256,11 @@ def main(arguments=None):
     parser.add_argument("--lists", required=True, help="folder of train.list, query.list and gallery.list")
     parser.add_argument("--out", default="reid-data", help="where Occluded_Duke is made (default: reid-data)")
     options = parser.parse_args(arguments)
-    try:
-        report = prepare(options.archive, options.lists, options.out, show=show_progress)
-    except DPMError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; what is done is kept: run again to go on", file=sys.stderr)
-        return 130
-    print("\n".join(describe(report)))
-    return 0
+
+    def make():
+        print("\n".join(describe(prepare(options.archive, options.lists, options.out, show=show_progress))))
+
+    return exit_code(make, interrupted="interrupted; what is done is kept: run again to go on")
 
 
 def show_progress(line):

@@ -33,6 +33,7 @@ def finished_run(folder, root, **changes):
     datamanager = build.build_datamanager(config)
     model = build.build_model(config, datamanager)
     optimizer = build.build_optimizer(config, model)
-    engine = build.build_engine(config, datamanager, model, optimizer, build.build_scheduler(config, optimizer))
+    scheduler = build.build_scheduler(config, optimizer)
+    engine = build.build_engine(config, datamanager, model, optimizer, scheduler)
     engine.run(**engine_run_kwargs(config))
     return Path(folder), model.eval(), config

@@ -37,7 +37,9 @@ def naive_similarities(patch_map):
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 10_000), batch=st.integers(1, 3), heads=st.integers(1, 5), patches=st.integers(1, 12))
+@given(
+    seed=st.integers(0, 10_000), batch=st.integers(1, 3), heads=st.integers(1, 5), patches=st.integers(1, 12),
+)
 def test_the_head_correlation_is_the_naive_cosine_of_attention_maps(seed, batch, heads, patches):
     logits = 2 * torch.randn(batch, heads, patches, generator=torch.Generator().manual_seed(seed))
     for got, image in zip(head_correlation(logits), logits):
@@ -51,7 +53,9 @@ def test_the_head_correlation_is_the_matrix_that_the_head_enrich_loss_pulls_to_t
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 10_000), channels=st.integers(1, 6), height=st.integers(1, 4), width=st.integers(2, 4))
+@given(
+    seed=st.integers(0, 10_000), channels=st.integers(1, 6), height=st.integers(1, 4), width=st.integers(2, 4),
+)
 def test_patch_similarity_is_the_range_of_the_naive_pairs(seed, channels, height, width):
     maps = torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(seed))
     for low, high, image in zip(*patch_similarity(maps), maps):
@@ -126,8 +130,10 @@ def test_figure3_gives_the_gap_of_every_block_averaged_over_the_images(drawn3, w
     for position, block in enumerate(numbers["blocks"]):
         pairs = [naive_similarities(encode(without, *file).patch_maps[position][0]) for file in queries(root)]
         gaps = [1 - min(values) for values in pairs]
-        assert block["gap"] == pytest.approx(sum(gaps) / 8, abs=1e-4)
-        assert block["gap_std"] == pytest.approx(math.sqrt(sum((g - sum(gaps) / 8) ** 2 for g in gaps) / 8), abs=1e-4)
+        mean = sum(gaps) / 8
+        assert block["gap"] == pytest.approx(mean, abs=1e-4)
+        spread = math.sqrt(sum((gap - mean) ** 2 for gap in gaps) / 8)
+        assert block["gap_std"] == pytest.approx(spread, abs=1e-4)
         assert block["largest"] == pytest.approx(sum(map(max, pairs)) / 8, abs=1e-4)
 
 

@@ -1,6 +1,5 @@
-"""The occlusion curve: redrawn queries are the benchmark's own, and a point is what a naive evaluation finds."""
+"""The occlusion curve: redrawn queries are the benchmark's own, a point is what a naive evaluation finds."""
 import csv
-import importlib
 import io
 import json
 import shutil
@@ -17,6 +16,7 @@ from dpm_plugin import DPMError
 from dpm_plugin.config.arguments import synthetic_spec
 from dpm_plugin.data.synthetic import Occluder, generate, render
 from dpm_plugin.data.synthetic.generate import relative_path
+from dpm_plugin.data.synthetic.scene import camera
 from dpm_plugin.reproduce import redrawn
 from dpm_plugin.reproduce.occlusion import occlusion_curve
 from dpm_plugin.reproduce.redrawn import query_rows, redrawn_queries
@@ -36,7 +36,8 @@ def runs(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     changes = {"dpm-1": {}, "dpm-2": {"train__seed": 2}, "baseline": {"model__name": "vit_baseline_tiny"}}
     # After one epoch all features are almost the same, and rounding would decide the ranks.
-    done = {name: finished_run(folder / name, root, train__max_epoch=15, **change) for name, change in changes.items()}
+    done = {name: finished_run(folder / name, root, train__max_epoch=15, **change)
+            for name, change in changes.items()}
     for name in ("dpm-1", "dpm-2"):  # as it starts, the mask generator gives every channel the same
         model = done[name][1]
         torch.nn.init.normal_(model.mask_generator.linear.weight, std=2)
@@ -73,7 +74,8 @@ def test_drawn_as_planned_a_query_is_the_file_of_the_data_set_byte_for_byte(spec
     names = [relative_path(spec, "query", *row) for row in rows]
     assert sorted(names) == sorted(name for name in visibility if name.startswith("query/"))
     assert got.jpegs == [(folder / name).read_bytes() for name in names]
-    assert [f"query/{pid:04d}_c{camid + 1}" for pid, camid in zip(got.pids, got.camids)] == [n[:13] for n in names]
+    labels = [f"query/{pid:04d}_c{camid + 1}" for pid, camid in zip(got.pids, got.camids)]
+    assert labels == [name[:13] for name in names]
     assert got.hidden.tolist() == pytest.approx([visibility[name]["hidden"] for name in names], abs=1e-4)
     assert got.kinds.tolist() == [visibility[name]["occluder"] for name in names]
 
@@ -88,8 +90,9 @@ def test_a_set_is_drawn_once_and_a_damaged_file_again(spec, tmp_path, monkeypatc
     drawn = []
     monkeypatch.setattr(redrawn, "render", lambda *a, **k: drawn.append(a) or render(*a, **k))
     assert same(redrawn_queries(spec, tmp_path, rows, occluder), first) and not drawn
-    other = redrawn_queries(spec, tmp_path, query_rows(spec)[1:4], occluder)  # as many, but not the same queries
-    assert len(drawn) == 3 and other.pids.tolist() == [pid for pid, _ in query_rows(spec)[1:4]]
+    others = query_rows(spec)[1:4]  # as many, but not the same queries
+    got = redrawn_queries(spec, tmp_path, others, occluder)
+    assert len(drawn) == 3 and got.pids.tolist() == [pid for pid, _ in others]
     file, = tmp_path.rglob("*.npz")
     for content in (b"", b"no archive", file.read_bytes()[:-100]):
         file.write_bytes(content)
@@ -110,27 +113,28 @@ def test_the_data_set_stays_as_it_was_written(curve, spec, root):
 
 # ---- a point of the curve ----
 
-def embed(run, file, camera):
+def embed(run, file, camid):
     _, model, config = run
     with Image.open(file) as image:
         pixels = to_tensor(resize(image.convert("RGB"), [config.data.height, config.data.width]))
     pixels = normalize(pixels, config.data.norm_mean, config.data.norm_std)
     with torch.no_grad():
-        return model.embed(pixels[None], torch.tensor([camera]))
+        return model.embed(pixels[None], torch.tensor([camid]))
 
 
 def naive_accuracy(run, spec, root, occluder, keep=None, mask=None):
     """Rank-1 and mAP by loops; ``mask`` None for off, "on" or "shuffled"."""
     folder = generate(spec, root)
-    gallery = [(embed(run, path, int(path.name[6]) - 1).embedding[0], int(path.name[:4]), int(path.name[6]) - 1)
-               for path in sorted((folder / "bounding_box_test").glob("*.jpg"))]
+    gallery = []
+    for path in sorted((folder / "bounding_box_test").glob("*.jpg")):
+        pid, camid = int(path.name[:4]), int(path.name[6]) - 1
+        gallery.append((embed(run, path, camid).embedding[0], pid, camid))
     queries = []
     for pid, index in query_rows(spec):
         pixels, _, kind = render(spec, "query", pid, index, occluder=occluder)
         camid = int(relative_path(spec, "query", pid, index)[len("query/0001_c")]) - 1
-        view = importlib.import_module("dpm_plugin.data.synthetic.scene").camera(spec.seed, spec.cameras, camid)
         file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "JPEG", quality=view.quality)
+        Image.fromarray(pixels).save(file, "JPEG", quality=camera(spec.seed, spec.cameras, camid).quality)
         if keep in (None, kind):
             queries.append((embed(run, file, camid), pid, camid))
     masks = [torch.ones(len(gallery[0][0])) for _ in queries]
@@ -139,8 +143,9 @@ def naive_accuracy(run, spec, root, occluder, keep=None, mask=None):
         masks = shuffled_masks(masks) if mask == "shuffled" else masks
     first, precisions = [], []
     for (embedding, pid, camid), m in zip(queries, masks):
-        ranked = sorted((1 - torch.cosine_similarity(embedding.embedding[0], m * feature, dim=0).item(), p == pid)
-                        for feature, p, c in gallery if (p, c) != (pid, camid))
+        feature = embedding.embedding[0]
+        ranked = sorted((1 - torch.cosine_similarity(feature, m * other, dim=0).item(), p == pid)
+                        for other, p, c in gallery if (p, c) != (pid, camid))
         hits = [position for position, (_, hit) in enumerate(ranked, start=1) if hit]
         first.append(hits[0] == 1)
         precisions.append(np.mean([number / position for number, position in enumerate(hits, start=1)]))
@@ -148,8 +153,8 @@ def naive_accuracy(run, spec, root, occluder, keep=None, mask=None):
 
 
 @pytest.mark.parametrize("series, name, mask", [
-    ("DPM, mask on", "dpm-1", "on"), ("DPM, mask off", "dpm-1", None), ("DPM, shuffled masks", "dpm-1", "shuffled"),
-    ("baseline", "baseline", None),
+    ("DPM, mask on", "dpm-1", "on"), ("DPM, mask off", "dpm-1", None),
+    ("DPM, shuffled masks", "dpm-1", "shuffled"), ("baseline", "baseline", None),
 ])
 def test_share_0_is_the_evaluation_of_unoccluded_queries_by_hand(curve, runs, spec, root, series, name, mask):
     got = point(curve, series, "none", 0)
@@ -202,8 +207,9 @@ def test_every_point_is_in_the_csv_and_the_picture_is_one(curve):
     numbers, out = curve
     with open(out / "occlusion.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    written = [(r["series"], r["kind"], float(r["share"]), float(r["rank1"]), int(r["queries"])) for r in rows]
-    assert written == [(p["series"], p["kind"], p["share"], p["rank1"], p["queries"]) for p in numbers["points"]]
+    assert [(row["series"], row["kind"]) for row in rows] == [(p["series"], p["kind"]) for p in numbers["points"]]
+    for name in ("share", "hidden", "queries", "rank1", "rank1_std", "mAP", "mAP_std"):
+        assert [float(row[name]) for row in rows] == [p[name] for p in numbers["points"]]
     with Image.open(out / "occlusion.png") as picture:
         assert picture.width > 1000
 
@@ -260,8 +266,8 @@ def test_runs_that_fit_no_series_are_an_error(runs, root, tmp_path, names, messa
 
 @pytest.mark.parametrize("options, message", [
     ({"kinds": ("walls",)}, "kind of occluder 'walls' is unknown; choose from any, person"),
-    ({"kinds": ()}, "no kind of occluder"), ({"shares": (0.1, 1.0)}, "from 0 to 0.9"), ({"shares": ()}, "from 0 to 0.9"),
-    ({"queries": 0}, "at least 1, got 0"),
+    ({"kinds": ()}, "no kind of occluder"), ({"queries": 0}, "at least 1, got 0"),
+    ({"shares": (0.1, 1.0)}, "from 0 to 0.9"), ({"shares": ()}, "from 0 to 0.9"),
 ])
 def test_values_out_of_range_are_an_error(runs, root, tmp_path, options, message):
     with pytest.raises(DPMError, match=message):

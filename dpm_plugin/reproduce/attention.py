@@ -1,4 +1,4 @@
-"""Figures 3 and 4: how alike the last block's heads look at an image, and how alike each block's patches are."""
+"""Figures 3 and 4: how alike the last block's heads attend, and how alike each block's patches are."""
 import csv
 from pathlib import Path
 from typing import NamedTuple
@@ -14,12 +14,12 @@ from dpm_plugin.reproduce.extraction import Extractor, evenly_spaced
 __all__ = ["figure3", "figure4", "head_correlation", "patch_similarity", "measure_attention"]
 
 DEFINITIONS = (
-    "An entry of a matrix is the cosine of the class-to-patch attention maps (Eq. 5) of two heads of the last "
-    "block: the matrix A Aᵀ of Eq. 6. 1: both look at the same patches; 0: at different ones."
+    "An entry of a matrix is the cosine of the class-to-patch attention maps (Eq. 5) of two heads of the "
+    "last block: the matrix A Aᵀ of Eq. 6. 1: both look at the same patches; 0: at different ones."
 )
 GAP = (
-    "The gap of a block is 1 minus the smallest cosine between the features of two patches of an image, class token "
-    "left out, before the final LayerNorm. A small gap: the patches have become alike."
+    "The gap of a block is 1 minus the smallest cosine between the features of two patches of an image, "
+    "class token left out, before the final LayerNorm. A small gap: the patches have become alike."
 )
 
 
@@ -115,8 +115,10 @@ def figure3(run_folder, out_dir, *, root, images=200, device="cpu"):
         device: torch device. Default: "cpu".
 
     Returns:
-        dict of the numbers drawn: ``images``, ``image`` (file name of the one image), ``setting``, ``one`` and
-        ``mean`` (N, N nested lists), ``off_diagonal`` and ``blocks`` with their mean and spread over the images.
+        dict of the numbers drawn: ``images``, ``image`` (file name of the one image), ``setting``, ``one``,
+        ``mean`` and ``spread`` (N, N nested lists), ``off_diagonal`` (``one``, ``mean``, ``std``) and ``blocks``
+        (``gap``, ``smallest``, ``largest`` and their ``_std`` each). Every spread is the standard deviation
+        over the images.
 
     Raises:
         DPMError: the run cannot be opened, or its data is missing.
@@ -127,8 +129,8 @@ def figure3(run_folder, out_dir, *, root, images=200, device="cpu"):
     one, mean, gap = figure.subplots(1, 3)
     _draw_heads(figure, (one, mean), numbers)
     _draw_gap(gap, numbers["blocks"])
-    lines = ["# Figure 3: attention heads and patch features", "", DEFINITIONS, "", *_heads_table([numbers]), "",
-             GAP, "", *_blocks_table(numbers)]
+    lines = ["# Figure 3: attention heads and patch features", "", DEFINITIONS, "",
+             *_heads_table([numbers]), "", GAP, "", *_blocks_table(numbers)]
     rows = [*_heads_rows(numbers), *(
         (numbers["setting"], name, block["block"], "", block[name], block[f"{name}_std"])
         for block in numbers["blocks"] for name in ("gap", "smallest", "largest"))]
@@ -150,8 +152,9 @@ def figure4(without_folder, with_folder, out_dir, *, root, images=200, device="c
     pair = [measure_attention(folder, root=root, images=images, device=device)
             for folder in (without_folder, with_folder)]
     if pair[0].names != pair[1].names:
-        raise DPMError(f"'{without_folder}' and '{with_folder}' were tested on different queries "
-                       f"({pair[0].names[0]} and {pair[1].names[0]} come first); figure 4 compares runs on one data set")
+        raise DPMError(
+            f"'{without_folder}' and '{with_folder}' were tested on different queries ({pair[0].names[0]} and "
+            f"{pair[1].names[0]} come first); figure 4 compares runs on one data set")
     numbers = [_heads(measured) for measured in pair]
     figure = Figure(figsize=(8, 7.4), layout="constrained")
     for axes, side in zip(figure.subplots(2, 2), numbers):
@@ -176,12 +179,13 @@ def _heads(measured):
 
 
 def _blocks(measured):
-    values = {"gap": 1 - measured.smallest, "smallest": measured.smallest, "largest": measured.largest}  # (n, L)
+    low, high = measured.smallest, measured.largest  # (n, L)
+    values = {"gap": 1 - low, "smallest": low, "largest": high}
     return [
         {"block": block + 1}
         | {name: value[:, block].mean().item() for name, value in values.items()}
         | {f"{name}_std": value[:, block].std(correction=0).item() for name, value in values.items()}
-        for block in range(measured.smallest.shape[1])
+        for block in range(low.shape[1])
     ]
 
 
@@ -224,14 +228,15 @@ def _heads_table(sides):
         off = side["off_diagonal"]
         yield f"| {side['setting']} | {off['one']:.3f} | {off['mean']:.3f} ± {off['std']:.3f} |"
     yield ""
-    yield (f"One image: `{sides[0]['image']}`. All images: {sides[0]['images']} queries, evenly spaced; ± is the "
-           "standard deviation over the images.")
+    yield (f"One image: `{sides[0]['image']}`. All images: {sides[0]['images']} queries, evenly spaced; "
+           "± is the standard deviation over the images.")
 
 
 def _blocks_table(numbers):
-    yield from ("| block | gap | smallest cosine | largest cosine of two patches |", "| --- | --- | --- | --- |")
+    yield "| block | gap | smallest cosine | largest cosine of two patches |"
+    yield "| --- | --- | --- | --- |"
     for block in numbers["blocks"]:
-        cells = [f"{block[name]:.3f} ± {block[name + '_std']:.3f}" for name in ("gap", "smallest", "largest")]
+        cells = [f"{block[name]:.3f} ± {block[f'{name}_std']:.3f}" for name in ("gap", "smallest", "largest")]
         yield f"| {block['block']} | {' | '.join(cells)} |"
 
 
@@ -243,6 +248,7 @@ def _write(out, name, figure, rows, lines):
             writer = csv.writer(file)
             writer.writerow(("run", "quantity", "row", "column", "value", "spread"))
             writer.writerows(rows)
-        (out / f"{name}.md").write_text("\n".join([*lines, "", f"![{name}]({name}.png)", ""]), encoding="utf-8")
+        text = "\n".join([*lines, "", f"![{name}]({name}.png)", ""])
+        (out / f"{name}.md").write_text(text, encoding="utf-8")
     except OSError as error:
         raise DPMError(f"'{out}' cannot be written: {error.strerror}; name another output folder") from error

@@ -31,8 +31,8 @@ class Extractor(EvaluationMixin):
         dataset: name of the data set.
 
     Raises:
-        DPMError: the folder is no finished run of a plugin model, its data is missing, or the data set is none of
-            its targets.
+        DPMError: the folder is no finished run of a plugin model, its data is missing, or the data set is
+            none of its targets.
     """
 
     def __init__(self, folder, *, root=None, device="cpu", dataset=None):

@@ -1,4 +1,4 @@
-"""Accuracy against the hidden share of the query, by kind of occluder: exact, since the benchmark is drawn."""
+"""Accuracy against the hidden share of the query, by kind of occluder; exact, as the queries are drawn."""
 import io
 from collections import defaultdict
 
@@ -25,8 +25,8 @@ ANY = "any"  # the benchmark's own mixture of kinds
 HALF_WIDTH = 0.05  # of the bounds around a share: narrower, some kinds cannot be placed
 # Series of the curve -> (group of runs, mask of the evaluation's row).
 SERIES = {
-    "DPM, mask on": ("DPM", "on"), "DPM, mask off": ("DPM", "off"), "DPM, shuffled masks": ("DPM", "shuffled"),
-    "baseline": ("baseline", "off"),
+    "DPM, mask on": ("DPM", "on"), "DPM, mask off": ("DPM", "off"),
+    "DPM, shuffled masks": ("DPM", "shuffled"), "baseline": ("baseline", "off"),
 }
 
 
@@ -34,38 +34,41 @@ def occlusion_curve(dpm_folders, baseline_folders, out_dir, *, root, device="cpu
                     queries=None):
     """Rank-1 and mAP of trained runs against how much of the query is hidden.
 
-    The benchmark's queries are drawn again for every share and kind; person, place and light stay the same, and
-    so does the gallery. Where a kind cannot hide that share of a person, its query is left out of that point.
+    The benchmark's queries are drawn again for every share and kind; person, place and light stay the same,
+    and so does the gallery. Where a kind cannot hide that share of a person, the query is left out of that
+    point. Features are of the run's own headline space (``test.feature``).
 
     Writes ``occlusion.png``, ``occlusion.csv`` (every point) and ``occlusion.md``.
 
     Args:
-        dpm_folders, baseline_folders: folders of finished runs (``data.save_dir``), one a seed; either may be empty.
+        dpm_folders, baseline_folders: folders of finished runs (``data.save_dir``), one a seed; either may be
+            empty.
         out_dir: folder to write to, made where missing.
         root: data root; None keeps the runs'.
         device: torch device. Default: "cpu".
         shares: hidden shares from 0 (nothing in the way) to 0.9; a query is within 0.05 of its share.
             Default: 0 to 0.7 in steps of 0.1.
-        kinds: kinds of ``dpm_plugin.data.synthetic.occluders.KINDS``, and "any" for the benchmark's own mixture.
-            Default: "any" and all kinds.
+        kinds: of ``dpm_plugin.data.synthetic.occluders.KINDS``, and "any" for the benchmark's own mixture; the
+            first has the large plots and the main table. Default: "any" and all kinds.
         queries: how many of the benchmark's queries, evenly spaced. Default: all.
 
     Returns:
-        {"queries": count, "runs": {"DPM": n, "baseline": n}, "feature": spaces used, "points": [...]}; a point has
-        ``series``, ``kind`` ("none" at share 0), ``share``, ``hidden`` (measured mean share), ``queries``,
-        ``rank1`` and ``mAP`` (mean over the runs, 0 to 1), ``rank1_std`` and ``mAP_std`` (sample standard deviation,
-        0 for one run), ``rank1_runs`` and ``mAP_runs`` (one value a run).
+        {"queries": count, "runs": {"DPM": n, "baseline": n}, "feature": spaces used, "points": [...]}; a point
+        has ``series``, ``kind`` ("none" at share 0), ``share``, ``hidden`` (measured mean share), ``queries``,
+        ``rank1`` and ``mAP`` (mean over the runs, 0 to 1), ``rank1_std`` and ``mAP_std`` (sample standard
+        deviation, 0 for one run), ``rank1_runs`` and ``mAP_runs`` (one value a run).
 
     Raises:
-        DPMError: no runs, a run of another data set or drawing, a DPM run without a mask, a baseline with one, or
-            a share, kind or number of queries out of range.
+        DPMError: no runs, a run of another data set or drawing, a DPM run without a mask, a baseline with one,
+            or a share, kind or number of queries out of range.
     """
     kinds = _check_kinds(kinds)
     shares = _check_shares(shares)
     groups = {"DPM": list(dpm_folders), "baseline": list(baseline_folders)}
     spec, data_root = _check_runs(groups, root)
     rows = query_rows(spec)
-    rows = [rows[position] for position in evenly_spaced(len(rows), len(rows) if queries is None else queries)]
+    wanted = len(rows) if queries is None else queries
+    rows = [rows[position] for position in evenly_spaced(len(rows), wanted)]
     sets = _draw(spec, data_root, rows, shares, kinds)
     features, values = set(), defaultdict(list)
     folders = [(group, folder) for group, members in groups.items() for folder in members]
@@ -171,12 +174,11 @@ class _Watched:
 def _point(series, key, one, values):
     rank1, mAP = np.array(values, dtype=float).T
     # Of the runs as a sample of all seeds.
-    spread = {name: float(v.std(ddof=1)) if len(v) > 1 else 0.0 for name, v in (("rank1", rank1), ("mAP", mAP))}
+    rank1_std, mAP_std = (float(v.std(ddof=1)) if len(v) > 1 else 0.0 for v in (rank1, mAP))
     return {
         "series": series, "kind": key[0], "share": key[1],
         "hidden": float(one.redrawn.hidden[one.keep].mean()), "queries": len(one.keep),
-        "rank1": float(rank1.mean()), "rank1_std": spread["rank1"],
-        "mAP": float(mAP.mean()), "mAP_std": spread["mAP"],
+        "rank1": float(rank1.mean()), "rank1_std": rank1_std, "mAP": float(mAP.mean()), "mAP_std": mAP_std,
         "rank1_runs": rank1.tolist(), "mAP_runs": mAP.tolist(),
     }
 
@@ -213,14 +215,16 @@ def _check_runs(groups, root):
             model, config, _ = open_run(folder, root=root)
             targets = list(config.data.targets) or list(config.data.sources)
             if DATASET not in targets:
-                raise DPMError(f"the occlusion curve can be drawn for {DATASET} only, whose queries can be drawn "
-                               f"again; '{folder}' was tested on {', '.join(targets)}")
+                raise DPMError(
+                    f"the occlusion curve can be drawn for {DATASET} only, whose queries can be drawn again; "
+                    f"'{folder}' was tested on {', '.join(targets)}")
             if model.has_mask != (group == "DPM"):
                 has = "has a mask" if model.has_mask else "has no mask"
                 raise DPMError(f"'{folder}' ({config.model.name}) {has}; it cannot stand for {group}")
             if spec is None:
                 first, spec, data_root = folder, synthetic_spec(config), config.data.root
             elif synthetic_spec(config) != spec:
-                raise DPMError(f"'{folder}' and '{first}' were tested on different drawings of {DATASET}; give runs "
-                               "with the same synthetic.* settings")
+                raise DPMError(
+                    f"'{folder}' and '{first}' were tested on different drawings of {DATASET}; give runs with "
+                    "the same synthetic.* settings")
     return spec, data_root

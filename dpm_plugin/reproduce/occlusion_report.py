@@ -10,6 +10,7 @@ from dpm_plugin.errors import DPMError
 __all__ = ["write_report"]
 
 COLUMNS = ("series", "kind", "share", "hidden", "queries", "rank1", "rank1_std", "mAP", "mAP_std")
+RUNS = ("rank1_runs", "mAP_runs")
 STYLES = {  # colours that people with colour blindness tell apart
     "DPM, mask on": dict(color="#0072B2", marker="o"), "DPM, mask off": dict(color="#56B4E9", marker="s"),
     "DPM, shuffled masks": dict(color="#CC79A7", marker="^"), "baseline": dict(color="#D55E00", marker="x"),
@@ -30,9 +31,9 @@ def write_report(numbers, out_dir):
         _figure(curve).savefig(out / "occlusion.png", dpi=120)
         with open(out / "occlusion.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow((*COLUMNS, "rank1_runs", "mAP_runs"))
+            writer.writerow((*COLUMNS, *RUNS))
             for point in numbers["points"]:
-                runs = [" ".join(f"{value:.6f}" for value in point[name]) for name in ("rank1_runs", "mAP_runs")]
+                runs = [" ".join(f"{value:.6f}" for value in point[name]) for name in RUNS]
                 writer.writerow([*(point[name] for name in COLUMNS), *runs])
         (out / "occlusion.md").write_text("\n".join(_markdown(numbers, curve)) + "\n", encoding="utf-8")
     except OSError as error:
@@ -95,9 +96,9 @@ def _plot(axis, curve, kind, metric, size=5):
 def _markdown(numbers, curve):
     runs = ", ".join(f"{count} {group}" for group, count in numbers["runs"].items() if count)
     yield from ("# Accuracy against the hidden share of the query", "")
-    yield (f"Runs: {runs}. Feature: {' and '.join(numbers['feature'])} the neck. {numbers['queries']} queries, each "
-           "drawn again for every share and kind of occluder with the same person, place and light; the gallery stays "
-           "unoccluded. In percent, mean ± standard deviation over the runs.")
+    yield (f"Runs: {runs}. Feature: {' and '.join(numbers['feature'])} the neck. {numbers['queries']} queries, "
+           "each drawn again for every share and kind of occluder with the same person, place and light; the "
+           "gallery stays unoccluded. In percent, mean ± standard deviation over the runs.")
     yield from ("", f"## Occluder: {curve.kinds[0]}", "", "Rank-1 / mAP.", "")
     yield from _curve_table(curve)
     yield from ("", "![occlusion](occlusion.png)", "")
@@ -107,9 +108,10 @@ def _markdown(numbers, curve):
                     f"{curve.kinds[0]}; ± over the differences within a run.", "")
         yield from _gain_table(curve)
         yield ""
-    yield from ("## By kind of occluder", "", "Rank-1, averaged over the hidden shares above 0. Every point, with mAP, "
-                "is in `occlusion.csv`. A query whose person the kind cannot hide so far is left out; `queries` counts "
-                "what is left of all shares.", "")
+    yield from ("## By kind of occluder", "",
+                "Rank-1, averaged over the hidden shares above 0. Every point, with mAP, is in `occlusion.csv`. "
+                "A query whose person the kind cannot hide that far is left out; `queries` counts what is left "
+                "of all shares.", "")
     yield from _kind_table(curve)
 
 
@@ -120,7 +122,8 @@ def _header(columns):
 def _curve_table(curve):
     yield from _header(("hidden", "queries", *curve.series))
     for share in curve.shares:
-        row = [curve.points.get((series, "none" if share == 0 else curve.kinds[0], share)) for series in curve.series]
+        kind = "none" if share == 0 else curve.kinds[0]
+        row = [curve.points.get((series, kind, share)) for series in curve.series]
         if any(row):
             known = next(point for point in row if point)
             cells = ["—" if point is None else
@@ -136,11 +139,9 @@ def _gains(curve):
 def _gain_table(curve):
     against = _gains(curve)
     yield from _header(("hidden", *(f"on − {series.removeprefix('DPM, ')}" for series in against)))
-    on = {point["share"]: point for point in curve.line("DPM, mask on", curve.kinds[0])}
-    other = {series: {point["share"]: point for point in curve.line(series, curve.kinds[0])} for series in against}
-    for share, point in on.items():
-        cells = [_spread(np.subtract(point["rank1_runs"], other[series][share]["rank1_runs"]), "+")
-                 for series in against]
+    lines = [curve.line(series, curve.kinds[0]) for series in ("DPM, mask on", *against)]
+    for point, *others in zip(*lines):
+        cells = [_spread(np.subtract(point["rank1_runs"], other["rank1_runs"]), "+") for other in others]
         yield f"| {100 * point['hidden']:.1f} | {' | '.join(cells)} |"
 
 

@@ -20,7 +20,7 @@ CACHE = "redrawn_queries"
 
 
 class Redrawn(NamedTuple):
-    """n queries: JPEG files in memory, identities, 0-based cameras, hidden shares (0 to 1), kinds of occluder."""
+    """n queries: JPEG files in memory, identities, 0-based cameras, hidden shares (0 to 1), occluders."""
 
     jpegs: list
     pids: np.ndarray
@@ -37,8 +37,8 @@ def query_rows(spec):
 def redrawn_queries(spec, root, rows, occluder, drawn=lambda: None):
     """Draw queries with ``occluder``, or read them where they were drawn before.
 
-    Kept below ``<root>/synthetic_occluded/redrawn_queries/<digest of the spec>/``, one file a set, written whole or
-    not at all; a damaged file is drawn again, and a root that cannot be written only costs time.
+    Kept below ``<root>/synthetic_occluded/redrawn_queries/<digest of the spec>/``, one file a set, written
+    whole or not at all; a damaged file is drawn again, and a root that cannot be written only costs time.
 
     Args:
         spec: a ``SyntheticSpec``.
@@ -60,11 +60,12 @@ def redrawn_queries(spec, root, rows, occluder, drawn=lambda: None):
     else:
         for _ in rows:
             drawn()
-    camids = [camera_of(spec, "query", pid, index) for pid, index in rows]
+    pids = np.array([pid for pid, _ in rows])
+    camids = np.array([camera_of(spec, "query", pid, index) for pid, index in rows])
     ends = np.cumsum(content["lengths"])
     data = content["bytes"].tobytes()
     jpegs = [data[end - length:end] for end, length in zip(ends, content["lengths"])]
-    return Redrawn(jpegs, np.array([pid for pid, _ in rows]), np.array(camids), content["hidden"], content["kinds"])
+    return Redrawn(jpegs, pids, camids, content["hidden"], content["kinds"])
 
 
 def _name(occluder):
@@ -89,7 +90,8 @@ def _draw(spec, rows, occluder, drawn):
         drawn()
     return {
         "rows": np.array(rows), "lengths": np.array([len(file) for file in files]),
-        "bytes": np.frombuffer(b"".join(files), np.uint8), "hidden": np.array(hidden), "kinds": np.array(kinds),
+        "bytes": np.frombuffer(b"".join(files), np.uint8),
+        "hidden": np.array(hidden), "kinds": np.array(kinds),
     }
 
 

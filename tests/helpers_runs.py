@@ -1,0 +1,39 @@
+"""Finished runs on a tiny drawn data set, made as tools/main.py makes them."""
+from pathlib import Path
+
+from dpm_plugin import build
+from dpm_plugin.config import engine_run_kwargs, load_config
+from dpm_plugin.torchreid_host import utils
+
+SETTINGS = {
+    "model.name": "dpm_vit_tiny", "model.pretrained": False, "loss.name": "dpm",
+    "vit.embed_dim": 16, "vit.depth": 2, "vit.num_heads": 2, "vit.patch_size": 8, "vit.stride": 8,
+    "vit.token_std": 1.0,
+    "data.sources": ["synthetic_occluded"], "data.targets": ["synthetic_occluded"],
+    "data.height": 32, "data.width": 16, "data.workers": 0,
+    "synthetic.height": 64, "synthetic.width": 32, "synthetic.cameras": 3, "synthetic.train_ids": 4,
+    "synthetic.train_images": 2, "synthetic.test_ids": 8, "synthetic.query_images": 1,
+    "synthetic.gallery_images": 3, "synthetic.distractor_ids": 2,
+    "sampler.train_sampler": "RandomIdentitySampler", "sampler.num_instances": 2,
+    "train.lr": 0.01, "train.lr_scheduler": "warmup_cosine", "train.warmup_epochs": 0, "train.batch_size": 4,
+    "train.max_epoch": 1, "test.ranks": [1, 5], "use_gpu": False,
+}
+
+
+def finished_run(folder, root, **changes):
+    """Train one epoch into ``folder``; returns (folder, the trained model in eval mode, its configuration).
+
+    Args:
+        changes: settings with "__" for the dot, such as ``model__name="vit_baseline_tiny"``.
+    """
+    changes = {key.replace("__", "."): value for key, value in changes.items()}
+    places = {"data.save_dir": str(folder), "data.root": str(root)}
+    config = load_config(overrides={**SETTINGS, **places, **changes})
+    utils.set_random_seed(config.train.seed)
+    datamanager = build.build_datamanager(config)
+    model = build.build_model(config, datamanager)
+    optimizer = build.build_optimizer(config, model)
+    scheduler = build.build_scheduler(config, optimizer)
+    engine = build.build_engine(config, datamanager, model, optimizer, scheduler)
+    engine.run(**engine_run_kwargs(config))
+    return Path(folder), model.eval(), config

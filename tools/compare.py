@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Compare models: ``python tools/compare.py MODEL [MODEL ...] --budget minutes 2 --seeds 1 2 3 [KEY VALUE ...]``.
+"""Compare models: ``python tools/compare.py MODEL [MODEL ...] --budget minutes 2 --seeds 1 2 3``.
 
-Any of torchreid's or this plugin's models on any data sets: accuracy, parameters, FLOPs, images per second in training
-and extraction, and peak memory, in one table. Exit codes as those of tools/main.py.
+Any of torchreid's or this plugin's models on any data sets: accuracy, parameters, FLOPs, images per second in
+training and extraction, and peak memory, in one table. Exit codes as those of tools/main.py.
 """
 import sys
 from pathlib import Path

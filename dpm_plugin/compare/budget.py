@@ -1,4 +1,4 @@
-"""One budget for different models: the settings that torchreid's own need, and the epochs that fit into a time."""
+"""One budget for different models: settings for torchreid's own, and the epochs that fit into a time."""
 import math
 import sys
 
@@ -8,17 +8,18 @@ from dpm_plugin.variants import MODELS
 
 __all__ = ["epochs_that_fit", "epochs_within", "schedule_overrides", "stock_overrides"]
 
-IMAGENET_MEAN, IMAGENET_STD = "[0.485, 0.456, 0.406]", "[0.229, 0.224, 0.225]"
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def stock_overrides(model_name, config):
     """What one of torchreid's models needs under a yaml that is written for DPM, as (key, value) pairs.
 
     Pictures, augmentation, batches, seed and pretraining stay the config's. Loss and optimizer are those of
-    torchreid's own recipes: cross-entropy with label smoothing and, where the batches hold several images of an
-    identity, hard triplets with equal weight (PCB without triplets, as published); AMSGrad with weight decay 5e-4
-    and the cosine schedule, whose first epoch has the full learning rate, so that even one epoch trains. Retrieval
-    is by cosine, as DPM's. Pretrained models get ImageNet's mean and deviation, which their weights expect.
+    torchreid's own recipes: cross-entropy with label smoothing and, where the batches hold several images of
+    an identity, hard triplets with equal weight (PCB without triplets, as published); AMSGrad with weight
+    decay 5e-4 and the cosine schedule, whose first epoch has the full learning rate, so that even one epoch
+    trains. Retrieval is by cosine, as DPM's. Pretrained models get ImageNet's mean and deviation, which their
+    weights expect.
 
     Args:
         model_name: any model; for one of the plugin's nothing is needed.
@@ -45,8 +46,8 @@ def stock_overrides(model_name, config):
 def schedule_overrides(config, epochs):
     """``epochs`` epochs with the config's schedule shrunk or stretched to them, as (key, value) pairs.
 
-    Warm-up and decay steps keep their place relative to the whole. Below three epochs ``warmup_cosine`` would train
-    at hardly more than its final rate, and torchreid's ``cosine`` takes its place.
+    Warm-up and decay steps keep their place relative to the whole. Below three epochs ``warmup_cosine`` would
+    hardly get beyond its first and its final rate, and torchreid's ``cosine`` takes its place.
 
     Args:
         config: the run's configuration, stock_overrides included.
@@ -63,18 +64,18 @@ def schedule_overrides(config, epochs):
             overrides.append(("train.warmup_epochs", min(round(train.warmup_epochs * ratio), epochs - 2)))
     if train.lr_scheduler in ("single_step", "multi_step"):
         steps = sorted({max(1, round(step * ratio)) for step in train.stepsize})
-        overrides.append(("train.stepsize", str(steps)))
+        overrides.append(("train.stepsize", tuple(steps)))
     return tuple(overrides)
 
 
 def epochs_within(model_name, config_file, overrides, seconds, *, root=None, threads=None, cache=None,
                   python=sys.executable):
-    """How many whole training epochs fit into ``seconds``, measured on real iterations in a process of their own.
+    """How many whole training epochs fit into ``seconds``, measured on real iterations in their own process.
 
     Args:
         seconds: training time; evaluation is not part of it.
-        cache: folder that keeps the measurement. Without it a second call measures anew and may find another number,
-            as machines are never twice equally busy; a sweep that reuses finished runs wants it. Default: None.
+        cache: folder that keeps the measurement. Without it a second call measures anew and may find another
+            number, as machines are not always equally busy: a sweep that reuses runs needs it. Default: None.
         The rest: as :func:`dpm_plugin.compare.cost.measure_cost`.
 
     Returns:
@@ -84,8 +85,9 @@ def epochs_within(model_name, config_file, overrides, seconds, *, root=None, thr
         DPMError: no time at all, or the model cannot be measured.
     """
     _check_seconds(seconds)
-    return epochs_that_fit(seconds, training_speed(model_name, config_file, overrides, root=root, threads=threads,
-                                                   cache=cache, python=python))
+    epoch_seconds = training_speed(model_name, config_file, overrides, root=root, threads=threads,
+                                   cache=cache, python=python)
+    return epochs_that_fit(seconds, epoch_seconds)
 
 
 def epochs_that_fit(seconds, epoch_seconds):

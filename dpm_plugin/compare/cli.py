@@ -26,19 +26,20 @@ class Parser(argparse.ArgumentParser):
 def parse(argv):
     """Command line -> namespace, its KEY VALUE pairs in ``overrides``."""
     parser = Parser(
-        description="Compare models under one budget: accuracy, parameters, FLOPs, images per second, memory.",
+        description="Models under one budget: accuracy, parameters, FLOPs, images per second, memory.",
         usage="compare.py MODEL [MODEL ...] [options] [KEY VALUE ...]",
         epilog="KEY VALUE: settings for every run, such as train.batch_size 32; dpm_plugin/config/schema.py")
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="of torchreid or this plugin, e.g. osnet_x1_0")
-    parser.add_argument("--config-file", default=str(CONFIG), help="yaml for all models (default: %(default)s)")
-    parser.add_argument("-s", "--sources", nargs="+", help="data sets to train on (default: the config's)")
-    parser.add_argument("-t", "--targets", nargs="+", help="data sets to evaluate on (default: the config's)")
-    parser.add_argument("--budget", nargs=2, metavar=("UNIT", "N"),
-                        help="'epochs N' or 'minutes N' of training each (default: the config's epochs)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1], help="runs of each model (default: 1)")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, sharing the CPU cores (default: 1)")
-    parser.add_argument("--root", help="folder that holds the data sets")
-    parser.add_argument("--out", default="log/compare", help="folder for results and runs (default: %(default)s)")
+    add = parser.add_argument
+    add("models", nargs="+", metavar="MODEL", help="of torchreid or this plugin, e.g. osnet_x1_0")
+    add("--config-file", default=str(CONFIG), help="yaml for all models (default: %(default)s)")
+    add("-s", "--sources", nargs="+", help="data sets to train on (default: the config's)")
+    add("-t", "--targets", nargs="+", help="data sets to evaluate on (default: the config's)")
+    add("--budget", nargs=2, metavar=("UNIT", "N"),
+        help="'epochs N' or 'minutes N' of training each (default: the config's epochs)")
+    add("--seeds", nargs="+", type=int, default=[1], help="one run of each model for each (default: 1)")
+    add("--jobs", type=int, default=1, help="runs at a time, sharing the CPU cores (default: 1)")
+    add("--root", help="folder that holds the data sets")
+    add("--out", default="log/compare", help="folder for results and runs (default: %(default)s)")
     options, pairs = _split(list(argv))
     args = parser.parse_args(options)
     args.overrides = _pairs(parser, pairs)
@@ -82,13 +83,13 @@ def _budget(parser, unit, amount):
 
 
 def main(argv=None):
-    """Run the command line and return its exit code: 0 done, 2 a mistake (one line on stderr), 130 interrupted."""
+    """Run the command line; returns 0, 2 after a mistake (one line on stderr) or 130 when interrupted."""
     argv = sys.argv[1:] if argv is None else list(argv)
     args = parse(argv)
     try:
-        comparison = compare(args.models, args.config_file, out=args.out, budget=args.budget, targets=args.targets,
-                             sources=args.sources, seeds=args.seeds, jobs=args.jobs, root=args.root,
-                             overrides=args.overrides)
+        comparison = compare(
+            args.models, args.config_file, out=args.out, budget=args.budget, targets=args.targets,
+            sources=args.sources, seeds=args.seeds, jobs=args.jobs, root=args.root, overrides=args.overrides)
         command = shlex.join(["python", "tools/compare.py", *argv])
         paths = write_tables(comparison, args.out, command)
     except DPMError as error:

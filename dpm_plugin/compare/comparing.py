@@ -13,7 +13,7 @@ __all__ = ["Accuracy", "Budget", "Comparison", "Row", "compare"]
 
 
 class Budget(NamedTuple):
-    """``amount`` training epochs for each model (``unit`` "epochs") or minutes of training (``unit`` "minutes")."""
+    """What each model may train: ``amount`` epochs or minutes, as ``unit`` says."""
 
     unit: str
     amount: float
@@ -23,7 +23,7 @@ class Budget(NamedTuple):
 
 
 class Accuracy(NamedTuple):
-    """The headline row of one model on one target: shares in [0, 1], one for each finished seed."""
+    """The headline row of one model on one target: shares in [0, 1], one for each seed."""
 
     row: str
     rank1: Tuple[float, ...]
@@ -31,7 +31,7 @@ class Accuracy(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One model: ``epochs`` trained, Cost, target -> Accuracy, and the training seconds of each seed that says so."""
+    """One model: epochs trained, cost, target -> Accuracy, and each seed's training seconds where known."""
 
     model: str
     epochs: int
@@ -52,12 +52,13 @@ class Comparison(NamedTuple):
     threads: int
 
 
-def compare(models, config_file, *, out, budget: Optional[Budget] = None, targets=None, sources=None, seeds=(1,),
-            jobs=1, root=None, overrides=(), measure=measure_cost, sweep=None, echo=print):
+def compare(models, config_file, *, out, budget: Optional[Budget] = None, targets=None, sources=None,
+            seeds=(1,), jobs=1, root=None, overrides=(), measure=measure_cost, sweep=None, echo=print):
     """Cost and accuracy of ``models``, trained alike.
 
-    One after the other is measured first, while nothing else of this command runs; then all of them are trained,
-    ``jobs`` at a time. Measurements stay in ``out/costs`` and runs in ``out/runs``: a second call repeats neither.
+    One after the other is measured first, while nothing else of this command runs; then all of them are
+    trained, ``jobs`` at a time. Measurements stay in ``out/costs`` and runs in ``out/runs``: a second call
+    repeats neither.
 
     Args:
         models: names of torchreid's or the plugin's models.
@@ -75,14 +76,15 @@ def compare(models, config_file, *, out, budget: Optional[Budget] = None, target
         echo: takes the lines of progress.
 
     Returns:
-        Comparison. A seed whose run failed is missing in its accuracy.
+        Comparison.
 
     Raises:
-        DPMError: an unknown model or setting, before anything is started; a model that cannot be measured.
+        DPMError: an unknown model or setting, before anything is started; a model that cannot be measured; a
+            run that failed, after the others are done.
     """
     sweep = sweep or import_module("dpm_plugin.reproduce.sweep")
-    data = [(key, str(list(names))) for key, names in (("data.sources", sources), ("data.targets", targets)) if names]
-    shared = (*data, *overrides)
+    data = (("data.sources", sources), ("data.targets", targets))
+    shared = (*((key, tuple(names)) for key, names in data if names), *overrides)
     base = _config(config_file, shared, root)
     settings = {name: stock_overrides(name, base) + shared for name in models}
     configs = {name: _config(config_file, (*chosen, ("model.name", name)), root)
@@ -93,17 +95,19 @@ def compare(models, config_file, *, out, budget: Optional[Budget] = None, target
     costs, epochs, runs = {}, {}, {}
     for name, chosen in settings.items():
         echo(f"=> Measuring {name}")
-        costs[name] = measure(name, config_file, chosen, root=root, threads=threads, cache=Path(out) / "costs")
+        costs[name] = measure(name, config_file, chosen, root=root, threads=threads,
+                              cache=Path(out) / "costs")
         epochs[name] = _epochs(budget, configs[name], costs[name])
         schedule = () if budget is None else schedule_overrides(configs[name], epochs[name])
         final = tuple({**dict(chosen), **dict(schedule)}.items())
         runs[name] = [sweep.Run(name, str(config_file), name, final, seed) for seed in seeds]
     results = sweep.run_all([run for of_model in runs.values() for run in of_model], Path(out) / "runs",
                             root=root or base.data.root, jobs=jobs, threads=threads, echo=echo)
-    rows = tuple(_row(name, epochs[name], costs[name], [results[run] for run in runs[name] if results.get(run)],
-                      base.data.targets) for name in settings)
-    return Comparison(rows, tuple(base.data.targets), tuple(seeds), budget or Budget("epochs", base.train.max_epoch),
-                      base, str(config_file), threads)
+    targets = tuple(base.data.targets)
+    rows = tuple(_row(name, epochs[name], costs[name], [results[run] for run in runs[name]], targets)
+                 for name in settings)
+    return Comparison(rows, targets, tuple(seeds), budget or Budget("epochs", base.train.max_epoch), base,
+                      str(config_file), threads)
 
 
 def _config(config_file, overrides, root):
@@ -124,9 +128,9 @@ def _epochs(budget, config, cost):
 def _row(model, epochs, cost, results, targets):
     accuracy = {}
     for target in targets:
-        headlines = [result["datasets"][target]["headline"] for result in results]
-        accuracy[target] = Accuracy(headlines[0]["row"] if headlines else "",
-                                    tuple(line["rank1"] for line in headlines), tuple(line["mAP"] for line in headlines))
+        lines = [result["datasets"][target]["headline"] for result in results]
+        accuracy[target] = Accuracy(lines[0]["row"], tuple(line["rank1"] for line in lines),
+                                    tuple(line["mAP"] for line in lines))
     phases = [result["datasets"][targets[0]]["phases"] for result in results]
     seconds = tuple(phase["train"]["seconds"] for phase in phases if "train" in phase)
     return Row(model, epochs, cost, accuracy, seconds)

@@ -24,7 +24,8 @@ class Cost(NamedTuple):
         train_loading_share: part of that time spent waiting for pictures, 0 to 1.
         extract_images_per_second, extract_loading_share: the same of feature extraction.
         train_memory_mb, extract_memory_mb: peak in 10^6 bytes: of the GPU's allocations where there is one,
-            else of a whole process that does nothing else, Python and libraries included.
+            else of a whole process that does nothing else.
+        idle_memory_mb: what such a process holds before it loads data and model: Python and the libraries.
         epoch_seconds: training iterations of an epoch times their time.
     """
 
@@ -36,11 +37,12 @@ class Cost(NamedTuple):
     extract_loading_share: float
     train_memory_mb: Optional[float]
     extract_memory_mb: Optional[float]
+    idle_memory_mb: Optional[float]
     epoch_seconds: float
 
 
-def measure_cost(model_name, config_file, overrides=(), *, root=None, threads=None, seconds=20.0, cache=None,
-                 python=sys.executable):
+def measure_cost(model_name, config_file, overrides=(), *, root=None, threads=None, seconds=20.0,
+                 cache=None, python=sys.executable):
     """Measure a model in two fresh processes, one that trains and one that extracts.
 
     Args:
@@ -66,15 +68,16 @@ def measure_cost(model_name, config_file, overrides=(), *, root=None, threads=No
         train["parameters"], extract["flops"],
         train["images_per_second"], train["loading_share"],
         extract["images_per_second"], extract["loading_share"],
-        _peak(train), _peak(extract), _epoch_seconds(train),
+        _peak(train), _peak(extract), train.get("idle_memory_mb"), _epoch_seconds(train),
     )
 
 
-def training_speed(model_name, config_file, overrides=(), *, root=None, threads=None, seconds=20.0, cache=None,
-                   python=sys.executable):
+def training_speed(model_name, config_file, overrides=(), *, root=None, threads=None, seconds=20.0,
+                   cache=None, python=sys.executable):
     """Seconds of one training epoch; arguments and errors as :func:`measure_cost`, half of its work."""
-    return _epoch_seconds(_measurement("training", model_name, config_file, overrides, root=root, threads=threads,
-                                       seconds=seconds, cache=cache, python=python))
+    return _epoch_seconds(_measurement(
+        "training", model_name, config_file, overrides,
+        root=root, threads=threads, seconds=seconds, cache=cache, python=python))
 
 
 def available_cores():
@@ -123,11 +126,12 @@ def _digest(request, threads):
 
 def _ask(request, threads, python):
     env = dict(os.environ)
-    env["PYTHONPATH"] = os.pathsep.join(part for part in (str(PACKAGE_PARENT), env.get("PYTHONPATH")) if part)
+    paths = (str(PACKAGE_PARENT), env.get("PYTHONPATH"))  # runs where the package is not installed, too
+    env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     if threads is not None:
         env["OMP_NUM_THREADS"] = str(threads)
-    done = subprocess.run([python, "-m", "dpm_plugin.compare.measuring"], input=json.dumps(request), text=True,
-                          capture_output=True, env=env)
+    done = subprocess.run([python, "-m", "dpm_plugin.compare.measuring"], input=json.dumps(request),
+                          text=True, capture_output=True, env=env)
     if done.returncode == 0:
         return json.loads(done.stdout)
     last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

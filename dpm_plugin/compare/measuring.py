@@ -1,13 +1,14 @@
-"""What one model costs, measured in this process, which is started for nothing else: ``python -m dpm_plugin.compare.measuring``.
+"""What one model costs, measured in a process of its own: ``python -m dpm_plugin.compare.measuring``.
 
-Reads a request as JSON on stdin, writes the measurement as JSON on stdout; :mod:`dpm_plugin.compare.cost` asks.
-Training and extraction are asked for one by one, because a process's peak memory never falls.
+Reads a request as JSON on stdin and writes what it measured as JSON on stdout; :mod:`dpm_plugin.compare.cost`
+asks. Training and extraction are asked for one by one, because a process's peak memory never falls.
 """
 import contextlib
 import json
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -36,8 +37,8 @@ def measure_training(config, seconds):
 
     Returns:
         dict of ``parameters`` (all, classifier included), ``iterations`` of an epoch, ``batch_size``,
-        ``images_per_second`` and ``loading_share`` (see :func:`_speed`), ``peak_memory_mb`` (of the process, 10^6
-        bytes, libraries included) and, on a GPU, ``peak_gpu_memory_mb``.
+        ``images_per_second`` and ``loading_share`` (see :func:`_speed`), ``peak_memory_mb`` (of the process,
+        10^6 bytes, libraries included) and, on a GPU, ``peak_gpu_memory_mb``.
 
     Raises:
         DPMError: what building the parts raises; a model that does not run on pictures of this size.
@@ -48,11 +49,11 @@ def measure_training(config, seconds):
     engine.num_batches = len(engine.train_loader)
     if engine.num_batches == 0:
         raise DPMError("the training set does not fill one batch; lower train.batch_size")
-    device, phases = _device(config), {}
-    with measure(phases, "train", device), _runnable(config):
-        speed = _speed(engine.train_loader, engine.forward_backward, device, seconds)
-    return {"parameters": sum(parameter.numel() for parameter in engine.model.parameters()),
-            "iterations": engine.num_batches, "batch_size": config.train.batch_size, **speed, **_peaks(phases)}
+    with _runnable(config):
+        found = _timed(engine.train_loader, engine.forward_backward, _device(config), seconds)
+    parameters = sum(parameter.numel() for parameter in engine.model.parameters())
+    return {"parameters": parameters, "iterations": engine.num_batches, "batch_size": config.train.batch_size,
+            **found}
 
 
 def measure_extraction(config, seconds):
@@ -61,30 +62,33 @@ def measure_extraction(config, seconds):
     Args and errors: as :func:`measure_training`.
 
     Returns:
-        dict of ``flops`` (see :func:`count_flops`), ``batch_size``, ``images_per_second``, ``loading_share``,
-        ``peak_memory_mb`` and, on a GPU, ``peak_gpu_memory_mb``.
+        dict of ``flops`` (see :func:`count_flops`), ``batch_size``, ``images_per_second``,
+        ``loading_share``, ``peak_memory_mb`` and, on a GPU, ``peak_gpu_memory_mb``.
     """
     engine = _engine(config)
     engine.set_model_mode("eval")
-    device, phases, model = _device(config), {}, engine.model
+    device, model = _device(config), engine.model
     loader = engine.test_loader[config.data.targets[0]]["gallery"]
 
     def step(batch):
         with torch.no_grad(), autocast(device, config.train.amp):
             _features(model, batch["img"].to(device)).float().cpu()
 
-    with measure(phases, "extract", device), _runnable(config):
-        speed = _speed(loader, step, device, seconds)
+    with _runnable(config):
+        found = _timed(loader, step, device, seconds)
     # Afterwards, so that the counting's own memory is no part of the peak.
     flops = count_flops(model, config.data.height, config.data.width)
-    return {"flops": flops, "batch_size": config.test.batch_size, **speed, **_peaks(phases)}
+    return {"flops": flops, "batch_size": config.test.batch_size, **found}
 
 
 def count_flops(model, height, width):
-    """Floating-point operations of extracting one picture of ``height`` x ``width`` pixels; a multiply-add counts 2.
+    """Floating-point operations of extracting one picture; a multiply-add counts 2.
 
-    Counts matrix products and convolutions, as ``torch.utils.flop_counter`` does; normalisation, activations and
-    softmax are left out. For one of the plugin's models it is ``embed``: features and mask.
+    Counts matrix products and convolutions, as ``torch.utils.flop_counter`` does; normalisation, activations
+    and softmax are left out. For one of the plugin's models it is ``embed``: features and mask.
+
+    Args:
+        height, width: of the picture, in pixels.
     """
     device = next(model.parameters()).device
     images = torch.zeros(1, 3, height, width, device=device)
@@ -113,8 +117,16 @@ def _features(model, images):
     return model.embed(images).embedding if hasattr(model, "embed") else model(images)
 
 
+def _timed(loader, step, device, seconds):
+    """What :func:`_speed` and :func:`_peaks` say of ``step`` on the loader's batches."""
+    phases = {}
+    with measure(phases, "all", device):
+        speed = _speed(loader, step, device, seconds)
+    return {**speed, **_peaks(phases["all"])}
+
+
 def _speed(loader, step, device, seconds):
-    """``images_per_second``, loading included, and ``loading_share``, the part of the time spent waiting for it.
+    """``images_per_second``, loading included, and ``loading_share``, the part of the time spent on that.
 
     The median over batches: a burst of another program's work must not count.
     """
@@ -147,12 +159,13 @@ def _endless(loader):
 def _runnable(config):
     try:
         yield
-    except (RuntimeError, ValueError, KeyError, AssertionError) as error:  # so torch and torchreid's models say that they cannot
+    except (RuntimeError, ValueError, KeyError, AssertionError) as error:  # so models say that they cannot
         if isinstance(error, DPMError):
             raise
         reason = str(error).strip().splitlines()[:1]
-        raise DPMError(f"'{config.model.name}' does not run on pictures of {config.data.height}x{config.data.width} "
-                       f"with loss.name {config.loss.name} ({''.join(reason)}); leave it out, or change data.height, "
+        size = f"{config.data.height}x{config.data.width}"
+        raise DPMError(f"'{config.model.name}' does not run on pictures of {size} with loss.name "
+                       f"{config.loss.name} ({''.join(reason)}); leave it out, or change data.height, "
                        "data.width or train.batch_size") from error
 
 
@@ -160,21 +173,30 @@ def _device(config):
     return torch.device("cuda" if config.use_gpu else "cpu")
 
 
-def _peaks(phases):
-    (entry,) = phases.values()
-    return {key: value for key, value in entry.items() if key.startswith("peak_")}
+def _peaks(phase):
+    """The peaks of a phase, with this process's own memory where the system tells it.
+
+    Linux's ru_maxrss, which phases go by, starts at the size of the process that started this one.
+    """
+    peaks = {key: value for key, value in phase.items() if key.startswith("peak_")}
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        kibibytes = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
+        peaks["peak_memory_mb"] = int(kibibytes) * 1024 / 1e6
+    return peaks
 
 
 MEASUREMENTS = {"training": measure_training, "extraction": measure_extraction}
 
 
 def main():
-    """One request: {"what", "config_file", "overrides": {key: value}, "seconds"}; exit codes as tools/main.py."""
-    request = json.load(sys.stdin)
+    """One request: {"what", "config_file", "overrides": {key: value}, "seconds"}; exits as tools/main.py."""
+    request, idle = json.load(sys.stdin), _peaks({})
     try:
         with contextlib.redirect_stdout(sys.stderr):  # data sets print their sizes
             config = load_config(request["config_file"], overrides=request["overrides"])
             found = MEASUREMENTS[request["what"]](config, request["seconds"])
+            found["idle_memory_mb"] = idle.get("peak_memory_mb")
     except DPMError as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2

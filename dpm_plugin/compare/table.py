@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dpm_plugin.errors import DPMError
 
-__all__ = ["markdown", "csv_text", "write_tables"]
+__all__ = ["csv_text", "markdown", "write_tables"]
 
 COST_COLUMNS = ("params (M)", "GFLOPs", "train (img/s)", "extract (img/s)", "train (MB)", "extract (MB)")
 
@@ -42,27 +42,22 @@ def markdown(comparison, command=""):
 
 
 def _cells(row, comparison):
-    cells, cost, wanted = [row.model], row.cost, len(comparison.seeds)
+    cells, cost = [row.model], row.cost
     for target in comparison.targets:
         accuracy = row.accuracy[target]
-        cells += [spread(values, 100, wanted=wanted) for values in (accuracy.rank1, accuracy.mAP)]
-    cells += [str(row.epochs), spread(row.train_seconds, 1 / 60)]
-    cells += [f"{cost.parameters / 1e6:.2f}", f"{cost.flops / 1e9:.3f}", f"{cost.train_images_per_second:,.0f}",
-              f"{cost.extract_images_per_second:,.0f}"]
+        cells += [_spread(values, 100) for values in (accuracy.rank1, accuracy.mAP)]
+    cells += [str(row.epochs), _spread(row.train_seconds, 1 / 60)]
+    cells += [f"{cost.parameters / 1e6:.2f}", f"{cost.flops / 1e9:.3f}"]
+    cells += [f"{cost.train_images_per_second:,.0f}", f"{cost.extract_images_per_second:,.0f}"]
     return cells + [_whole(cost.train_memory_mb), _whole(cost.extract_memory_mb)]
 
 
-def spread(values, factor=1.0, wanted=None):
-    """``mean ± standard deviation`` (of a sample; none for one value) times ``factor``; "—" for no value.
-
-    Says how many of ``wanted`` values there are, where some are missing.
-    """
+def _spread(values, factor):
+    """``mean ± standard deviation`` (of a sample; none for one value) times ``factor``; "—" for no value."""
     if not values:
         return "—"
     text = f"{factor * statistics.mean(values):.1f}"
-    if len(values) > 1:
-        text += f" ± {factor * statistics.stdev(values):.1f}"
-    return text if wanted in (None, len(values)) else f"{text} ({len(values)} of {wanted} seeds)"
+    return text + (f" ± {factor * statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def _whole(value):
@@ -70,28 +65,28 @@ def _whole(value):
 
 
 def _notes(comparison):
-    config, cost = comparison.config, [row.cost for row in comparison.rows]
+    config, costs = comparison.config, [row.cost for row in comparison.rows]
     seeds = ", ".join(str(seed) for seed in comparison.seeds)
     device = "GPU" if config.use_gpu else f"CPU, {comparison.threads} thread{'s' * (comparison.threads != 1)}"
-    shares = [max(getattr(each, name) for each in cost) for name in ("train_loading_share", "extract_loading_share")]
-    rows = sorted({entry.row for row in comparison.rows for entry in row.accuracy.values() if entry.row})
-    memory = "allocated on the GPU" if config.use_gpu else "of a process of its own, Python and libraries included"
+    rows = sorted({accuracy.row for row in comparison.rows for accuracy in row.accuracy.values()})
+    idle = max(cost.idle_memory_mb or 0 for cost in costs)
+    memory = ("allocated on the GPU" if config.use_gpu else
+              f"of a process of its own, of which Python and the libraries are {idle:,.0f}")
     return [
         f"Settings of {Path(comparison.config_file).name or 'the defaults'}, pictures of "
         f"{config.data.height}x{config.data.width}, trained on {', '.join(config.data.sources)} from "
-        f"{'ImageNet weights' if config.model.pretrained else 'random weights'}; torchreid's own models: AMSGrad, "
-        "cosine schedule, label smoothing, hard triplets but for PCB.",
-        f"rank-1 and mAP in percent, mean ± standard deviation of seeds {seeds}; headline rows {', '.join(rows)}.",
+        f"{'ImageNet weights' if config.model.pretrained else 'random weights'}.",
+        f"rank-1 and mAP in percent, mean ± standard deviation over seeds {seeds}; rows {', '.join(rows)}.",
         "GFLOPs: extraction of one picture, a multiply-add counted as 2 (matrix products and convolutions).",
-        f"img/s: pictures a second on {device}, by batches of {config.train.batch_size} in training and "
-        f"{config.test.batch_size} in extraction; reading them takes at most {shares[0]:.0%} and {shares[1]:.0%} of "
-        "that time. A training step of DPM is its two.",
+        f"img/s: pictures a second on {device}, in batches of {config.train.batch_size} in training and "
+        f"{config.test.batch_size} in extraction, the reading of pictures included (its share: compare.csv). "
+        "An iteration of DPM is its two steps.",
         f"MB: peak memory {memory}.",
     ]
 
 
 def csv_text(comparison):
-    """One line for each model and target: unrounded, rank-1 and mAP in [0, 1], an empty cell for what is not known."""
+    """A line for each model and target: unrounded, rank-1 and mAP in [0, 1], empty where not known."""
     file = io.StringIO()
     fields = ["model", "target", "row", "seeds", "rank1_mean", "rank1_std", "mAP_mean", "mAP_std", "epochs",
               "train_seconds_mean", *(comparison.rows[0].cost._fields if comparison.rows else ())]

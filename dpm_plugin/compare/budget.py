@@ -15,11 +15,10 @@ def stock_overrides(model_name, config):
     """What one of torchreid's models needs under a yaml that is written for DPM, as (key, value) pairs.
 
     Pictures, augmentation, batches, seed and pretraining stay the config's. Loss and optimizer are those of
-    torchreid's own recipes: cross-entropy with label smoothing and, where the batches hold several images of
-    an identity, hard triplets with equal weight (PCB without triplets, as published); AMSGrad with weight
-    decay 5e-4 and the cosine schedule, whose first epoch has the full learning rate, so that even one epoch
-    trains. Retrieval is by cosine, as DPM's. Pretrained models get ImageNet's mean and deviation, which their
-    weights expect.
+    torchreid's own recipes: cross-entropy with label smoothing, for PCB the mean over its parts; AMSGrad with
+    learning rate 3e-4 and weight decay 5e-4; and the cosine schedule, whose first epoch has the full rate, so
+    that even one epoch trains. Retrieval is by cosine, as DPM's. Pretrained models get ImageNet's mean and
+    deviation, which their weights expect.
 
     Args:
         model_name: any model; for one of the plugin's nothing is needed.
@@ -30,13 +29,11 @@ def stock_overrides(model_name, config):
     """
     if model_name in MODELS or config.loss.name != "dpm":
         return ()
-    triplets = config.sampler.train_sampler == "RandomIdentitySampler" and not model_name.startswith("pcb_")
+    # From scratch, OSNet's own 0.0015 and hard triplets both trained slower in the first hundred iterations.
     overrides = [
-        ("loss.name", "triplet" if triplets else "softmax"),
-        ("loss.triplet.weight_t", 1.0), ("loss.triplet.weight_x", 1.0),
-        ("train.optim", "amsgrad"), ("train.lr", 0.0015 if model_name.startswith("osnet") else 0.0003),
-        ("train.weight_decay", 5e-4), ("train.bias_lr_mult", 1.0), ("train.lr_scheduler", "cosine"),
-        ("train.amp", "off"), ("test.dist_metric", "cosine"),
+        ("loss.name", "softmax"), ("loss.softmax.label_smooth", True), ("train.optim", "amsgrad"),
+        ("train.lr", 3e-4), ("train.weight_decay", 5e-4), ("train.bias_lr_mult", 1.0),
+        ("train.lr_scheduler", "cosine"), ("train.amp", "off"), ("test.dist_metric", "cosine"),
     ]
     if config.model.pretrained:
         overrides += [("data.norm_mean", IMAGENET_MEAN), ("data.norm_std", IMAGENET_STD)]

@@ -82,7 +82,6 @@ def compare(models, config_file, *, out, budget: Optional[Budget] = None, target
         DPMError: an unknown model or setting, before anything is started; a model that cannot be measured; a
             run that failed, after the others are done.
     """
-    sweep = sweep or import_module("dpm_plugin.reproduce.sweep")
     data = (("data.sources", sources), ("data.targets", targets))
     shared = (*((key, tuple(names)) for key, names in data if names), *overrides)
     base = _config(config_file, shared, root)
@@ -91,6 +90,7 @@ def compare(models, config_file, *, out, budget: Optional[Budget] = None, target
                for name, chosen in settings.items()}
     for config in configs.values():
         build.check_names(config)
+    sweep = sweep or import_module("dpm_plugin.reproduce.sweep")
     threads = max(1, available_cores() // jobs)
     costs, epochs, runs = {}, {}, {}
     for name, chosen in settings.items():

@@ -88,7 +88,7 @@ def test_flops_of_dpm_are_those_of_features_and_mask_with_the_attention_products
     model = tiny_model().eval()
     tokens, dim, depth = 1 + 8 * 4, 24, 4
     expected = naive_flops(model, lambda: model.embed(torch.zeros(1, 3, 64, 32)))
-    attention = depth * 2 * (2 * tokens * tokens * dim)  # queries x keys, weights x values, all heads together
+    attention = depth * 2 * (2 * tokens * tokens * dim)  # queries x keys, weights x values
     # Eq. 5's class-to-patch logits: one query and all patches' keys are projected, then multiplied.
     logits = 2 * tokens * dim * dim + 2 * (tokens - 1) * dim
     assert measuring.count_flops(model, 64, 32) == expected + attention + logits
@@ -150,7 +150,8 @@ def test_every_stock_model_of_table_1_trains_and_extracts_small_pictures_under_a
     datamanager = build.build_datamanager(config)
     network = build.build_model(config, datamanager)
     optimizer = build.build_optimizer(config, network)
-    engine = build.build_engine(config, datamanager, network, optimizer, build.build_scheduler(config, optimizer))
+    scheduler = build.build_scheduler(config, optimizer)
+    engine = build.build_engine(config, datamanager, network, optimizer, scheduler)
     engine.set_model_mode("train")
     before = [p.detach().clone() for p in network.parameters()]
     summary = engine.forward_backward(next(iter(engine.train_loader)))
@@ -175,7 +176,7 @@ def test_the_peak_is_this_process_s_own_not_that_of_the_one_that_started_it():
         assert 10 < peaks["peak_memory_mb"] < 1e6
 
 
-def test_a_request_is_answered_on_stdout_and_a_mistake_is_one_line_with_exit_code_2(place, monkeypatch, capsys):
+def test_a_request_is_answered_on_stdout_and_a_mistake_is_one_line(place, monkeypatch, capsys):
     request = {"what": "extraction", "config_file": str(place / "recipe.yaml"), "seconds": 0,
                "overrides": {"data.root": str(place / "data"), "data.height": 32, "data.width": 16}}
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(request)))
@@ -260,11 +261,11 @@ def test_the_plugins_models_and_torchreids_own_recipes_need_nothing(tmp_path):
 def test_stock_overrides_fit_every_recipe_and_keep_its_pretraining(name):
     file = str(ROOT / "configs" / name)
     base = load_config(file)
+    mean = [0.485, 0.456, 0.406] if base.model.pretrained else base.data.norm_mean
     for model in STOCK:
-        config = load_config(file, overrides={**dict(budget.stock_overrides(model, base)), "model.name": model})
+        config = load_config(file, overrides=dict(budget.stock_overrides(model, base), **{"model.name": model}))
         build.check_names(config)
-        assert config.model.pretrained == base.model.pretrained
-        assert config.data.norm_mean == ([0.485, 0.456, 0.406] if base.model.pretrained else base.data.norm_mean)
+        assert config.model.pretrained == base.model.pretrained and config.data.norm_mean == mean
         assert config.data.transforms == base.data.transforms
 
 
@@ -286,15 +287,16 @@ def test_any_number_of_epochs_has_a_schedule_that_trains(epochs, model):
     base = load_config(QUICK_START)
     settings_of = {**dict(budget.stock_overrides(model, base)), "model.name": model}
     config = load_config(QUICK_START, overrides=settings_of)
-    fitted = load_config(QUICK_START, overrides={**settings_of, **dict(budget.schedule_overrides(config, epochs))})
+    schedule = dict(budget.schedule_overrides(config, epochs))
+    fitted = load_config(QUICK_START, overrides={**settings_of, **schedule})
     assert fitted.train.max_epoch == epochs
     assert max(learning_rates(fitted)) > 0.7
 
 
 def test_a_schedule_fitted_to_its_own_number_of_epochs_is_unchanged():
     config = load_config(QUICK_START)
-    fitted = load_config(QUICK_START, overrides=dict(budget.schedule_overrides(config, config.train.max_epoch)))
-    assert fitted == config
+    schedule = budget.schedule_overrides(config, config.train.max_epoch)
+    assert load_config(QUICK_START, overrides=dict(schedule)) == config
 
 
 def test_decay_steps_keep_their_place():
@@ -341,7 +343,8 @@ def fake_sweep(told, rank1=None):
 def fake_measure(told):
     def measure(model, config_file, overrides, **options):
         told.append(("measure", model, dict(overrides), options))
-        return cost.Cost(2_000_000, 3_000_000_000, 12.0, 0.1, 34.0, 0.2, 1234.0, None, 200.0, 50.0 + len(model))
+        return cost.Cost(2_000_000, 3_000_000_000, 12.0, 0.1, 34.0, 0.2, 1234.0, None, 200.0,
+                         epoch_seconds=50.0 + len(model))
 
     return measure
 
@@ -396,18 +399,20 @@ def test_a_mistake_ends_it_before_anything_is_measured(models, overrides, expect
 
 
 def test_the_markdown_table_has_mean_and_deviation_over_the_seeds_and_the_costs():
-    text = table.markdown(compared([], targets=["occluded_duke", "market1501"], seeds=(1, 2, 3)), "the command")
+    comparison = compared([], targets=["occluded_duke", "market1501"], seeds=(1, 2, 3))
+    text = table.markdown(comparison, "the command")
     header, _, dpm, osnet = [line for line in text.splitlines() if line.startswith("|")]
     assert header.count("rank-1") == 2 and header.count("|") == dpm.count("|") == osnet.count("|")
     cells = [cell.strip() for cell in dpm.strip("|").split("|")]
-    assert cells == ["dpm_vit_tiny", "32.0 ± 10.0", "50.0 ± 0.0", "32.0 ± 10.0", "50.0 ± 0.0", "18", "2.0 ± 1.0",
-                     "2.00", "3.000", "12", "34", "1,234", "—"]
+    assert cells == ["dpm_vit_tiny", "32.0 ± 10.0", "50.0 ± 0.0", "32.0 ± 10.0", "50.0 ± 0.0", "18",
+                     "2.0 ± 1.0", "2.00", "3.000", "12", "34", "1,234", "—"]
     assert " — " in osnet  # torchreid's engine says no training seconds
     assert "multiply-add counted as 2" in text and "seeds 1, 2, 3" in text and "```\nthe command\n```" in text
 
 
 def test_one_seed_has_no_deviation():
-    assert "±" not in [line for line in table.markdown(compared([])).splitlines() if line.startswith("| dpm")][0]
+    text = table.markdown(compared([]))
+    assert "±" not in next(line for line in text.splitlines() if line.startswith("| dpm"))
 
 
 def test_the_csv_has_a_line_for_each_model_and_target_with_unrounded_numbers():
@@ -426,7 +431,8 @@ def test_key_value_pairs_end_the_lists_before_them():
     args = cli.parse(["mlfn", "pcb_p6", "mlfn", "--seeds", "1", "2", "train.lr", "0.1", "data.height", "64"])
     assert (args.models, args.seeds) == (["mlfn", "pcb_p6"], [1, 2])
     assert args.overrides == (("train.lr", "0.1"), ("data.height", "64"))
-    args = cli.parse(["mlfn", "--out", "data.old", "--budget", "minutes", "0.5", "-t", "market1501", "test.ranks", "[1]"])
+    args = cli.parse(["mlfn", "--out", "data.old", "--budget", "minutes", "0.5", "-t", "market1501",
+                      "test.ranks", "[1]"])
     assert (args.out, args.budget, args.targets) == ("data.old", Budget("minutes", 0.5), ["market1501"])
 
 
@@ -446,13 +452,14 @@ def test_a_wrong_option_is_one_line_with_exit_code_2(capsys, argv, expected):
     with pytest.raises(SystemExit) as caught:
         cli.main(argv)
     error = capsys.readouterr().err
-    assert caught.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1 and expected in error
+    assert caught.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
+    assert expected in error
 
 
 def test_an_unknown_model_is_one_line_with_exit_code_2_from_any_folder(tmp_path):
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, str(ROOT / "tools" / "compare.py"), "resnet51"], cwd=tmp_path, text=True,
-                          capture_output=True, env=dict(env, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore"))
+    env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
+    command = [sys.executable, str(ROOT / "tools" / "compare.py"), "resnet51"]
+    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, env=env)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "'resnet50'" in done.stderr
     assert not any(tmp_path.iterdir())
 
@@ -466,19 +473,17 @@ def test_ctrl_c_ends_with_130_and_no_traceback(capsys, monkeypatch):
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_two_models_are_compared_from_the_command_line_and_a_second_call_repeats_nothing(place, monkeypatch, capsys):
-    pytest.importorskip("dpm_plugin.reproduce.sweep")
+def test_a_model_is_compared_from_the_command_line_and_a_second_call_repeats_nothing(
+        place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    argv = ["dpm_vit_tiny", "osnet_x0_25", "--config-file", "recipe.yaml", "--root", "data", "--budget", "epochs", "1",
-            "--jobs", "2", "--out", "out", "data.height", "32", "data.width", "16"]
+    argv = ["osnet_x0_25", "--config-file", "recipe.yaml", "--root", "data", "--budget", "epochs", "1",
+            "--out", "out", "data.height", "32", "data.width", "16"]
     assert cli.main(argv) == 0, capsys.readouterr().err
-    shown = capsys.readouterr().out
     text = (place / "out" / "compare.md").read_text(encoding="utf-8")
-    assert text in shown and "tools/compare.py dpm_vit_tiny osnet_x0_25" in text
-    lines = list(csv.DictReader(io.StringIO((place / "out" / "compare.csv").read_text(encoding="utf-8"))))
-    assert [(line["model"], line["row"]) for line in lines] == [("dpm_vit_tiny", "after/on"),
-                                                                ("osnet_x0_25", "embedding")]
-    before = {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*.json")}
+    assert text in capsys.readouterr().out and "tools/compare.py osnet_x0_25" in text
+    line, = csv.DictReader(io.StringIO((place / "out" / "compare.csv").read_text(encoding="utf-8")))
+    assert (line["model"], line["row"], line["epochs"]) == ("osnet_x0_25", "embedding", "1")
+    made = {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*.json")}
     assert cli.main(argv) == 0
-    assert {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*.json")} == before
+    assert {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*.json")} == made

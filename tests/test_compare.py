@@ -263,7 +263,8 @@ def test_stock_overrides_fit_every_recipe_and_keep_its_pretraining(name):
     base = load_config(file)
     mean = [0.485, 0.456, 0.406] if base.model.pretrained else base.data.norm_mean
     for model in STOCK:
-        config = load_config(file, overrides=dict(budget.stock_overrides(model, base), **{"model.name": model}))
+        overrides = {**dict(budget.stock_overrides(model, base)), "model.name": model}
+        config = load_config(file, overrides=overrides)
         build.check_names(config)
         assert config.model.pretrained == base.model.pretrained and config.data.norm_mean == mean
         assert config.data.transforms == base.data.transforms

@@ -479,7 +479,7 @@ def test_a_model_is_compared_from_the_command_line_and_a_second_call_repeats_not
     monkeypatch.chdir(place)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     argv = ["osnet_x0_25", "--config-file", "recipe.yaml", "--root", "data", "--budget", "epochs", "1",
-            "--out", "out", "data.height", "32", "data.width", "16"]
+            "--jobs", "99", "--out", "out", "data.height", "32", "data.width", "16"]  # 99 jobs: one thread each
     assert cli.main(argv) == 0, capsys.readouterr().err
     text = (place / "out" / "compare.md").read_text(encoding="utf-8")
     assert text in capsys.readouterr().out and "tools/compare.py osnet_x0_25" in text

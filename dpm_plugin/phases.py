@@ -1,7 +1,8 @@
 """Seconds and peak memory of the named phases of a run (extraction, distance, metric, ...)."""
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 
@@ -10,7 +11,7 @@ try:
 except ImportError:  # not on Windows
     resource = None
 
-__all__ = ["format_phases", "measure"]
+__all__ = ["format_phases", "measure", "peak_memory"]
 
 MEGABYTE = 1e6
 
@@ -36,18 +37,31 @@ def measure(phases, name, device=None):
         torch.cuda.synchronize(device)  # kernels run on after Python is done
     entry = phases.setdefault(name, {"seconds": 0.0})
     entry["seconds"] += time.perf_counter() - start
-    for key, value in _peaks(device).items():
+    for key, value in peak_memory(device).items():
         entry[key] = max(value, entry.get(key, 0.0))
 
 
-def _peaks(device):
+def peak_memory(device):
+    """The peaks that :func:`measure` writes, as they are now, in 10^6 bytes."""
     peaks = {}
-    if resource is not None:
-        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB elsewhere
-        peaks["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEGABYTE
+    resident = _peak_resident()
+    if resident is not None:
+        peaks["peak_memory_mb"] = resident / MEGABYTE
     if device.type == "cuda":
         peaks["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / MEGABYTE
     return peaks
+
+
+def _peak_resident():
+    """Highest resident memory of this process in bytes, or None where the system does not tell."""
+    # Not ru_maxrss on Linux: there it starts at the size of the process that started this one.
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
+    if resource is None:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def format_phases(phases):

@@ -18,7 +18,7 @@ import dpm_plugin  # noqa: F401 (registers the models and data sets)
 from dpm_plugin import build
 from dpm_plugin.config import load_config
 from dpm_plugin.errors import DPMError
-from dpm_plugin.phases import measure
+from dpm_plugin.phases import measure, peak_memory
 from dpm_plugin.precision import autocast
 from dpm_plugin.torchreid_host import utils
 
@@ -118,11 +118,12 @@ def _features(model, images):
 
 
 def _timed(loader, step, device, seconds):
-    """What :func:`_speed` and :func:`_peaks` say of ``step`` on the loader's batches."""
+    """What :func:`_speed` and :func:`peak_memory` say of ``step`` on the loader's batches."""
     phases = {}
     with measure(phases, "all", device):
         speed = _speed(loader, step, device, seconds)
-    return {**speed, **_peaks(phases["all"])}
+    peaks = {key: value for key, value in phases["all"].items() if key.startswith("peak_")}
+    return {**speed, **peaks}
 
 
 def _speed(loader, step, device, seconds):
@@ -173,25 +174,12 @@ def _device(config):
     return torch.device("cuda" if config.use_gpu else "cpu")
 
 
-def _peaks(phase):
-    """The peaks of a phase, with this process's own memory where the system tells it.
-
-    Linux's ru_maxrss, which phases go by, starts at the size of the process that started this one.
-    """
-    peaks = {key: value for key, value in phase.items() if key.startswith("peak_")}
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        kibibytes = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
-        peaks["peak_memory_mb"] = int(kibibytes) * 1024 / 1e6
-    return peaks
-
-
 MEASUREMENTS = {"training": measure_training, "extraction": measure_extraction}
 
 
 def main():
     """One request: {"what", "config_file", "overrides": {key: value}, "seconds"}; exits as tools/main.py."""
-    request, idle = json.load(sys.stdin), _peaks({})
+    request, idle = json.load(sys.stdin), peak_memory(torch.device("cpu"))
     try:
         with contextlib.redirect_stdout(sys.stderr):  # data sets print their sizes
             config = load_config(request["config_file"], overrides=request["overrides"])

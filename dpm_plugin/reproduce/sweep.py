@@ -73,7 +73,7 @@ def run_all(runs, base, *, root=None, jobs=1, threads=None, python=sys.executabl
 def prepare_data(runs, root):
     """Draw or look up every data set before the first run starts, so that a missing one is one early error."""
     from dpm_plugin import build  # it imports torch, which a sweep without missing runs can do without
-    from dpm_plugin.config import synthetic_spec
+    from dpm_plugin.config.arguments import synthetic_spec
     from dpm_plugin.data.synthetic.generate import generate
 
     seen = set()

@@ -103,7 +103,7 @@ def test_the_page_names_command_setting_and_seeds(bench):
     page = bench.page("table3")
     assert "python tools/reproduce.py table3 --config-file" in page and "--seeds 1 2" in page
     assert "configs/dpm_synthetic.yaml" in page and "32x16 pictures" in page and "seeds 1, 2" in page
-    assert "`sampler.num_instances 2`" in page and f"torch {torch.__version__}" in page
+    assert "`sampler.num_instances 2`" in page and f"torch {torch.__version__.partition('+')[0]}" in page
 
 
 def test_the_page_shows_the_mask_on_off_and_shuffled_for_models_with_a_mask(bench):
@@ -148,7 +148,7 @@ def test_table1_trains_the_others_as_long_as_dpm_and_lists_the_papers_rows(bench
     assert bench.run("table1", "--seeds", "1", "--models", STOCK) == 0
     page = bench.page("table1")
     assert [cells(page, name)[9] for name in ("DPM", "ViT baseline", "TransReID style", STOCK)] == ["2", "3", "3", "1"]
-    results = json.loads(next(bench.out.glob("runs/dpm_vit_tiny-[0-9a-f]*/seed-1/results.json")).read_text())
+    results = make_setting(config_file=CONFIG, overrides=TINY).run(1).results(bench.out / "runs")
     seconds = results["datasets"]["synthetic_occluded"]["phases"]["train"]["seconds"]
     assert [(model, asked) for model, asked, _, _ in bench.asked] == [
         ("vit_baseline_tiny", seconds)] * 2 + [(STOCK, seconds)]

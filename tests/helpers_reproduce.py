@@ -1,4 +1,5 @@
-"""A tiny setting, and two stand-ins for tools/main.py that start in no time: a pretended run and a real one."""
+"""A tiny setting, and two stand-ins for tools/main.py that start at once: a pretended and a real one."""
+
 import contextlib
 import importlib.util
 import json
@@ -9,7 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = str(ROOT / "configs" / "dpm_synthetic.yaml")
 TINY = """
-train.max_epoch 2 synthetic.train_ids 4 synthetic.train_images 2 synthetic.test_ids 6 synthetic.distractor_ids 0
+train.max_epoch 2 synthetic.train_ids 4 synthetic.train_images 2 synthetic.test_ids 6
+synthetic.distractor_ids 0
 synthetic.gallery_images 2 synthetic.query_images 1 synthetic.height 32 synthetic.width 16 data.height 32
 data.width 16 vit.patch_size 8 vit.stride 8 vit.embed_dim 16 vit.depth 2 vit.num_heads 2 vit.mask_blocks [1,2]
 sampler.num_instances 2 train.batch_size 8 train.lr_scheduler cosine test.ranks [1,5,10]
@@ -21,7 +23,8 @@ PRETENDED = """
 import json, os, pathlib, shutil, sys, time
 control, args = pathlib.Path(__file__).parent, sys.argv[1:]
 settings = dict(zip(args, args[1:]))
-folder, seed, epochs = pathlib.Path(settings["data.save_dir"]), settings["train.seed"], settings["train.max_epoch"]
+folder, seed = pathlib.Path(settings["data.save_dir"]), settings["train.seed"]
+epochs = settings["train.max_epoch"]
 with open(control / "calls.txt", "a") as calls:
     calls.write(json.dumps({"pid": os.getpid(), "threads": os.environ["OMP_NUM_THREADS"], "seed": int(seed),
                             "model": settings["-m"], "args": args}) + "\\n")
@@ -36,7 +39,8 @@ if (control / f"fail-{seed}").exists():
     print("error: out of luck", file=sys.stderr)
     sys.exit(2)
 row = {"rank1": int(seed) / 10, "mAP": 0.25, "cmc": [int(seed) / 10] * 12}
-entry = {"epoch": int(epochs), "headline": {"row": "after/off", **row}, "rows": {"after/off": row}, "phases": {}}
+entry = {"epoch": int(epochs), "headline": {"row": "after/off", **row}, "rows": {"after/off": row},
+         "phases": {}}
 run = {"config": {"train": {"max_epoch": int(epochs)}}}
 content = json.dumps({"run": run, "datasets": {"synthetic_occluded": entry}})
 (folder / "results.json").write_text(content)
@@ -58,7 +62,7 @@ sys.exit(int(done.read_text()))
 
 @contextlib.contextmanager
 def real_runs(folder):
-    """Path of a script that runs the real tools/main.py in one process that has everything imported already."""
+    """Path of a script that runs the real tools/main.py in one process that has imported everything."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "main.py").write_text(CLIENT, encoding="utf-8")
     server = multiprocessing.get_context("fork").Process(target=_serve, args=(folder,), daemon=True)

@@ -1,4 +1,5 @@
 """tools/reproduce.py: every subcommand on real tiny runs, what it writes, and one line for every mistake."""
+
 import csv
 import functools
 import json
@@ -25,7 +26,12 @@ STOCK = "osnet_x0_25"
 def stock_overrides(model, config):
     if model != STOCK:
         return ()
-    return (("loss.name", "softmax"), ("train.optim", "adam"), ("train.bias_lr_mult", 1.0), ("train.lr", 0.001))
+    return (
+        ("loss.name", "softmax"),
+        ("train.optim", "adam"),
+        ("train.bias_lr_mult", 1.0),
+        ("train.lr", 0.001),
+    )
 
 
 def schedule_overrides(config, epochs):
@@ -39,8 +45,15 @@ class Bench:
         self.folder, self.out, self.main, self.asked = folder, folder / "out", main, []
 
     def tools(self):
-        return Tools(functools.partial(run_all, main=self.main), stock_overrides, schedule_overrides,
-                     self._epochs_within, self._figure, self._figure, self._figure)
+        return Tools(
+            functools.partial(run_all, main=self.main),
+            stock_overrides,
+            schedule_overrides,
+            self._epochs_within,
+            self._figure,
+            self._figure,
+            self._figure,
+        )
 
     def _epochs_within(self, model, config_file, overrides, seconds, *, root, threads, cache):
         self.asked.append((model, seconds, dict(overrides), threads))
@@ -52,8 +65,22 @@ class Bench:
         assert out == self.out and Path(root) == self.folder / "data" and device in ("cpu", "cuda")
 
     def run(self, what, *args):
-        return main([what, "--config-file", CONFIG, "--root", str(self.folder / "data"), "--out", str(self.out),
-                     "--threads", "1", *args, *TINY], self.tools())
+        return main(
+            [
+                what,
+                "--config-file",
+                CONFIG,
+                "--root",
+                str(self.folder / "data"),
+                "--out",
+                str(self.out),
+                "--threads",
+                "1",
+                *args,
+                *TINY,
+            ],
+            self.tools(),
+        )
 
     def rows(self, name):
         with open(self.out / f"{name}.csv", encoding="utf-8") as file:
@@ -76,7 +103,7 @@ def bench(tmp_path_factory):
 
 
 def cells(page, row):
-    line, = (line for line in page.splitlines() if line.startswith(f"| {row} |"))
+    (line,) = (line for line in page.splitlines() if line.startswith(f"| {row} |"))
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
@@ -87,10 +114,13 @@ def check_png(path):
 
 # ---- every subcommand ----
 
+
 def test_table3_shows_mean_and_spread_of_its_runs_beside_the_papers_values(bench):
-    folder, = bench.out.glob("runs/dpm_vit_tiny-beta0-*")
-    found = [json.loads((folder / f"seed-{seed}" / "results.json").read_text())["datasets"]["synthetic_occluded"]
-             for seed in (1, 2)]
+    (folder,) = bench.out.glob("runs/dpm_vit_tiny-beta0-*")
+    found = [
+        json.loads((folder / f"seed-{seed}" / "results.json").read_text())["datasets"]["synthetic_occluded"]
+        for seed in (1, 2)
+    ]
     mAP = [100 * entry["headline"]["mAP"] for entry in found]
     row = cells(bench.page("table3"), "+DPM+HR")
     assert row[4] == f"{np.mean(mAP):.1f} ± {np.std(mAP, ddof=1):.1f}"
@@ -118,7 +148,9 @@ def test_the_csv_holds_every_seeds_value_and_every_published_one(bench):
     rows = bench.rows("table3")
     published = {(row["row"], row["metric"]): row for row in rows if row["kind"] == "published"}
     assert len(published) == 16 and published["baseline", "R-5"]["mean"] == "80.8"
-    measured, = (row for row in rows if (row["row"], row["metric"], row["kind"]) == ("+DPM", "mAP", "measured"))
+    (measured,) = (
+        row for row in rows if (row["row"], row["metric"], row["kind"]) == ("+DPM", "mAP", "measured")
+    )
     values = [float(text.partition(":")[2]) for text in measured["values"].split()]
     assert len(values) == 2 and float(measured["mean"]) == pytest.approx(np.mean(values), abs=0.01)
 
@@ -131,8 +163,11 @@ def test_a_second_call_trains_nothing(bench):
 
 def test_table4_table5_and_figure5_share_the_runs_they_have_in_common(bench):
     before = len(bench.seeds())
-    for name, args, more in (("table4", (), 3), ("table5", (), 3),
-                             ("figure5", ("--alphas", "0.8", "0.5", "--betas", "0", "0.005", "0.1"), 2)):
+    for name, args, more in (
+        ("table4", (), 3),
+        ("table5", (), 3),
+        ("figure5", ("--alphas", "0.8", "0.5", "--betas", "0", "0.005", "0.1"), 2),
+    ):
         assert bench.run(name, "--seeds", "1", *args) == 0
         check_png(bench.out / f"{name}.png")
         assert len(bench.seeds()) == before + more
@@ -147,13 +182,29 @@ def test_table1_trains_the_others_as_long_as_dpm_and_lists_the_papers_rows(bench
     bench.asked.clear()
     assert bench.run("table1", "--seeds", "1", "--models", STOCK) == 0
     page = bench.page("table1")
-    assert [cells(page, name)[9] for name in ("DPM", "ViT baseline", "TransReID style", STOCK)] == ["2", "3", "3", "1"]
+    assert [cells(page, name)[9] for name in ("DPM", "ViT baseline", "TransReID style", STOCK)] == [
+        "2",
+        "3",
+        "3",
+        "1",
+    ]
     results = make_setting(config_file=CONFIG, overrides=TINY).run(1).results(bench.out / "runs")
     seconds = results["datasets"]["synthetic_occluded"]["phases"]["train"]["seconds"]
-    assert [(model, asked) for model, asked, _, _ in bench.asked] == [
-        ("vit_baseline_tiny", seconds)] * 2 + [(STOCK, seconds)]
-    assert cells(page, "PAT*") == ["PAT*", *["n/a"] * 4, "64.5", "53.6", "81.6", "72.1", "", "", "",
-                                   "DPM paper, Table 1"]
+    assert [(model, asked) for model, asked, _, _ in bench.asked] == [("vit_baseline_tiny", seconds)] * 2 + [
+        (STOCK, seconds)
+    ]
+    assert cells(page, "PAT*") == [
+        "PAT*",
+        *["n/a"] * 4,
+        "64.5",
+        "53.6",
+        "81.6",
+        "72.1",
+        "",
+        "",
+        "",
+        "DPM paper, Table 1",
+    ]
     check_png(bench.out / "table1.png")
 
 
@@ -161,11 +212,17 @@ def test_table2_is_measured_on_the_drawn_benchmark_almost_without_occluders(benc
     assert bench.run("table2", "--seeds", "1", "--models", STOCK, "--budget", "epochs") == 0
     page = bench.page("table2")
     assert {cells(page, name)[9] for name in ("DPM", "ViT baseline", STOCK)} == {"2"}
-    assert "`synthetic.train_occluded 0.0`" in page and cells(page, "DPM")[5:9] == ["95.5", "89.7", "91.0", "82.6"]
+    assert "`synthetic.train_occluded 0.0`" in page and cells(page, "DPM")[5:9] == [
+        "95.5",
+        "89.7",
+        "91.0",
+        "82.6",
+    ]
 
 
-@pytest.mark.parametrize("name, betas", [("figure3", [[0.0]]), ("figure4", [[0.0], [0.005]]),
-                                         ("occlusion", [[0.005], [0.005]])])
+@pytest.mark.parametrize(
+    "name, betas", [("figure3", [[0.0]]), ("figure4", [[0.0], [0.005]]), ("occlusion", [[0.005], [0.005]])]
+)
 def test_figures_get_the_folders_of_trained_runs_and_their_page_the_command(bench, name, betas):
     assert bench.run(name, "--seeds", "1") == 0
     opened = [[open_run(folder) for folder in group] for group in bench.figure]
@@ -177,35 +234,77 @@ def test_figures_get_the_folders_of_trained_runs_and_their_page_the_command(benc
 def test_all_makes_everything_and_each_page_has_its_own_command(bench):
     script, bench.main = bench.main, "gone.py"  # everything is trained by now
     try:
-        assert bench.run("all", "--seeds", "1", "--models", STOCK, "--alphas", "0.8", "--betas", "0.005",
-                         "--budget", "epochs") == 2
+        assert (
+            bench.run(
+                "all",
+                "--seeds",
+                "1",
+                "--models",
+                STOCK,
+                "--alphas",
+                "0.8",
+                "--betas",
+                "0.005",
+                "--budget",
+                "epochs",
+            )
+            == 2
+        )
     finally:
         bench.main = script
-    assert bench.run("all", "--seeds", "1", "--models", STOCK, "--alphas", "0.8", "--betas", "0.005",
-                     "--budget", "epochs") == 0
+    assert (
+        bench.run(
+            "all",
+            "--seeds",
+            "1",
+            "--models",
+            STOCK,
+            "--alphas",
+            "0.8",
+            "--betas",
+            "0.005",
+            "--budget",
+            "epochs",
+        )
+        == 0
+    )
     for name in WHAT:
         assert f"python tools/reproduce.py {name} " in bench.page(name)
 
 
 def test_the_script_runs_from_any_folder(tmp_path):
-    process = subprocess.run([sys.executable, str(ROOT / "tools" / "reproduce.py"), "table6"], cwd=tmp_path,
-                             capture_output=True, text=True, timeout=280)
+    process = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "reproduce.py"), "table6"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
     assert process.returncode == 2 and process.stderr.count("\n") == 1
     assert process.stderr.startswith("error: unknown table or figure 'table6'")
 
 
 # ---- mistakes ----
 
-@pytest.mark.parametrize("args, expected", [
-    (["table9"], "'table5'"), (["table3", "--dataset", "ocluded_duke"], "'occluded_duke'"),
-    (["table3", "--seeds", "x"], "--seeds"), (["table3", "--jobs", "0"], "--jobs"),
-    (["table3", "--epochs", "0"], "--epochs"), (["table3", "train.lr"], "pairs"),
-    (["table3", "train.lrr", "1"], "'train.lr'"), (["table3", "train.seed", "1"], "--seeds"),
-    (["table3", "data.save_dir", "x"], "--out"), (["table3", "model.name", "vit_baseline"], "no mask"),
-    (["table3", "--config-file", "gone.yaml"], "gone.yaml"),
-    (["table3", "data.targets", "[market1501, occluded_duke]"], "one data set"),
-    (["table3", "--dataset", "market1501", "--root", "nowhere"], "Market-1501"),
-])
+
+@pytest.mark.parametrize(
+    "args, expected",
+    [
+        (["table9"], "'table5'"),
+        (["table3", "--dataset", "ocluded_duke"], "'occluded_duke'"),
+        (["table3", "--seeds", "x"], "--seeds"),
+        (["table3", "--jobs", "0"], "--jobs"),
+        (["table3", "--epochs", "0"], "--epochs"),
+        (["table3", "train.lr"], "pairs"),
+        (["table3", "train.lrr", "1"], "'train.lr'"),
+        (["table3", "train.seed", "1"], "--seeds"),
+        (["table3", "data.save_dir", "x"], "--out"),
+        (["table3", "model.name", "vit_baseline"], "no mask"),
+        (["table3", "--config-file", "gone.yaml"], "gone.yaml"),
+        (["table3", "data.targets", "[market1501, occluded_duke]"], "one data set"),
+        (["table3", "--dataset", "market1501", "--root", "nowhere"], "Market-1501"),
+    ],
+)
 def test_a_mistake_is_one_line_with_exit_code_2(capsys, tmp_path, monkeypatch, args, expected):
     monkeypatch.chdir(tmp_path)
     assert main(args, Bench(tmp_path, "gone.py").tools()) == 2
@@ -234,6 +333,7 @@ def test_options_end_where_key_value_pairs_begin():
 
 # ---- rows ----
 
+
 def test_with_renormalisation_pn_is_p_to_the_last_bit_so_table5_need_not_train_both():
     generator = torch.Generator().manual_seed(1)
     x, w, m = (torch.rand(5, 7, generator=generator) - shift for shift in (0.5, 0.5, 0))
@@ -249,15 +349,19 @@ def test_table3_and_4_take_the_parts_away_that_the_paper_takes_away():
     assert base.model.name == "vit_baseline_tiny" and full == setting.config.clone()
     assert (dpm.vit.mask_blocks, dpm.loss.dpm.beta) == ([3], 0)
     assert (hierarchy.vit.mask_blocks, hierarchy.loss.dpm.beta) == ([1, 3], 0)
-    heads = [(row.runs[0].config().loss.dpm.cls, row.runs[0].config().loss.dpm.mask)
-             for row in tables.table4(setting).rows[2:]]
+    heads = [
+        (row.runs[0].config().loss.dpm.cls, row.runs[0].config().loss.dpm.mask)
+        for row in tables.table4(setting).rows[2:]
+    ]
     assert heads == [("softmax", "softmax"), ("margin", "margin"), ("softmax", "margin")]
     assert tables.table4(setting).rows[4].runs == tables.table3(setting).rows[1].runs
 
 
 def test_table1_baselines_differ_in_camera_embedding_and_stride():
     asked = {}
-    tables.comparison("table1", make_setting(), (), lambda label, model, changes: asked.update({label: changes}) or ())
+    tables.comparison(
+        "table1", make_setting(), (), lambda label, model, changes: asked.update({label: changes}) or ()
+    )
     plain, transreid = asked.values()
     assert plain == {"vit.camera_embedding": False, "vit.stride": 16}
     assert transreid == {"vit.camera_embedding": True, "vit.stride": 12}
@@ -275,11 +379,16 @@ def test_figure5_sweeps_the_papers_grid_at_the_papers_weights_and_one_around_oth
     assert tables.default_alphas(own) == (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
 
 
-@pytest.mark.parametrize("dataset, source, file", [
-    (None, "synthetic_occluded", "dpm_synthetic"), ("occluded_duke", "occluded_duke", "dpm_occduke"),
-    ("partial_reid", "market1501", "dpm_occreid"), ("p_dukemtmc", "p_dukemtmc", "dpm_occduke"),
-    ("msmt17", "msmt17", "dpm_occduke"),
-])
+@pytest.mark.parametrize(
+    "dataset, source, file",
+    [
+        (None, "synthetic_occluded", "dpm_synthetic"),
+        ("occluded_duke", "occluded_duke", "dpm_occduke"),
+        ("partial_reid", "market1501", "dpm_occreid"),
+        ("p_dukemtmc", "p_dukemtmc", "dpm_occduke"),
+        ("msmt17", "msmt17", "dpm_occduke"),
+    ],
+)
 def test_a_data_set_brings_its_config_and_one_without_training_images_trains_on_market(dataset, source, file):
     setting = make_setting(dataset)
     assert setting.config.data.sources == [source] and setting.config_file.endswith(f"{file}.yaml")

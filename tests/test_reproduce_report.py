@@ -1,4 +1,5 @@
 """Numbers over seeds, the published values, and how a page shows them."""
+
 import json
 import statistics
 
@@ -26,7 +27,11 @@ def results_of(values, gallery=12, mask=True):
         row = {"rank1": value / 100, "mAP": value / 100, "cmc": [value / 100] * gallery}
         off = {"rank1": 0.1, "mAP": 0.1, "cmc": [0.1] * gallery}
         rows = {"after/on": row, "after/off": off, "after/shuffled": off} if mask else {"after/off": row}
-        entry = {"headline": {"row": next(iter(rows)), **row}, "rows": rows, "phases": {"train": {"seconds": 60.0}}}
+        entry = {
+            "headline": {"row": next(iter(rows)), **row},
+            "rows": rows,
+            "phases": {"train": {"seconds": 60.0}},
+        }
         found[run] = {"run": {"config": {"train": {"max_epoch": 5}}}, "datasets": {"d": entry}}
     return found
 
@@ -36,7 +41,7 @@ def table(*rows):
 
 
 def cells(page, row):
-    line, = (line for line in page.splitlines() if line.startswith(f"| {row} |"))
+    (line,) = (line for line in page.splitlines() if line.startswith(f"| {row} |"))
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
@@ -72,8 +77,10 @@ def test_a_bar_in_a_name_does_not_break_the_table():
 
 def test_the_csv_leaves_out_what_was_not_measured():
     text = csv_text(table(Row("listed", (), published.TABLE1["FPR"])), {}, "d")
-    assert text.splitlines()[1:] == ["listed,published,Occluded-REID,R-1,78.3,,,,\"DPM paper, Table 1\"",
-                                     "listed,published,Occluded-REID,mAP,68.0,,,,\"DPM paper, Table 1\""]
+    assert text.splitlines()[1:] == [
+        'listed,published,Occluded-REID,R-1,78.3,,,,"DPM paper, Table 1"',
+        'listed,published,Occluded-REID,mAP,68.0,,,,"DPM paper, Table 1"',
+    ]
 
 
 def test_plots_need_neither_spread_nor_published_values():
@@ -94,6 +101,7 @@ def test_a_figures_page_gets_its_command_once(tmp_path):
 
 # ---- the budget ----
 
+
 def test_training_time_of_a_resumed_run_is_that_of_all_its_epochs(tmp_path):
     run = RUNS[0]  # of 18 epochs
     found = results_of([40])[run]
@@ -113,10 +121,17 @@ def test_an_unknown_training_time_is_an_error_that_says_what_to_do(tmp_path):
 
 # ---- the paper ----
 
-@pytest.mark.parametrize("rows, methods, values", [
-    (published.TABLE1, 15, 40), (published.TABLE2, 11, 44), (published.TABLE3, 4, 16), (published.TABLE4, 5, 20),
-    (published.TABLE5, 4, 16),
-])
+
+@pytest.mark.parametrize(
+    "rows, methods, values",
+    [
+        (published.TABLE1, 15, 40),
+        (published.TABLE2, 11, 44),
+        (published.TABLE3, 4, 16),
+        (published.TABLE4, 5, 20),
+        (published.TABLE5, 4, 16),
+    ],
+)
 def test_every_published_value_is_a_percentage_with_its_source(rows, methods, values):
     assert len(rows) == methods and sum(len(row.values) for row in rows.values()) == values
     for row in rows.values():
@@ -125,7 +140,9 @@ def test_every_published_value_is_a_percentage_with_its_source(rows, methods, va
 
 
 def test_values_that_the_paper_prints_in_several_places_agree():
-    full = {key: value for key, value in published.TABLE1["DPM"].values.items() if key.startswith("Occluded-Duke")}
+    full = {
+        key: value for key, value in published.TABLE1["DPM"].values.items() if key.startswith("Occluded-Duke")
+    }
     assert full.items() <= published.TABLE3["+DPM+HR+HEM"].values.items()
     assert published.TABLE5["Pn"].values == published.TABLE3["+DPM+HR+HEM"].values
     assert published.TABLE4["DPM S A"].values == published.TABLE3["+DPM"].values

@@ -1,4 +1,5 @@
 """Sweeps: each run is trained once, and nothing that is finished is lost, whatever stops them."""
+
 import json
 import multiprocessing
 import os
@@ -69,6 +70,7 @@ def alive(pid):
 
 # ---- what a run is ----
 
+
 def test_runs_that_train_alike_share_a_folder_and_others_do_not(tmp_path):
     setting = make_setting(config_file=CONFIG, overrides=TINY)
     same = setting.run(1, changes={"loss.dpm.beta": setting.config.loss.dpm.beta})
@@ -104,7 +106,7 @@ def test_a_label_that_is_no_file_name_is_refused(label):
 
 
 def test_results_of_fewer_epochs_are_not_finished_ones(bench):
-    run, = bench.runs(1)
+    (run,) = bench.runs(1)
     bench.sweep([run])
     path = run.folder(bench.base) / "results.json"
     content = json.loads(path.read_text())
@@ -114,7 +116,7 @@ def test_results_of_fewer_epochs_are_not_finished_ones(bench):
 
 
 def test_a_run_that_was_killed_between_training_and_evaluation_counts_as_finished_once_evaluated(bench):
-    run, = bench.runs(1)
+    (run,) = bench.runs(1)
     bench.sweep([run])
     path = run.folder(bench.base) / "results.json"
     content = json.loads(path.read_text())
@@ -128,6 +130,7 @@ def test_a_run_that_was_killed_between_training_and_evaluation_counts_as_finishe
 
 # ---- sweeps ----
 
+
 def test_a_finished_run_is_reused_and_equal_runs_are_trained_once(bench):
     runs = bench.runs(1, 2)
     first = bench.sweep([*runs, *runs], jobs=2)
@@ -135,7 +138,11 @@ def test_a_finished_run_is_reused_and_equal_runs_are_trained_once(bench):
     again = bench.sweep([*runs, *bench.runs(3)])
     assert bench.seeds_called()[2:] == [3]
     assert {run: again[run] for run in runs} == first
-    assert [found["datasets"]["synthetic_occluded"]["headline"]["rank1"] for found in again.values()] == [.1, .2, .3]
+    assert [found["datasets"]["synthetic_occluded"]["headline"]["rank1"] for found in again.values()] == [
+        0.1,
+        0.2,
+        0.3,
+    ]
 
 
 def test_progress_names_results_and_the_time_left(bench):
@@ -202,7 +209,8 @@ def test_a_sweep_killed_in_the_middle_loses_no_finished_run_and_trains_only_the_
     bench.switch("hang-2")
     bench.switch("hang-3")
     sweep = multiprocessing.get_context("fork").Process(
-        target=bench.sweep, args=(bench.runs(1, 2, 3, 4),), kwargs={"jobs": 2})
+        target=bench.sweep, args=(bench.runs(1, 2, 3, 4),), kwargs={"jobs": 2}
+    )
     sweep.start()
     wait_for(lambda: all((bench.folder / f"hanging-{seed}").exists() for seed in (2, 3)))
     sweep.kill()
@@ -212,9 +220,12 @@ def test_a_sweep_killed_in_the_middle_loses_no_finished_run_and_trains_only_the_
     first = bench.runs(1)[0]
     finished = (first.folder(bench.base) / "results.json").stat()
 
-    release = threading.Thread(target=lambda: (
-        wait_for(lambda: any("waiting for dpm_vit_tiny, seed 3" in line for line in bench.lines)),
-        bench.switch("hang-3", on=False)))
+    release = threading.Thread(
+        target=lambda: (
+            wait_for(lambda: any("waiting for dpm_vit_tiny, seed 3" in line for line in bench.lines)),
+            bench.switch("hang-3", on=False),
+        )
+    )
     release.start()
     bench.switch("hang-2", on=False)
     results = bench.sweep(bench.runs(1, 2, 3, 4))

@@ -1,9 +1,10 @@
 #!/usr/bin/env python
 """The paper's tables and figures by one command: ``python tools/reproduce.py table3 --seeds 1 2 3``.
 
-Trains what is missing, then writes the Markdown page, CSV and PNG; see ``--help``. Exit codes: 0 done, 2 a mistake
-or a failed run (one line on stderr), 130 interrupted.
+Trains what is missing, then writes the Markdown page, CSV and PNG; see ``--help``. Exit codes: 0 done, 2 a
+mistake or a failed run (one line on stderr), 130 interrupted.
 """
+
 import sys
 from pathlib import Path
 

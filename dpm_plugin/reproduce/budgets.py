@@ -1,4 +1,5 @@
 """The comparison's budget: as long as DPM trained, or as many epochs."""
+
 import json
 
 from dpm_plugin.errors import DPMError
@@ -12,6 +13,7 @@ def same_epochs(setting, tools):
     Args:
         tools: gives ``stock_overrides``, see :class:`dpm_plugin.reproduce.cli.Tools`.
     """
+
     def runs(label, model, changes):
         changes = dict(changes) | dict(tools.stock_overrides(model, setting.config))
         return setting.runs(model, changes, label)
@@ -25,13 +27,23 @@ def same_time(setting, seconds, tools, *, cache, threads):
     Args:
         seconds: {seed: training seconds of DPM}.
         tools: gives ``stock_overrides``, ``schedule_overrides`` and ``epochs_within``.
-        cache: folder for measured speeds; a second call must find the same number of epochs, hence the same runs.
+        cache: folder for measured speeds; a second call must find the same epochs, hence the same runs.
         threads: of a run.
     """
+
     def one(seed, label, model, changes):
-        run = setting.run(seed, model, dict(changes) | dict(tools.stock_overrides(model, setting.config)), label)
-        epochs = tools.epochs_within(model, run.config_file, run.overrides, seconds[seed], root=setting.root,
-                                     threads=threads, cache=cache)
+        run = setting.run(
+            seed, model, dict(changes) | dict(tools.stock_overrides(model, setting.config)), label
+        )
+        epochs = tools.epochs_within(
+            model,
+            run.config_file,
+            run.overrides,
+            seconds[seed],
+            root=setting.root,
+            threads=threads,
+            cache=cache,
+        )
         schedule = tools.schedule_overrides(run.config(), epochs)
         return setting.run(seed, model, dict(run.overrides) | dict(schedule), f"{label}-epochs{epochs}")
 
@@ -52,6 +64,8 @@ def train_seconds(run, results, base):
     entry = next(iter(results["datasets"].values()))
     seconds = entry["phases"].get("train", {}).get("seconds")
     if not seconds or started >= epochs:
-        raise DPMError(f"how long {run.name} trained is not known, as it was interrupted after its last epoch; "
-                       f"delete '{run.folder(base)}' to train it again, or use --budget epochs")
+        raise DPMError(
+            f"how long {run.name} trained is not known, as it was interrupted after its last epoch; "
+            f"delete '{run.folder(base)}' to train it again, or use --budget epochs"
+        )
     return seconds * epochs / (epochs - started)

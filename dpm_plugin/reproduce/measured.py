@@ -1,4 +1,5 @@
 """What the runs of a row found: rank-1, 5, 10 and mAP in percent, over seeds."""
+
 import statistics
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ def measure(runs, results, dataset, metric, row=None):
 
 
 def mask_rows(runs, results, dataset):
-    """(on, off, shuffled) names of the result rows in the headline's feature space; None where there is no mask."""
+    """(on, off, shuffled) names of the rows in the headline's feature space; None where there is no mask."""
     if not runs:
         return None
     entry = results[runs[0]]["datasets"][dataset]

@@ -1,4 +1,5 @@
 """Tables and sweeps as PNG, drawn without a display."""
+
 import io
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,8 +23,14 @@ def table_png(table, results, dataset):
                 axis.barh(place + offset, found.mean, 0.38, color=color, xerr=found.spread, capsize=3)
             for heading, marker in zip(_of_metric(table, metric), "Dos"):
                 if row.published and heading in row.published.values:
-                    axis.plot(row.published.values[heading], place + offset, marker, color=color,
-                              markeredgecolor="black", markersize=6)
+                    axis.plot(
+                        row.published.values[heading],
+                        place + offset,
+                        marker,
+                        color=color,
+                        markeredgecolor="black",
+                        markersize=6,
+                    )
     axis.set_yticks(range(len(table.rows)), [row.name for row in table.rows])
     axis.invert_yaxis()
     axis.set(xlim=(0, 100), xlabel="percent", title=f"{table.title} (bars: measured on {dataset})")
@@ -37,17 +44,26 @@ def sweep_png(table, results, dataset):
     rows = {row.name: row for row in table.rows}
     figure = Figure(figsize=(10, 4), layout="constrained")
     figure.suptitle(f"{table.title} (lines: measured on {dataset}; diamonds: paper, Occluded-Duke)")
-    for axis, (name, points) in zip(figure.subplots(1, len(table.axes), squeeze=False)[0], table.axes.items()):
+    for axis, (name, points) in zip(
+        figure.subplots(1, len(table.axes), squeeze=False)[0], table.axes.items()
+    ):
         places = range(len(points))
         for metric, color in COLORS.items():
             found = [headline(rows[row].runs, results, dataset)[metric] for row in points.values()]
             spread = [one.spread or 0 for one in found]
-            axis.errorbar(places, [one.mean for one in found], spread, color=color, marker="o", capsize=3, label=metric)
+            axis.errorbar(
+                places, [one.mean for one in found], spread, color=color, marker="o", capsize=3, label=metric
+            )
             for place, row in zip(places, points.values()):
                 published = rows[row].published
                 if published and f"Occluded-Duke {metric}" in published.values:
-                    axis.plot(place, published.values[f"Occluded-Duke {metric}"], "D", color=color,
-                              markeredgecolor="black")
+                    axis.plot(
+                        place,
+                        published.values[f"Occluded-Duke {metric}"],
+                        "D",
+                        color=color,
+                        markeredgecolor="black",
+                    )
         axis.set_xticks(places, [f"{value:g}" for value in points])  # evenly: the grids are not
         axis.set(xlabel={"alpha": "α", "beta": "β"}.get(name, name), ylabel="percent")
         axis.grid(alpha=0.3)
@@ -62,8 +78,14 @@ def _of_metric(table, metric):
 def _legend(axis, table):
     handles = [axis.barh(0, 0, color=color, label=metric) for metric, color in COLORS.items()]
     for heading, marker in zip(_of_metric(table, "R-1"), "Dos"):
-        handles += axis.plot([], [], marker, color="white", markeredgecolor="black",
-                             label=f"paper: {heading.removesuffix(' R-1')}")
+        handles += axis.plot(
+            [],
+            [],
+            marker,
+            color="white",
+            markeredgecolor="black",
+            label=f"paper: {heading.removesuffix(' R-1')}",
+        )
     return handles
 
 

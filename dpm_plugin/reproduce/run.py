@@ -1,4 +1,5 @@
 """One training run of a sweep: what determines it, where its folder is, and whether it is finished."""
+
 import hashlib
 import json
 import re
@@ -16,8 +17,15 @@ __all__ = ["MAIN", "Run"]
 MAIN = Path(__file__).resolve().parents[2] / "tools" / "main.py"
 
 #: Keys that do not determine what is learned: where files lie, the seed (it names the folder itself), speed.
-NEUTRAL = ("data.root", "data.save_dir", "data.workers", "model.resume", "train.seed", "train.print_freq",
-           "use_gpu")
+NEUTRAL = (
+    "data.root",
+    "data.save_dir",
+    "data.workers",
+    "model.resume",
+    "train.seed",
+    "train.print_freq",
+    "use_gpu",
+)
 
 
 @dataclass(frozen=True)

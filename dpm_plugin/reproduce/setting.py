@@ -1,4 +1,5 @@
 """What all runs of a table share: data set, config file, seeds and the user's own settings."""
+
 import inspect
 import re
 from dataclasses import dataclass
@@ -18,11 +19,19 @@ __all__ = ["CONFIGS", "Setting", "make_setting"]
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SYNTHETIC = "synthetic_occluded"
-_CONFIG_OF = {SYNTHETIC: "dpm_synthetic.yaml", "occluded_duke": "dpm_occduke.yaml",
-              "occluded_reid": "dpm_occreid.yaml", "market1501": "dpm_market1501.yaml",
-              "dukemtmcreid": "dpm_dukemtmc.yaml"}
-_RESERVED = {"train.seed": "--seeds", "data.save_dir": "--out", "model.resume": "nothing, it is found by itself",
-             "model.load_weights": "nothing: every run is trained from the config's start"}
+_CONFIG_OF = {
+    SYNTHETIC: "dpm_synthetic.yaml",
+    "occluded_duke": "dpm_occduke.yaml",
+    "occluded_reid": "dpm_occreid.yaml",
+    "market1501": "dpm_market1501.yaml",
+    "dukemtmcreid": "dpm_dukemtmc.yaml",
+}
+_RESERVED = {
+    "train.seed": "--seeds",
+    "data.save_dir": "--out",
+    "model.resume": "nothing, it is found by itself",
+    "model.load_weights": "nothing: every run is trained from the config's start",
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,9 @@ class Setting:
 
     def with_overrides(self, changes):
         """The same setting with further settings for every run."""
-        return Setting(self.config_file, tuple((dict(self.overrides) | dict(changes)).items()), self.seeds, self.root)
+        return Setting(
+            self.config_file, tuple((dict(self.overrides) | dict(changes)).items()), self.seeds, self.root
+        )
 
     def architecture(self):
         """(depth, patch size in pixels) of the model, its backbone's own where the config names none."""
@@ -92,13 +103,15 @@ class Setting:
         return vit.depth or len(plain.blocks), vit.patch_size or plain.patch_embed.patch_size[0]
 
 
-def make_setting(dataset=None, config_file=None, overrides=(), seeds=(1,), root=None, epochs=None, schedule=None):
+def make_setting(
+    dataset=None, config_file=None, overrides=(), seeds=(1,), root=None, epochs=None, schedule=None
+):
     """The setting of a command line.
 
     Args:
-        dataset: name of a registered image data set. Default: that of ``config_file``, else synthetic_occluded.
-        config_file: Default: the repository's for this data set; for a set that has none, Occluded-Duke's, and
-            for a set without training images, Occluded-REID's, which trains on Market-1501.
+        dataset: a registered image data set. Default: that of ``config_file``, else synthetic_occluded.
+        config_file: Default: the repository's for this data set; for a set that has none, Occluded-Duke's,
+            and for a set without training images, Occluded-REID's, which trains on Market-1501.
         overrides: ["train.lr", "0.01", ...] for every run.
         epochs: of every run, None keeps the config's.
         schedule: ``dpm_plugin.compare.budget.schedule_overrides``, asked for only with ``epochs``.
@@ -117,9 +130,13 @@ def make_setting(dataset=None, config_file=None, overrides=(), seeds=(1,), root=
     base = dict(_dataset_overrides(dataset, config_file)) | dict(pairs)
     setting = Setting(config_file, tuple(base.items()), tuple(dict.fromkeys(seeds)), root)
     if not setting.model.startswith("dpm_vit"):
-        raise DPMError(f"'{setting.model}' in '{config_file}' has no mask to study; set model.name to a dpm_vit model")
+        raise DPMError(
+            f"'{setting.model}' in '{config_file}' has no mask to study; set model.name to a dpm_vit model"
+        )
     if len(setting.config.data.targets) != 1:
-        raise DPMError(f"'{config_file}' tests on {setting.config.data.targets}; choose one data set by --dataset")
+        raise DPMError(
+            f"'{config_file}' tests on {setting.config.data.targets}; choose one data set by --dataset"
+        )
     return setting if epochs is None else setting.with_overrides(schedule(setting.config, epochs))
 
 
@@ -132,8 +149,9 @@ def _pairs(texts):
 def _check_known(dataset):
     known = image_dataset_classes()
     if dataset not in known:
-        raise DPMError(f"unknown data set '{dataset}' (--dataset); the nearest known one is "
-                       f"'{nearest(dataset, known)}'")
+        raise DPMError(
+            f"unknown data set '{dataset}' (--dataset); the nearest known one is '{nearest(dataset, known)}'"
+        )
 
 
 def _trains(dataset):

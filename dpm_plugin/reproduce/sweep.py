@@ -1,4 +1,5 @@
 """Train every run that is missing, several at a time, losing nothing when stopped or killed."""
+
 import contextlib
 import io
 import json
@@ -34,9 +35,9 @@ def run_all(runs, base, *, root=None, jobs=1, threads=None, python=sys.executabl
     """Train the runs that have no finished results below ``base``; read the results of all.
 
     A run's output goes to ``sweep.log`` in its folder. An unfinished run goes on from its last finished epoch
-    where it left ``model/last.pth.tar``, else it starts anew. A failed run does not stop the others. Ctrl-C and
-    SIGTERM stop the running ones. After a SIGKILL the runs in progress end by themselves: each holds a lock on
-    its folder, and the next sweep waits for it instead of training the same run twice.
+    where it left ``model/last.pth.tar``, else it starts anew. A failed run does not stop the others. Ctrl-C
+    and SIGTERM stop the running ones. After a SIGKILL the runs in progress end by themselves: each holds a
+    lock on its folder, and the next sweep waits for it instead of training the same run twice.
 
     Args:
         runs: iterable of :class:`Run`; equal ones are trained once.
@@ -71,7 +72,7 @@ def run_all(runs, base, *, root=None, jobs=1, threads=None, python=sys.executabl
 
 
 def prepare_data(runs, root):
-    """Draw or look up every data set before the first run starts, so that a missing one is one early error."""
+    """Draw or look up every data set before the first run, so that a missing one is one early error."""
     from dpm_plugin import build  # it imports torch, which a sweep without missing runs can do without
     from dpm_plugin.config.arguments import synthetic_spec
     from dpm_plugin.data.synthetic.generate import generate
@@ -150,10 +151,15 @@ class _Sweep:
             command = run.command(self.base, self.root, python=self.python, main=self.main, resume=resume)
             with open(folder / LOG, "a" if done else "w", encoding="utf-8") as log:
                 process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                    env=dict(os.environ, OMP_NUM_THREADS=str(self.threads)), start_new_session=True,
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=dict(os.environ, OMP_NUM_THREADS=str(self.threads)),
+                    start_new_session=True,
                     # The child keeps the lock as long as it lives, whatever becomes of this process.
-                    pass_fds=(lock.fileno(),) if fcntl else ())
+                    pass_fds=(lock.fileno(),) if fcntl else (),
+                )
         self.running[run] = process, time.monotonic()
         return True
 
@@ -205,8 +211,11 @@ class _Sweep:
             reason = lines[-1].removeprefix("error: ") if lines else "no output"
             told.append(f"{run.name} (exit code {code}): {reason[:200]} [log: {path}]")
         more = f"; and {len(told) - 3} more, see above" if len(told) > 3 else ""
-        raise DPMError(f"{len(told)} of {self.total} runs failed; what is finished is kept: "
-                       + "; ".join(told[:3]) + more)
+        raise DPMError(
+            f"{len(told)} of {self.total} runs failed; what is finished is kept: "
+            + "; ".join(told[:3])
+            + more
+        )
 
 
 def _lock(folder):
@@ -215,7 +224,9 @@ def _lock(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle = open(folder / ".lock", "w", encoding="utf-8")
     except OSError as error:
-        raise DPMError(f"'{folder}' cannot be written ({error.strerror}); choose another folder by --out") from error
+        raise DPMError(
+            f"'{folder}' cannot be written ({error.strerror}); choose another folder by --out"
+        ) from error
     if fcntl is not None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -238,7 +249,9 @@ def _signal_group(process, number):
 
 def _headlines(results):
     found = {name: entry["headline"] for name, entry in results["datasets"].items()}
-    return ", ".join(f"{name} rank-1 {line['rank1']:.1%}, mAP {line['mAP']:.1%}" for name, line in found.items())
+    return ", ".join(
+        f"{name} rank-1 {line['rank1']:.1%}, mAP {line['mAP']:.1%}" for name, line in found.items()
+    )
 
 
 def _duration(seconds):

@@ -142,7 +142,8 @@ def table5(setting):
     notes = (
         "n: the mask acts after the L2 normalisation and what it shortens stays short "
         "(loss.dpm.mask_renormalise False). The released implementation normalises again; a cosine does not "
-        "see a row's length, so then Pn is the same computation as P, and Pn + Fn as P + F: rows P and P + F stand for both.",
+        "see a row's length, so then Pn is the same computation as P, and Pn + Fn as P + F: "
+        "rows P and P + F stand for both.",
     )
     return Table("table5", "Table 5: what the mask multiplies", tuple(rows), _DUKE, notes)
 

@@ -1,15 +1,36 @@
 """One query as a PNG."""
+from typing import NamedTuple, Optional
+
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
 
 from dpm_plugin.visualize.pictures import overlay_attention, overlay_drivers
 from dpm_plugin.visualize.words import (
-    OUTCOMES, channel_title, drivers_note, facts, file_name, head_title, match_title, ranking_title,
+    OUTCOMES, attention_note, channel_title, drivers_note, facts, file_name, head_title, match_title, ranking_note,
+    ranking_title,
 )
 
 __all__ = ["draw_query"]
 
-GREEN, RED = "#1a7f37", "#cf222e"
-TILE = 1.35  # inches
+GREEN, RED, GREY = "#1a7f37", "#cf222e", "#59636e"
+# Pixels: between tiles; of a row's title and note and of a tile's caption; the least of a tile and of the whole.
+GAP, TITLE, CAPTION, TILE, WIDTH = 12, 40, 34, 110, 900
+DPI = 100
+LONGEST = 100  # letters of a file name
+
+
+class _Tile(NamedTuple):
+    picture: Image.Image
+    caption: str
+    right: Optional[bool] = None  # of a match
+
+
+class _Row(NamedTuple):
+    title: str
+    note: str
+    tiles: list
+    beside: str = ""  # text to the right of the tiles
 
 
 def draw_query(view, picture, gallery, topk, drivers):
@@ -26,51 +47,63 @@ def draw_query(view, picture, gallery, topk, drivers):
         matplotlib ``Figure``; save it with ``savefig``.
     """
     rows = list(_rows(view, picture, gallery, topk, drivers))
-    columns = max(len(tiles) for _, tiles in rows)
-    aspect = picture.height / picture.width
-    figure = Figure(figsize=(TILE * columns + 0.3, (TILE * aspect + 0.75) * len(rows) + 0.3))
-    parts = figure.subfigures(len(rows), squeeze=False)[:, 0]
-    for part, (title, tiles) in zip(parts, rows):
-        # A file name with two dollar signs is no formula, and no font has every letter.
-        part.suptitle(_ascii(title), x=0.01, ha="left", fontsize=9, fontweight="bold", parse_math=False)
-        axes = part.subplots(1, columns, squeeze=False)[0]
-        part.subplots_adjust(left=0.01, right=0.99, top=0.78, bottom=0.02, wspace=0.08)
-        for axis in axes:
-            axis.set_axis_off()
-        for axis, tile in zip(axes, tiles):
-            _draw_tile(axis, *tile)
+    step = max(picture.width, TILE) + GAP
+    row_height = TITLE + CAPTION + picture.height + GAP
+    width = max(WIDTH, step * max(len(row.tiles) for row in rows) + GAP)
+    height = row_height * len(rows) + GAP
+    # One canvas and one axes in its pixels: an axes for every tile takes seconds a figure.
+    canvas = Image.new("RGB", (width, height), "white")
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    for number, row in enumerate(rows):
+        top = number * row_height + GAP
+        _text(axes, GAP, top, row.title, fontsize=10, fontweight="bold")
+        _text(axes, GAP, top + TITLE // 2, row.note, fontsize=8, color=GREY)
+        for index, tile in enumerate(row.tiles):
+            corner = GAP + index * step, top + TITLE + CAPTION
+            canvas.paste(tile.picture, corner)
+            _annotate(axes, tile, corner)
+        _text(axes, GAP + len(row.tiles) * step, top + TITLE + CAPTION, row.beside, fontsize=9, linespacing=1.8)
+    axes.imshow(canvas, extent=(0, width, height, 0), interpolation="nearest", aspect="auto")
     return figure
 
 
 def _rows(view, picture, gallery, topk, drivers):
-    """(title, [(picture, caption, right or None), ...]) of every row."""
     known = facts(view) + ([OUTCOMES[view.outcome]] if view.outcome else [])
-    yield f"Query {file_name(view.path)}: " + ", ".join(known), [(picture, "", None)]
+    name = file_name(view.path)
+    name = name if len(name) <= LONGEST else name[:LONGEST] + "..."
+    yield _Row(f"Query {view.position + 1}: {name}", "", [_Tile(picture, "")], "\n".join(known))
     if view.channels:
-        yield f"The mask's highest channels. {drivers_note(drivers)}", [
-            (overlay_drivers(picture, channel.drivers), channel_title(channel).replace(", ", "\n"), None)
-            for channel in view.channels]
-    yield f"Class-token attention of the last block (an even one: {1 / view.patches:.1%} a patch)", [
-        (overlay_attention(picture, values), head_title(number, view), None)
-        for number, values in enumerate(view.attention)]
+        yield _Row("The mask's highest channels", drivers_note(drivers), [
+            _Tile(overlay_drivers(picture, channel.drivers), channel_title(channel).replace(": ", "\n"))
+            for channel in view.channels])
+    yield _Row("Class-token attention of the last block", attention_note(view), [
+        _Tile(overlay_attention(picture, values), head_title(number, view))
+        for number, values in enumerate(view.attention)])
     for side in (view.off, view.on):
         if side is not None:
-            yield ranking_title(side is view.on, view.on is not None), [
-                (gallery(position)[1], f"{index + 1}  {match_title(view, side, index)}", bool(side.right[index]))
-                for index, position in enumerate(side.order[:topk])]
+            with_mask = side is view.on
+            yield _Row(ranking_title(with_mask, view.on is not None), ranking_note(with_mask), [
+                _Tile(gallery(position)[1], f"{index + 1}  {match_title(view, side, index)}".replace(" (", "\n("),
+                      bool(side.right[index]))
+                for index, position in enumerate(side.order[:topk])])
 
 
-def _draw_tile(axis, picture, caption, right):
-    axis.imshow(picture)
-    axis.set_title(caption, fontsize=7, pad=3, color="black" if right is None else GREEN if right else RED)
-    if right is not None:
-        axis.set_axis_on()
-        axis.set_xticks([])
-        axis.set_yticks([])
-        for spine in axis.spines.values():
-            spine.set(color=GREEN if right else RED, linewidth=2.5, linestyle="-" if right else "--")
+def _annotate(axes, tile, corner):
+    colour = "black" if tile.right is None else GREEN if tile.right else RED
+    _text(axes, corner[0], corner[1] - 5, tile.caption, va="bottom", fontsize=7.5, color=colour)
+    if tile.right is not None:
+        axes.add_patch(Rectangle(corner, *tile.picture.size, fill=False, edgecolor=colour, linewidth=3,
+                                 linestyle="-" if tile.right else (0, (3, 1.5))))
 
 
-def _ascii(text):
-    return "".join(letter if letter in "\N{RIGHTWARDS ARROW}" or letter.isascii() else
+def _text(axes, x, y, text, va="top", **style):
+    # A file name with two dollar signs is no formula, and the font does not have every letter.
+    axes.text(x, y, _plain(text), va=va, parse_math=False, **style)
+
+
+def _plain(text):
+    kept = "\N{CHECK MARK}\N{BALLOT X}"
+    return "".join(letter if letter in kept or letter.isascii() else
                    letter.encode("ascii", "backslashreplace").decode() for letter in text)

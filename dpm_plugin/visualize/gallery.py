@@ -63,7 +63,7 @@ def _write(viewer, positions, out, topk):
     for done, position in enumerate(positions, start=1):
         view = viewer.view(position)
         shown = view, open_picture(view.path, image_size), gallery, topk, viewer.drivers
-        draw_query(*shown).savefig(out / png_name(view), format="png", dpi=100)
+        draw_query(*shown).savefig(out / png_name(view), format="png")
         sections.append(query_section(*shown))
         outcomes.append(view.outcome)
         progress.at(done)

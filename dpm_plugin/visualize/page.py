@@ -6,7 +6,8 @@ from html import escape
 from dpm_plugin.visualize.page_assets import SCRIPT, STYLE
 from dpm_plugin.visualize.pictures import data_uri, overlay_attention, overlay_drivers
 from dpm_plugin.visualize.words import (
-    OUTCOMES, channel_title, drivers_note, facts, file_name, head_title, match_title, ranking_title,
+    OUTCOMES, attention_note, channel_title, drivers_note, facts, file_name, head_title, match_title, ranking_note,
+    ranking_title,
 )
 
 __all__ = ["page", "query_section"]
@@ -21,8 +22,7 @@ def query_section(view, picture, gallery, topk, drivers):
                   channel_title(channel)) for channel in view.channels], drivers_note(drivers)))
     parts.append(_panel("maps", "Class-token attention of the last block", [
         _tile(data_uri(overlay_attention(picture, values)), f"Attention of head {number + 1}",
-              head_title(number, view)) for number, values in enumerate(view.attention)],
-        f"The brighter, the more attention; an even one would be {1 / view.patches:.1%} a patch."))
+              head_title(number, view)) for number, values in enumerate(view.attention)], attention_note(view)))
     sides = [side for side in (view.off, view.on) if side is not None]
     lists = "".join(_ranked_list(view, side, gallery, topk) for side in sides)
     word = f'<b class="outcome {view.outcome}">{OUTCOMES[view.outcome]}</b>' if view.outcome else ""
@@ -53,8 +53,9 @@ def _ranked_list(view, side, gallery, topk):
             f'<li class="{kind}"><figure><img src="{data_uri(picture)}" title="{escape(file_name(path))}" '
             f'alt="rank {index + 1}, {kind} match">'
             f"<figcaption>{escape(match_title(view, side, index))}</figcaption></figure></li>")
-    title = ranking_title(side is view.on, view.on is not None)
-    return f'<section class="list"><h3>{escape(title)}</h3><ol>{"".join(items)}</ol></section>\n'
+    title, note = ranking_title(side is view.on, view.on is not None), ranking_note(side is view.on)
+    return (f'<section class="list"><h3>{escape(title)}</h3><p>{escape(note)}</p>'
+            f'<ol>{"".join(items)}</ol></section>\n')
 
 
 def page(sections, outcomes, title, intro, rows):

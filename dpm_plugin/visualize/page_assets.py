@@ -19,12 +19,13 @@ nav { position: sticky; top: 0; z-index: 1; background: var(--back); border-bott
   padding: 6px 0; display: flex; flex-wrap: wrap; gap: 6px 16px; justify-content: space-between; }
 nav[hidden] { display: none; }
 .filters, .steps { display: flex; flex-wrap: wrap; gap: 6px; align-items: center; }
-button { font: inherit; min-height: 40px; padding: 4px 12px; color: var(--text); background: var(--panel);
+button { font: inherit; min-height: 44px; padding: 4px 12px; color: var(--text); background: var(--panel);
   border: 1px solid var(--line); border-radius: 6px; cursor: pointer; }
 button[aria-pressed=true] { border-color: var(--accent); box-shadow: inset 0 0 0 1px var(--accent); }
 button:focus-visible, summary:focus-visible { outline: 3px solid var(--accent); outline-offset: 1px; }
 button:disabled { opacity: .5; cursor: default; }
 #place { min-width: 5.5em; text-align: center; font-variant-numeric: tabular-nums; }
+article { scroll-margin-top: 5rem; }
 .facts { list-style: none; margin: 0 0 10px; padding: 0; display: flex; flex-wrap: wrap; gap: 2px 16px; }
 .outcome { font-size: .85rem; white-space: nowrap; border: 1px solid; border-radius: 99px; padding: 1px 10px; }
 .outcome.helped { color: var(--right); } .outcome.hurt { color: var(--wrong); } .outcome.same { color: var(--soft); }
@@ -51,8 +52,10 @@ ol figure::before { content: counter(rank); position: absolute; left: 4px; top: 
   .list ol { grid-template-columns: 1fr; }
   .list ol figure { max-width: 96px; margin: 0 auto; }
   .maps figure { width: calc((100% - 16px) / 3); }
-  nav { top: auto; }
-  .steps { width: 100%; justify-content: space-between; }
+  nav { position: static; }
+  .steps { position: fixed; inset: auto 0 0 0; justify-content: space-between; padding: 6px 12px; z-index: 1;
+    background: var(--back); border-top: 1px solid var(--line); }
+  body { padding-bottom: 72px; }
 }
 @media print { nav { display: none; } .paged article:not(.current) { display: block; } }
 """
@@ -63,7 +66,7 @@ SCRIPT = """
   const articles = [...document.querySelectorAll("article")];
   const filters = [...document.querySelectorAll("[data-filter]")];
   const byId = (id) => document.getElementById(id);
-  let shown = articles, current = 0;
+  let shown = articles, current = 0, started = false;
 
   const draw = () => {
     for (const article of articles) article.classList.toggle("current", article === shown[current]);
@@ -71,7 +74,8 @@ SCRIPT = """
     byId("previous").disabled = current <= 0;
     byId("next").disabled = current >= shown.length - 1;
     byId("none").hidden = shown.length > 0;
-    if (shown.length) try { history.replaceState(null, "", "#" + shown[current].id); } catch { /* a sandbox */ }
+    // Not at the start: the browser would scroll there.
+    if (started && shown.length) try { history.replaceState(null, "", "#" + shown[current].id); } catch { /* sandbox */ }
   };
   const go = (index) => { if (index >= 0 && index < shown.length) { current = index; draw(); } };
   const filter = (name) => {
@@ -98,5 +102,6 @@ SCRIPT = """
   document.querySelector("nav").hidden = false;
   document.body.classList.add("paged");
   fromAddress();
+  started = true;
 })();
 """

@@ -40,7 +40,7 @@ def overlay_attention(picture, values):
     seen = np.isfinite(values)
     values = np.nan_to_num(values)
     share = values / (values.max() or 1.0)  # 0 .. 1
-    return _blend(picture, "inferno", share, 0.7 * seen)
+    return _blend(picture, "inferno", share, (0.35 + 0.35 * share) * seen)
 
 
 def _blend(picture, name, share, opacity):

@@ -2,12 +2,12 @@
 import math
 from pathlib import Path
 
-__all__ = ["MARKS", "OUTCOMES", "channel_title", "drivers_note", "facts", "file_name", "head_title", "match_title",
-           "ranking_title"]
+__all__ = ["MARKS", "OUTCOMES", "attention_note", "channel_title", "drivers_note", "facts", "file_name", "head_title",
+           "match_title", "ranking_note", "ranking_title"]
 
 #: Symbol of a right and of a wrong match, for readers who do not tell green from red.
 MARKS = {True: "\N{CHECK MARK}", False: "\N{BALLOT X}"}
-OUTCOMES = {"helped": "mask helped", "hurt": "mask hurt", "same": "mask changed nothing", None: ""}
+OUTCOMES = {"helped": "mask helped", "hurt": "mask hurt", "same": "same with the mask", None: ""}
 DRIVERS = {
     "paint": "by how much the channel's logit falls when a patch is painted over in the mean colour",
     "gradient": "gradient of the channel's logit by the patch maps, times their difference from the mean map",
@@ -21,16 +21,16 @@ def file_name(path):
 
 def facts(view):
     """What is known of a query beside its picture, as a list of short phrases."""
-    known = [f"identity {view.pid}", f"camera {view.camid} (from 0)"]
+    known = [f"identity {view.pid}", f"camera index {view.camid}"]
     if view.occlusion is not None:
         known.append(f"{view.occlusion['hidden']:.0%} hidden by {view.occlusion['occluder']}")
     if view.off.first_match is None:
         return known + ["no image to find in the gallery"]
-    sides = [view.off] if view.on is None else [view.off, view.on]
-    arrow = " \N{RIGHTWARDS ARROW} "
-    known.append("first right match at rank " + arrow.join(str(side.first_match) for side in sides))
-    known.append("average precision " + arrow.join(f"{side.average_precision:.3f}" for side in sides))
-    return known
+    ranks, precisions = f"first right match at rank {view.off.first_match}", f"AP {view.off.average_precision:.3f}"
+    if view.on is not None:
+        ranks += f", with the mask {view.on.first_match}"
+        precisions += f", with the mask {view.on.average_precision:.3f}"
+    return known + [ranks, precisions]
 
 
 def channel_title(channel):
@@ -39,6 +39,10 @@ def channel_title(channel):
 
 def drivers_note(method):
     return f"Red raises the channel, blue lowers it: {DRIVERS[method]}."
+
+
+def attention_note(view):
+    return f"The brighter, the more attention; an even one would be {1 / view.patches:.1%} a patch."
 
 
 def head_title(number, view):
@@ -51,6 +55,11 @@ def ranking_title(with_mask, has_mask):
     if not has_mask:
         return "Ranked gallery"
     return "Gallery with the query's mask" if with_mask else "Gallery without mask"
+
+
+def ranking_note(with_mask):
+    was = "; in brackets the rank without it" if with_mask else ""
+    return f"{MARKS[True]} right, {MARKS[False]} wrong match, with its cosine similarity{was}."
 
 
 def match_title(view, side, index):

@@ -7,14 +7,14 @@ from PIL import Image
 
 from dpm_plugin.visualize.pictures import overlay_attention, overlay_drivers
 from dpm_plugin.visualize.words import (
-    OUTCOMES, attention_note, channel_title, drivers_note, facts, file_name, head_title, match_title, ranking_note,
-    ranking_title,
+    OUTCOMES, attention_note, channel_title, drivers_note, facts, file_name, head_title, match_title,
+    ranking_note, ranking_title,
 )
 
 __all__ = ["draw_query"]
 
 GREEN, RED, GREY = "#1a7f37", "#cf222e", "#59636e"
-# Pixels: between tiles; of a row's title and note and of a tile's caption; the least of a tile and of the whole.
+# Pixels: between tiles; of a row's title and note; of a caption; the least width of a tile and of the whole.
 GAP, TITLE, CAPTION, TILE, WIDTH = 12, 40, 34, 110, 900
 DPI = 100
 LONGEST = 100  # letters of a file name
@@ -64,7 +64,8 @@ def draw_query(view, picture, gallery, topk, drivers):
             corner = GAP + index * step, top + TITLE + CAPTION
             canvas.paste(tile.picture, corner)
             _annotate(axes, tile, corner)
-        _text(axes, GAP + len(row.tiles) * step, top + TITLE + CAPTION, row.beside, fontsize=9, linespacing=1.8)
+        right = GAP + len(row.tiles) * step
+        _text(axes, right, top + TITLE + CAPTION, row.beside, fontsize=9, linespacing=1.8)
     axes.imshow(canvas, extent=(0, width, height, 0), interpolation="nearest", aspect="auto")
     return figure
 
@@ -85,9 +86,12 @@ def _rows(view, picture, gallery, topk, drivers):
         if side is not None:
             with_mask = side is view.on
             yield _Row(ranking_title(with_mask, view.on is not None), ranking_note(with_mask), [
-                _Tile(gallery(position)[1], f"{index + 1}  {match_title(view, side, index)}".replace(" (", "\n("),
-                      bool(side.right[index]))
-                for index, position in enumerate(side.order[:topk])])
+                _match_tile(view, side, index, gallery) for index in range(min(topk, len(side.order)))])
+
+
+def _match_tile(view, side, index, gallery):
+    caption = f"{index + 1}  {match_title(view, side, index)}".replace(" (", "\n(")
+    return _Tile(gallery(side.order[index])[1], caption, bool(side.right[index]))
 
 
 def _annotate(axes, tile, corner):

@@ -16,7 +16,8 @@ __all__ = ["choose_queries", "png_name", "visualize_run"]
 
 
 def visualize_run(
-    folder, out=None, *, root=None, queries=24, topk=10, channels=6, dataset=None, device="cpu", drivers="paint",
+    folder, out=None, *, root=None, queries=24, topk=10, channels=6, dataset=None, device="cpu",
+    drivers="paint",
 ):
     """Draw what a finished run sees in its queries.
 
@@ -77,10 +78,9 @@ def _heading(viewer, positions):
     run, result = viewer.run, viewer.result
     title = f"{run.config.model.name} on {run.dataset}"
     intro = (
-        f"{len(positions)} of {len(viewer.query)} queries and a gallery of {len(viewer.gallery)} images, after "
-        f"{run.epoch} epochs, seed {run.config.train.seed}. Under a gallery image: whether it is a right or a wrong "
-        "match, and the cosine similarity. Images of the query's own identity and camera are left out, as in the "
-        "metric. ")
+        f"{len(positions)} of {len(viewer.query)} queries and a gallery of {len(viewer.gallery)} images, "
+        f"after {run.epoch} epochs, seed {run.config.train.seed}. Gallery images of the query's own identity "
+        "and camera are left out, as in the metric. ")
     if run.model.has_mask:
         intro += ("The mask helped or hurt a query where its average precision rose or fell. "
                   f"The lists compare the features {run.feature} the neck. ")
@@ -93,7 +93,8 @@ def choose_queries(paths, wanted):
 
     Args:
         paths: of all queries.
-        wanted: a number, or a list of names: a file's name with or without its ending, or the end of its path.
+        wanted: a number, or a list of names: a file's name with or without its ending, or the end of its
+            path.
 
     Raises:
         DPMError: fewer than one query, or a name that no query has; the message says the nearest one.

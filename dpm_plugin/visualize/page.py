@@ -6,8 +6,8 @@ from html import escape
 from dpm_plugin.visualize.page_assets import SCRIPT, STYLE
 from dpm_plugin.visualize.pictures import data_uri, overlay_attention, overlay_drivers
 from dpm_plugin.visualize.words import (
-    OUTCOMES, attention_note, channel_title, drivers_note, facts, file_name, head_title, match_title, ranking_note,
-    ranking_title,
+    OUTCOMES, attention_note, channel_title, drivers_note, facts, file_name, head_title, match_title,
+    ranking_note, ranking_title,
 )
 
 __all__ = ["page", "query_section"]
@@ -15,14 +15,14 @@ __all__ = ["page", "query_section"]
 
 def query_section(view, picture, gallery, topk, drivers):
     """One query as HTML; arguments as :func:`dpm_plugin.visualize.figure.draw_query`."""
-    parts = [_panel("query", "Query", [_tile(data_uri(picture), file_name(view.path), "")])]
+    parts = [_panel("query", "Query", [_tile(picture, file_name(view.path))])]
     if view.channels:
         parts.append(_panel("maps", "The mask's highest channels", [
-            _tile(data_uri(overlay_drivers(picture, channel.drivers)), f"What drives channel {channel.number}",
+            _tile(overlay_drivers(picture, channel.drivers), f"What drives channel {channel.number}",
                   channel_title(channel)) for channel in view.channels], drivers_note(drivers)))
     parts.append(_panel("maps", "Class-token attention of the last block", [
-        _tile(data_uri(overlay_attention(picture, values)), f"Attention of head {number + 1}",
-              head_title(number, view)) for number, values in enumerate(view.attention)], attention_note(view)))
+        _tile(overlay_attention(picture, values), f"Attention of head {number + 1}", head_title(number, view))
+        for number, values in enumerate(view.attention)], attention_note(view)))
     sides = [side for side in (view.off, view.on) if side is not None]
     lists = "".join(_ranked_list(view, side, gallery, topk) for side in sides)
     word = f'<b class="outcome {view.outcome}">{OUTCOMES[view.outcome]}</b>' if view.outcome else ""
@@ -30,18 +30,20 @@ def query_section(view, picture, gallery, topk, drivers):
     name = escape(file_name(view.path))
     return (
         f'<article id="q{view.position + 1}" data-outcome="{view.outcome or ""}">\n'
-        f'<h2>Query {view.position + 1} <span class="file">{name}</span> {word}</h2>\n<ul class="facts">{known}</ul>\n'
+        f'<h2>Query {view.position + 1} <span class="file">{name}</span> {word}</h2>\n'
+        f'<ul class="facts">{known}</ul>\n'
         f'<div class="panels">{"".join(parts)}</div>\n<div class="lists">{lists}</div>\n</article>\n')
 
 
 def _panel(kind, title, tiles, note=""):
     note = f"<p>{escape(note)}</p>" if note else ""
-    return f'<section class="{kind}"><h3>{escape(title)}</h3>{note}<div class="tiles">{"".join(tiles)}</div></section>\n'
+    tiles = f'<div class="tiles">{"".join(tiles)}</div>'
+    return f'<section class="{kind}"><h3>{escape(title)}</h3>{note}{tiles}</section>\n'
 
 
-def _tile(uri, alt, caption):
+def _tile(picture, alt, caption=""):
     caption = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><img src="{uri}" alt="{escape(alt)}">{caption}</figure>'
+    return f'<figure><img src="{data_uri(picture)}" alt="{escape(alt)}">{caption}</figure>'
 
 
 def _ranked_list(view, side, gallery, topk):
@@ -71,9 +73,10 @@ def page(sections, outcomes, title, intro, rows):
     Returns:
         the text of index.html. It loads nothing: its content security policy forbids it.
     """
-    policy = (f"default-src 'none'; img-src data:; style-src '{_digest(STYLE)}'; script-src '{_digest(SCRIPT)}'; "
-              "base-uri 'none'; form-action 'none'")
-    body = "".join(f"<tr><th scope=row>{escape(name)}<td>{rank1:.1%}<td>{mAP:.1%}" for name, rank1, mAP in rows)
+    policy = (f"default-src 'none'; img-src data:; style-src '{_digest(STYLE)}'; "
+              f"script-src '{_digest(SCRIPT)}'; base-uri 'none'; form-action 'none'")
+    body = "".join(
+        f"<tr><th scope=row>{escape(name)}<td>{rank1:.1%}<td>{mAP:.1%}" for name, rank1, mAP in rows)
     return f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -85,7 +88,8 @@ def page(sections, outcomes, title, intro, rows):
 <header><h1>{escape(title)}</h1>
 <details><summary>What is shown</summary>
 <p>{escape(intro)}</p>
-<table><thead><tr><th scope=col>row<th scope=col>rank-1<th scope=col>mAP<tbody>{body}</table></details></header>
+<table><thead><tr><th scope=col>row<th scope=col>rank-1<th scope=col>mAP<tbody>{body}</table>
+</details></header>
 <nav hidden aria-label="Queries">
 {_filters(outcomes)}<div class="steps"><button type="button" id="previous" aria-keyshortcuts="ArrowLeft">\
 <span aria-hidden="true">\N{LEFTWARDS ARROW}</span> previous</button>
@@ -105,7 +109,8 @@ def _filters(outcomes):
         return ""
     buttons = [f'<button type="button" data-filter="all" aria-pressed="true">all {len(outcomes)}</button>']
     buttons += [
-        f'<button type="button" data-filter="{name}" aria-pressed="false">{label} {outcomes.count(name)}</button>'
+        f'<button type="button" data-filter="{name}" aria-pressed="false">'
+        f"{label} {outcomes.count(name)}</button>"
         for name, label in (("helped", "mask helped"), ("hurt", "mask hurt"), ("same", "same"))]
     return f'<div class="filters" role="group" aria-label="Show">{"".join(buttons)}</div>\n'
 

@@ -1,10 +1,10 @@
 """Style and script of index.html. Without the script, every query is on the page, one below the other."""
 
 STYLE = """
-:root { color-scheme: light dark; --text: #1f2328; --back: #fff; --soft: #59636e; --line: #d1d9e0; --panel: #f6f8fa;
-  --right: #1a7f37; --wrong: #cf222e; --accent: #0969da; }
-@media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --back: #0d1117; --soft: #9198a1; --line: #3d444d;
-  --panel: #151b23; --right: #3fb950; --wrong: #f85149; --accent: #4493f8; } }
+:root { color-scheme: light dark; --text: #1f2328; --back: #fff; --soft: #59636e; --line: #d1d9e0;
+  --panel: #f6f8fa; --right: #1a7f37; --wrong: #cf222e; --accent: #0969da; }
+@media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --back: #0d1117; --soft: #9198a1;
+  --line: #3d444d; --panel: #151b23; --right: #3fb950; --wrong: #f85149; --accent: #4493f8; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1200px; padding: 0 12px 24px; font: 15px/1.4 system-ui, sans-serif;
   color: var(--text); background: var(--back); }
@@ -27,8 +27,11 @@ button:disabled { opacity: .5; cursor: default; }
 #place { min-width: 5.5em; text-align: center; font-variant-numeric: tabular-nums; }
 article { scroll-margin-top: 5rem; }
 .facts { list-style: none; margin: 0 0 10px; padding: 0; display: flex; flex-wrap: wrap; gap: 2px 16px; }
-.outcome { font-size: .85rem; white-space: nowrap; border: 1px solid; border-radius: 99px; padding: 1px 10px; }
-.outcome.helped { color: var(--right); } .outcome.hurt { color: var(--wrong); } .outcome.same { color: var(--soft); }
+.outcome { font-size: .85rem; white-space: nowrap; border: 1px solid; border-radius: 99px;
+  padding: 1px 10px; }
+.outcome.helped { color: var(--right); }
+.outcome.hurt { color: var(--wrong); }
+.outcome.same { color: var(--soft); }
 .panels { display: flex; flex-wrap: wrap; gap: 10px; align-items: stretch; }
 section { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 8px 10px; }
 .tiles { display: flex; flex-wrap: wrap; gap: 8px; }
@@ -42,8 +45,8 @@ ol { margin: 0; padding: 0; list-style: none; counter-reset: rank; display: grid
   grid-template-columns: repeat(auto-fill, minmax(92px, 1fr)); }
 ol li { counter-increment: rank; }
 ol figure { width: auto; max-width: 110px; position: relative; }
-ol figure::before { content: counter(rank); position: absolute; left: 4px; top: 4px; padding: 0 5px; font-size: .75rem;
-  color: #fff; background: rgb(0 0 0 / .65); border-radius: 3px; }
+ol figure::before { content: counter(rank); position: absolute; left: 4px; top: 4px; padding: 0 5px;
+  font-size: .75rem; color: #fff; background: rgb(0 0 0 / .65); border-radius: 3px; }
 .right img { border: 4px solid var(--right); } .right figcaption { color: var(--right); }
 .wrong img { border: 4px dashed var(--wrong); } .wrong figcaption { color: var(--wrong); }
 .paged article:not(.current) { display: none; }
@@ -74,8 +77,8 @@ SCRIPT = """
     byId("previous").disabled = current <= 0;
     byId("next").disabled = current >= shown.length - 1;
     byId("none").hidden = shown.length > 0;
-    // Not at the start: the browser would scroll there.
-    if (started && shown.length) try { history.replaceState(null, "", "#" + shown[current].id); } catch { /* sandbox */ }
+    if (!started || !shown.length) return;  // at the start, the browser would scroll there
+    try { history.replaceState(null, "", "#" + shown[current].id); } catch { /* refused in a sandbox */ }
   };
   const go = (index) => { if (index >= 0 && index < shown.length) { current = index; draw(); } };
   const filter = (name) => {

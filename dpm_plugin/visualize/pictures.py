@@ -36,7 +36,10 @@ def overlay_drivers(picture, values):
 
 
 def overlay_attention(picture, values):
-    """Dark where a head does not look, bright yellow where it looks most. Arguments as :func:`overlay_drivers`."""
+    """Dark where a head does not look, bright yellow where it looks most.
+
+    Arguments as :func:`overlay_drivers`.
+    """
     seen = np.isfinite(values)
     values = np.nan_to_num(values)
     share = values / (values.max() or 1.0)  # 0 .. 1

@@ -38,8 +38,8 @@ class Ranking(NamedTuple):
 def rank_gallery(distance, pid, camid, gallery_pids, gallery_camids):
     """Rank the gallery for one query as :func:`dpm_plugin.evaluate_rank` does.
 
-    Images of the query's own identity under its own camera are left out; equal distances keep the order of the
-    gallery.
+    Images of the query's own identity under its own camera are left out; equal distances keep the order of
+    the gallery.
 
     Args:
         distance: (G,) cosine distances, smaller is nearer.

@@ -20,7 +20,7 @@ MEAN_OVER = 200  # queries whose mean patch maps are the reference of the gradie
 
 @dataclass(frozen=True)
 class Channel:
-    """One channel of a query's mask: its number, its value, the mean value over all queries, and what drives it.
+    """One channel of a query's mask: number, value, mean value over all queries, and what drives it.
 
     ``drivers``: (H, W) float32 on the model's image, in units of the channel's logit; see
     :mod:`dpm_plugin.visualize.drivers`. NaN where no patch sees the pixel.
@@ -59,7 +59,7 @@ class QueryView:
 
     @property
     def outcome(self):
-        """What the mask did: "helped", "hurt", "same" or None, see :func:`~dpm_plugin.visualize.ranking.outcome`."""
+        """What the mask did, see :func:`dpm_plugin.visualize.ranking.outcome`."""
         return outcome(self.off, self.on)
 
 

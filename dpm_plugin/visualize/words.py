@@ -2,8 +2,8 @@
 import math
 from pathlib import Path
 
-__all__ = ["MARKS", "OUTCOMES", "attention_note", "channel_title", "drivers_note", "facts", "file_name", "head_title",
-           "match_title", "ranking_note", "ranking_title"]
+__all__ = ["MARKS", "OUTCOMES", "attention_note", "channel_title", "drivers_note", "facts", "file_name",
+           "head_title", "match_title", "ranking_note", "ranking_title"]
 
 #: Symbol of a right and of a wrong match, for readers who do not tell green from red.
 MARKS = {True: "\N{CHECK MARK}", False: "\N{BALLOT X}"}
@@ -26,7 +26,8 @@ def facts(view):
         known.append(f"{view.occlusion['hidden']:.0%} hidden by {view.occlusion['occluder']}")
     if view.off.first_match is None:
         return known + ["no image to find in the gallery"]
-    ranks, precisions = f"first right match at rank {view.off.first_match}", f"AP {view.off.average_precision:.3f}"
+    ranks = f"first right match at rank {view.off.first_match}"
+    precisions = f"AP {view.off.average_precision:.3f}"
     if view.on is not None:
         ranks += f", with the mask {view.on.first_match}"
         precisions += f", with the mask {view.on.average_precision:.3f}"
@@ -63,7 +64,7 @@ def ranking_note(with_mask):
 
 
 def match_title(view, side, index):
-    """Line under the gallery image at ``index``, from 0, of ``side``; with the mask also the rank without it."""
+    """Line under the gallery image at ``index``, from 0, of ``side``; with the mask, also its rank without."""
     title = f"{MARKS[bool(side.right[index])]} {side.similarity[index]:.3f}"
     if side is view.on:
         old = view.off.rank_of(side.order[index])

@@ -1,10 +1,11 @@
 """What in an image drives a channel of its mask: painting patches over, or gradients.
 
 ``paint`` asks the question itself: by how much does the channel's logit fall when one patch of the image is
-painted over? It costs one forward pass for each patch. ``gradient`` estimates that by one backward pass through
-the mask generator: the gradient of the channel's logit by the patch maps of Eq. 3, times what the map has there
-beyond the mean map of the queries. The bare gradient says how the logit would change with a patch's features, not
-what they gave: on trained models it did not correlate with the effect of painting, while the product did.
+painted over? It costs one forward pass for each patch. ``gradient`` estimates that by one backward pass
+through the mask generator: the gradient of the channel's logit by the patch maps of Eq. 3, times what the map
+has there beyond the mean map of the queries. The bare gradient says how the logit would change with a patch's
+features, not what they gave: on trained models it did not correlate with the effect of painting, while the
+product did.
 """
 import torch
 

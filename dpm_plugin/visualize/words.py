@@ -64,7 +64,7 @@ def ranking_note(with_mask):
 
 
 def match_title(view, side, index):
-    """Line under the gallery image at ``index``, from 0, of ``side``; with the mask, also its rank without."""
+    """Under the gallery image at ``index``, from 0, of ``side``; with the mask, also the rank without."""
     title = f"{MARKS[bool(side.right[index])]} {side.similarity[index]:.3f}"
     if side is view.on:
         old = view.off.rank_of(side.order[index])

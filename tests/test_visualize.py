@@ -445,8 +445,9 @@ class Browser:
         to_browser, self.write_end = os.pipe()
         self.read_end, from_browser = os.pipe()
         self.process = subprocess.Popen(
-            [sys.executable, "-S", "-c", self.START, str(to_browser), str(from_browser), program, "--headless",
-             "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", f"--user-data-dir={profile}"],
+            [sys.executable, "-S", "-c", self.START, str(to_browser), str(from_browser), program,
+             "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe",
+             f"--user-data-dir={profile}"],
             pass_fds=(to_browser, from_browser), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(to_browser)
         os.close(from_browser)
@@ -476,16 +477,17 @@ class Browser:
             if wanted(message):
                 return message
 
-    def open(self, path, width, height):
+    def open(self, url, width, height):
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                   mobile=width < 600)
         self.events.clear()
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=url)
         if not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self._until(lambda event: event.get("method") == "Page.loadEventFired")
 
     def ask(self, expression):
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        return answer["result"].get("value")
 
     def press(self, key, modifiers=0):
         for kind in ("keyDown", "keyUp"):
@@ -514,7 +516,7 @@ VISIBLE = "[...document.querySelectorAll('article')].filter(a => a.offsetHeight 
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_in_a_browser_keys_buttons_and_filter_leaf_through_the_queries(drawn, browser, width):
-    browser.open(drawn / "index.html", width, 800)
+    browser.open((drawn / "index.html").as_uri(), width, 800)
     assert browser.ask("document.documentElement.scrollWidth") <= width and browser.ask("scrollY") == 0
     assert browser.ask(VISIBLE) == "q1"
     browser.press("ArrowRight")
@@ -546,7 +548,8 @@ def test_in_a_browser_keys_buttons_and_filter_leaf_through_the_queries(drawn, br
 
 
 def test_in_a_browser_an_address_with_a_query_opens_that_query(drawn, browser):
-    browser.open(drawn / "index.html", 1280, 800)
-    browser.ask("location.hash = '#q4'")
-    assert browser.ask("new Promise(done => setTimeout(done, 50))") is None
+    browser.open((drawn / "index.html").as_uri() + "?linked#q4", 1280, 800)
     assert browser.ask(VISIBLE) == "q4"
+    assert browser.ask("document.querySelector('#place').textContent") == "4 of 10"
+    browser.ask("new Promise(done => { addEventListener('hashchange', () => done(1)); location.hash = '#q2'; })")
+    assert browser.ask(VISIBLE) == "q2"

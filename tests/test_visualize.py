@@ -551,5 +551,5 @@ def test_in_a_browser_an_address_with_a_query_opens_that_query(drawn, browser):
     browser.open((drawn / "index.html").as_uri() + "?linked#q4", 1280, 800)
     assert browser.ask(VISIBLE) == "q4"
     assert browser.ask("document.querySelector('#place').textContent") == "4 of 10"
-    browser.ask("new Promise(done => { addEventListener('hashchange', () => done(1)); location.hash = '#q2'; })")
+    browser.ask("new Promise(done => addEventListener('hashchange', () => done(1), location.hash = '#q2'))")
     assert browser.ask(VISIBLE) == "q2"

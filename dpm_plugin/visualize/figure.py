@@ -84,8 +84,7 @@ def _rows(view, picture, gallery, topk, drivers):
         for number, values in enumerate(view.attention)])
     for side in (view.off, view.on):
         if side is not None:
-            with_mask = side is view.on
-            yield _Row(ranking_title(with_mask, view.on is not None), ranking_note(with_mask), [
+            yield _Row(ranking_title(side is view.on, view.on is not None), ranking_note(), [
                 _match_tile(view, side, index, gallery) for index in range(min(topk, len(side.order)))])
 
 

@@ -55,7 +55,7 @@ def _ranked_list(view, side, gallery, topk):
             f'<li class="{kind}"><figure><img src="{data_uri(picture)}" title="{escape(file_name(path))}" '
             f'alt="rank {index + 1}, {kind} match">'
             f"<figcaption>{escape(match_title(view, side, index))}</figcaption></figure></li>")
-    title, note = ranking_title(side is view.on, view.on is not None), ranking_note(side is view.on)
+    title, note = ranking_title(side is view.on, view.on is not None), ranking_note()
     return (f'<section class="list"><h3>{escape(title)}</h3><p>{escape(note)}</p>'
             f'<ol>{"".join(items)}</ol></section>\n')
 

@@ -5,6 +5,8 @@ import numpy as np
 
 __all__ = ["Ranking", "outcome", "rank_gallery"]
 
+SAME = 0.001  # a smaller change of the average precision is none: it could not be read from the page
+
 
 class Ranking(NamedTuple):
     """G' gallery images from the most to the least similar.
@@ -57,7 +59,7 @@ def rank_gallery(distance, pid, camid, gallery_pids, gallery_camids):
 
 
 def outcome(off, on):
-    """What the mask did to one query: "helped", "hurt" or "same" by its average precision.
+    """What the mask did to one query: "helped", "hurt" or, for a change below SAME, "same" average precision.
 
     Args:
         off, on: Ranking without and with the mask; ``on`` is None for a model without mask.
@@ -67,5 +69,5 @@ def outcome(off, on):
     """
     if on is None or on.average_precision is None:
         return None
-    before, after = off.average_precision, on.average_precision
-    return "same" if before == after else "helped" if after > before else "hurt"
+    gain = on.average_precision - off.average_precision
+    return "same" if abs(gain) < SAME else "helped" if gain > 0 else "hurt"

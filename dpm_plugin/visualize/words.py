@@ -55,12 +55,11 @@ def head_title(number, view):
 def ranking_title(with_mask, has_mask):
     if not has_mask:
         return "Ranked gallery"
-    return "Gallery with the query's mask" if with_mask else "Gallery without mask"
+    return "Gallery with the mask" if with_mask else "Gallery without mask"
 
 
-def ranking_note(with_mask):
-    was = "; in brackets the rank without it" if with_mask else ""
-    return f"{MARKS[True]} right, {MARKS[False]} wrong match, with its cosine similarity{was}."
+def ranking_note():
+    return f"{MARKS[True]} right, {MARKS[False]} wrong match, with its cosine similarity."
 
 
 def match_title(view, side, index):

@@ -135,7 +135,7 @@ def ranking(*right):
 def test_the_mask_helps_or_hurts_by_the_average_precision():
     good, bad, none = ranking(1, 0, 1), ranking(0, 1, 1), ranking(0, 0, 0)
     assert [outcome(bad, good), outcome(good, bad), outcome(good, good)] == ["helped", "hurt", "same"]
-    late, later = ranking(*[0] * 40, 1), ranking(*[0] * 41, 1)  # 1/41 and 1/42: no change that a reader could see
+    late, later = ranking(*[0] * 40, 1), ranking(*[0] * 41, 1)  # 1/41 and 1/42: none that can be read
     assert outcome(later, late) == "same"
     assert outcome(good, None) is None and outcome(none, none) is None
     assert none.first_match is None and none.average_precision is None

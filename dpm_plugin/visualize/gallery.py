@@ -83,8 +83,8 @@ def _heading(viewer, positions):
         f"after {run.epoch} epochs, seed {run.config.train.seed}. Gallery images of the query's own identity "
         "and camera are left out, as in the metric. ")
     if run.model.has_mask:
-        intro += (f"The mask helped or hurt a query where its average precision (AP) rose or fell by {SAME} or "
-                  "more; (was 5) is a gallery image's rank without the mask. "
+        intro += (f"The mask helped or hurt a query where its average precision (AP) rose or fell by {SAME} "
+                  "or more; (was 5) is a gallery image's rank without the mask. "
                   f"The lists compare the features {run.feature} the neck. ")
     intro += "The table is the evaluation of all queries."
     return title, intro, [(name, row.rank1, row.mAP) for name, row in result.rows.items()]

@@ -1,0 +1,11 @@
+#!/usr/bin/env python
+"""Draw what a run sees in its queries: tools/visualize.py RUN_FOLDER [--queries N|NAME...] [--out FOLDER]."""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dpm_plugin.visualize.cli import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main())

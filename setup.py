@@ -28,6 +28,7 @@ setup(
         "yacs",
         # Any version: 0.2.5 from PyPI or 1.4.0 from torchreid's own repository.
         "torchreid",
+        "matplotlib",  # the figures of tools/
         # What torchreid imports; its wheel declares none of it.
         "gdown",
         "h5py",

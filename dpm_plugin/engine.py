@@ -1,13 +1,9 @@
 """ImageDPMEngine: torchreid's engine with DPM's two steps an iteration (paper section 4.1)."""
-import os
-
 import torch
 
-from dpm_plugin.checkpoint import write_checkpoint
 from dpm_plugin.errors import DPMError
 from dpm_plugin.evaluating import EvaluationMixin, check_cameras
 from dpm_plugin.losses import DPMLoss
-from dpm_plugin.phases import measure
 from dpm_plugin.precision import autocast, check_amp
 from dpm_plugin.torchreid_host import Engine, metrics
 
@@ -63,19 +59,14 @@ class ImageDPMEngine(EvaluationMixin, Engine):
         self.scaler = torch.amp.GradScaler(self._device.type, enabled=amp == "float16")
         self.feature, self.mask, self.cameras = feature, mask, check_cameras(cameras)
         self.run_info = run_info or {}
-        self.run_phases = {}
         # A parameter the user froze stays frozen; torchreid would open everything every epoch.
         self._user_frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
         self._parts = None
 
-    def train(self, print_freq=10, fixbase_epoch=0, open_layers=None):
-        """One epoch, then ``save_dir/model/last.pth.tar``; a diverged epoch stops before that."""
-        with measure(self.run_phases, "train", self._device):
-            super().train(print_freq=print_freq, fixbase_epoch=fixbase_epoch, open_layers=open_layers)
+    def after_epoch(self):
+        """Opens both parts again and stops before the checkpoint of a diverged epoch."""
         self._set_trainable(main=True, mask=True)
         self._check_weights()
-        path = os.path.join(self.save_dir, "model", "last.pth.tar")
-        write_checkpoint(self.checkpoint_state("model", self.epoch), path)
 
     def two_stepped_transfer_learning(self, epoch, fixbase_epoch, open_layers, model=None):
         """torchreid's fixbase epochs; then sorts the open parameters into the two steps' parts."""

@@ -31,6 +31,7 @@ class EvaluationMixin:
     cameras = "auto"
     amp = "off"
     run_info = {}
+    run_phases = {}
 
     def run(self, save_dir="log", max_epoch=0, start_epoch=0, test_only=False, **options):
         """torchreid's ``run``; a run that was resumed after its last epoch is evaluated, not trained again."""
@@ -38,10 +39,23 @@ class EvaluationMixin:
             print(f"=> All {max_epoch} epochs are trained (start_epoch {start_epoch}); evaluating only")
             test_only = True
         self.save_dir = save_dir
+        self.run_phases = {}
         self._in_training = not test_only
         super().run(
             save_dir=save_dir, max_epoch=max_epoch, start_epoch=start_epoch, test_only=test_only, **options
         )
+
+    def train(self, print_freq=10, fixbase_epoch=0, open_layers=None):
+        """One epoch, timed, then ``save_dir/<model name>/last.pth.tar``."""
+        with measure(self.run_phases, "train", self._device):
+            super().train(print_freq=print_freq, fixbase_epoch=fixbase_epoch, open_layers=open_layers)
+        self.after_epoch()
+        for name in self.get_model_names():
+            path = os.path.join(self.save_dir, name, "last.pth.tar")
+            write_checkpoint(self.checkpoint_state(name, self.epoch), path)
+
+    def after_epoch(self):
+        """Called between the end of an epoch and its checkpoint; for subclasses."""
 
     def save_model(self, epoch, rank1, save_dir, is_best=False):
         """Write ``save_dir/model/model.pth.tar-<epoch + 1>``, which torchreid's own resume reads safely."""
@@ -92,7 +106,7 @@ class EvaluationMixin:
             rerank=rerank,
             keep_distmat=visrank,
         )
-        result.phases = {**getattr(self, "run_phases", {}), **phases, **result.phases}
+        result.phases = {**self.run_phases, **phases, **result.phases}
         print(format_headline(result))
         print(format_table(result))
         print(format_phases(result.phases))

@@ -43,13 +43,19 @@ def open_run(folder, device="cpu", root=None):
         raise DPMError(
             f"'{folder}' is no finished run of tools/main.py: results.json with its settings cannot be read ({error})"
         ) from error
+    if not isinstance(settings, dict):
+        raise DPMError(f"'{folder}/results.json' holds no settings of a run; was it written by tools/main.py?")
     overrides = {key: value for key, value in _flat(settings) if key in SCHEMA}
     overrides.update({"data.save_dir": str(folder)} | ({} if root is None else {"data.root": str(root)}))
     config = load_config(overrides=overrides)
     if config.model.name not in MODELS:
         raise DPMError(f"'{folder}' trained '{config.model.name}'; this needs one of {', '.join(sorted(MODELS))}")
-    checkpoint = read_checkpoint(folder / "model" / "last.pth.tar")
-    state = checkpoint["state_dict"]
+    path = folder / "model" / "last.pth.tar"
+    checkpoint = read_checkpoint(path)
+    try:
+        state, epoch = checkpoint["state_dict"], checkpoint["epoch"]
+    except (KeyError, TypeError) as error:
+        raise DPMError(f"'{path}' is no checkpoint of tools/main.py: it lacks {error}") from error
     cameras = state.get("backbone.camera_embedding")
     arguments = model_kwargs(config, len(state["classifier.weight"]), 0 if cameras is None else len(cameras))
     model = MODELS[config.model.name](**{**arguments, "pretrained": False})
@@ -57,7 +63,7 @@ def open_run(folder, device="cpu", root=None):
         model.load_state_dict(state)
     except RuntimeError as error:
         raise DPMError(f"'{folder}': results.json and model/last.pth.tar are of different models ({error})") from error
-    return Trained(model.to(device).eval(), config, checkpoint["epoch"])
+    return Trained(model.to(device).eval(), config, epoch)
 
 
 def _flat(node, prefix=""):

@@ -13,7 +13,7 @@ from torchvision.transforms.functional import normalize, resize, to_tensor
 
 from dpm_plugin import DPMError, HeadEnrichLoss
 from dpm_plugin.reproduce.attention import figure3, figure4, head_correlation, patch_similarity
-from dpm_plugin.reproduce.extraction import evenly_spaced
+from dpm_plugin.extraction import evenly_spaced
 
 
 def cosine(a, b):

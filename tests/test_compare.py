@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from helpers_data import write_occluded_duke
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from dpm_plugin import DPMError, build
+from dpm_plugin import DPMError, build, phases
 from dpm_plugin.compare import budget, cli, comparing, cost, measuring, table
 from dpm_plugin.compare.comparing import Budget, compare
 from dpm_plugin.config import load_config
@@ -168,12 +169,15 @@ def test_a_model_that_cannot_take_the_picture_size_is_an_error_that_says_so(plac
         measuring.measure_training(config_of(place, "hacnn"), seconds=0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands the size of the parent on in ru_maxrss")
 def test_the_peak_is_this_process_s_own_not_that_of_the_one_that_started_it():
-    inherited = 1e9  # what ru_maxrss would say below a process of 10^15 bytes
-    peaks = measuring._peaks({"seconds": 1.0, "peak_memory_mb": inherited})
-    assert set(peaks) == {"peak_memory_mb"}
-    if sys.platform == "linux":
-        assert 10 < peaks["peak_memory_mb"] < 1e6
+    code = ("import importlib.util, sys, types; sys.modules['torch'] = types.ModuleType('torch'); "
+            "spec = importlib.util.spec_from_file_location('phases', sys.argv[1]); "
+            "phases = importlib.util.module_from_spec(spec); spec.loader.exec_module(phases); "
+            "print(phases._peak_resident())")
+    ballast = np.ones(300_000_000, np.uint8)  # so that this process is large for certain
+    child = subprocess.run([sys.executable, "-c", code, phases.__file__], capture_output=True, text=True, check=True)
+    assert 1e6 < int(child.stdout) < len(ballast)
 
 
 def test_a_request_is_answered_on_stdout_and_a_mistake_is_one_line(place, monkeypatch, capsys):

@@ -23,7 +23,7 @@ from dpm_plugin.checkpoint import write_checkpoint
 from dpm_plugin.config import engine_run_kwargs, load_config
 from dpm_plugin.errors import DPMError
 from dpm_plugin.mask_generator import HierarchicalMaskGenerator
-from dpm_plugin.reproduce.extraction import Extractor
+from dpm_plugin.extraction import Extractor
 from dpm_plugin.visualize import visualize_run
 from dpm_plugin.visualize.cli import main
 from dpm_plugin.visualize.drivers import gradient_drivers, mask_logits, painted_drivers

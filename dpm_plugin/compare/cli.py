@@ -4,23 +4,16 @@ import shlex
 import sys
 from pathlib import Path
 
+from dpm_plugin.command import Parser, exit_code
 from dpm_plugin.compare.comparing import Budget, compare
 from dpm_plugin.compare.table import markdown, write_tables
 from dpm_plugin.config import SCHEMA
-from dpm_plugin.errors import DPMError
 
 __all__ = ["main", "parse"]
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "dpm_synthetic.yaml"
 SECTIONS = tuple({name.split(".")[0] + "." for name in SCHEMA})
 FIXED = ("model.name", "train.max_epoch", "train.seed", "data.save_dir", "data.sources", "data.targets")
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with the program's one-line errors."""
-
-    def error(self, message):
-        self.exit(2, f"error: {message}; see --help\n")
 
 
 def parse(argv):
@@ -86,18 +79,14 @@ def main(argv=None):
     """Run the command line; returns 0, 2 after a mistake (one line on stderr) or 130 when interrupted."""
     argv = sys.argv[1:] if argv is None else list(argv)
     args = parse(argv)
-    try:
+
+    def run():
         comparison = compare(
             args.models, args.config_file, out=args.out, budget=args.budget, targets=args.targets,
             sources=args.sources, seeds=args.seeds, jobs=args.jobs, root=args.root, overrides=args.overrides)
         command = shlex.join(["python", "tools/compare.py", *argv])
         paths = write_tables(comparison, args.out, command)
-    except DPMError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    print(markdown(comparison, command))
-    print("Written: " + ", ".join(str(path) for path in paths))
-    return 0
+        print(markdown(comparison, command))
+        print("Written: " + ", ".join(str(path) for path in paths))
+
+    return exit_code(run)

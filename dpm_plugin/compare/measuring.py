@@ -8,7 +8,6 @@ import json
 import statistics
 import sys
 import time
-from pathlib import Path
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -16,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import dpm_plugin  # noqa: F401 (registers the models and data sets)
 from dpm_plugin import build
+from dpm_plugin.command import exit_code
 from dpm_plugin.config import load_config
 from dpm_plugin.errors import DPMError
 from dpm_plugin.phases import measure, peak_memory
@@ -180,16 +180,15 @@ MEASUREMENTS = {"training": measure_training, "extraction": measure_extraction}
 def main():
     """One request: {"what", "config_file", "overrides": {key: value}, "seconds"}; exits as tools/main.py."""
     request, idle = json.load(sys.stdin), peak_memory(torch.device("cpu"))
-    try:
+
+    def answer():
         with contextlib.redirect_stdout(sys.stderr):  # data sets print their sizes
             config = load_config(request["config_file"], overrides=request["overrides"])
             found = MEASUREMENTS[request["what"]](config, request["seconds"])
             found["idle_memory_mb"] = idle.get("peak_memory_mb")
-    except DPMError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        return 2
-    json.dump(found, sys.stdout)
-    return 0
+        json.dump(found, sys.stdout)
+
+    return exit_code(answer)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from dpm_plugin.data.progress import Progress
 from dpm_plugin.errors import DPMError
-from dpm_plugin.reproduce.extraction import Extractor, evenly_spaced
+from dpm_plugin.extraction import Extractor, evenly_spaced
 
 __all__ = ["figure3", "figure4", "head_correlation", "patch_similarity", "measure_attention"]
 
@@ -76,7 +76,7 @@ def measure_attention(run_folder, *, root, images=200, device="cpu"):
         Attention.
 
     Raises:
-        DPMError: see :class:`~dpm_plugin.reproduce.extraction.Extractor`.
+        DPMError: see :class:`~dpm_plugin.extraction.Extractor`.
     """
     run = Extractor(run_folder, root=root, device=device)
     blocks = range(1, run.model.backbone.depth + 1)

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 from typing import Callable, NamedTuple
 
+from dpm_plugin.command import Parser, exit_code
 from dpm_plugin.config import nearest
 from dpm_plugin.errors import DPMError
+from dpm_plugin.reproduce.make import Maker
+from dpm_plugin.reproduce.sweep import stop_on_sigterm
 
 __all__ = ["Tools", "WHAT", "main"]
 
@@ -46,13 +49,6 @@ def _imported_at_call(module, name):
         return getattr(importlib.import_module(module), name)(*arguments, **options)
 
     return call
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with the program's one-line errors."""
-
-    def error(self, message):
-        self.exit(2, f"error: {message}; see --help\n")
 
 
 def parser():
@@ -143,26 +139,16 @@ def main(argv=None, tools=None):
         tools: :class:`Tools`; None loads the real ones.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    try:
-        args = parse(argv)
-        from dpm_plugin.reproduce.make import Maker
-        from dpm_plugin.reproduce.sweep import stop_on_sigterm
 
+    def make():
+        args = parse(argv)
         with stop_on_sigterm():
             command = ["python", "tools/reproduce.py", *argv]
             maker = Maker(args, tools or Tools.load(), lambda what: _command(command, args.what, what))
             for what in maker.plan(WHAT if args.what == "all" else (args.what,)):
                 print(f"=> {what}: '{Path(args.out) / what}.md'", flush=True)
-    except DPMError as error:
-        print(
-            f"error: {'; '.join(line.strip() for line in str(error).splitlines() if line.strip())}",
-            file=sys.stderr,
-        )
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; finished runs are kept: run again to go on", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code(make, interrupted="interrupted; finished runs are kept: run again to go on")
 
 
 def _command(command, given, what):

@@ -12,7 +12,7 @@ from dpm_plugin.data.synthetic.occluders import KINDS
 from dpm_plugin.data.synthetic.render import Occluder
 from dpm_plugin.errors import DPMError
 from dpm_plugin.evaluation import Features, evaluate
-from dpm_plugin.reproduce.extraction import Extractor, evenly_spaced
+from dpm_plugin.extraction import Extractor, evenly_spaced
 from dpm_plugin.reproduce.occlusion_report import write_report
 from dpm_plugin.reproduce.redrawn import query_rows, redrawn_queries
 from dpm_plugin.trained import open_run

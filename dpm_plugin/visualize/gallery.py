@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dpm_plugin.data.progress import Progress
 from dpm_plugin.errors import DPMError
-from dpm_plugin.reproduce.extraction import Extractor, evenly_spaced
+from dpm_plugin.extraction import Extractor, evenly_spaced
 from dpm_plugin.visualize.figure import draw_query
 from dpm_plugin.visualize.page import page, query_section
 from dpm_plugin.visualize.pictures import open_picture

@@ -7,7 +7,7 @@ import torch
 
 from dpm_plugin.errors import DPMError
 from dpm_plugin.evaluation import SPACES, evaluate
-from dpm_plugin.reproduce.extraction import evenly_spaced
+from dpm_plugin.extraction import evenly_spaced
 from dpm_plugin.retrieval import query_mask_distance
 from dpm_plugin.visualize.drivers import DRIVERS, gradient_drivers, mask_logits, painted_drivers
 from dpm_plugin.visualize.grid import patch_grid
@@ -67,7 +67,7 @@ class Viewer:
     """Extracts a run's features once and then views its queries one by one.
 
     Args:
-        run: :class:`~dpm_plugin.reproduce.extraction.Extractor`.
+        run: :class:`~dpm_plugin.extraction.Extractor`.
         channels: mask channels a query. Default: 6.
         drivers: "paint" or "gradient". Default: "paint".
 

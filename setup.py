@@ -38,5 +38,5 @@ setup(
         "six",
         "tensorboard",
     ],
-    extras_require={"test": ["pytest", "hypothesis"]},
+    extras_require={"test": ["pytest", "pytest-xdist", "hypothesis"]},
 )

@@ -18,6 +18,14 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the option
+def pytest_cmdline_main(config):
+    """The whole suite runs on two cores, a file at a time, unless the command line says otherwise (``-n 0``)."""
+    if not config.option.file_or_dir and getattr(config.option, "numprocesses", 0) is None:
+        config.option.numprocesses = min(2, os.cpu_count() or 1)
+        config.option.dist = "loadfile"
+
+
 def pytest_configure(config):
     import torch
 

@@ -39,13 +39,11 @@ def build_optimizer(
     common = dict(lr=lr, weight_decay=weight_decay)
     betas = (adam_beta1, adam_beta2)
     if optim == "sgd":
-        # not fused: that fails where some parameters of a group have a momentum and others, frozen so far, none
         return torch.optim.SGD(groups, momentum=momentum, dampening=dampening, nesterov=nesterov, **common)
-    # fused: one pass over each parameter; on a small ViT the plain AdamW takes 3.6 times as long
     if optim in ("adam", "amsgrad"):
-        return torch.optim.Adam(groups, betas=betas, amsgrad=optim == "amsgrad", fused=True, **common)
+        return torch.optim.Adam(groups, betas=betas, amsgrad=optim == "amsgrad", **common)
     if optim == "adamw":
-        return torch.optim.AdamW(groups, betas=betas, fused=True, **common)
+        return torch.optim.AdamW(groups, betas=betas, **common)
     if optim == "rmsprop":
         return torch.optim.RMSprop(groups, momentum=momentum, alpha=rmsprop_alpha, **common)
     if optim == "radam":

@@ -7,7 +7,7 @@ import torch
 from yacs.config import CfgNode
 
 from dpm_plugin.checkpoint import read_checkpoint
-from dpm_plugin.config import SCHEMA, load_config, model_kwargs
+from dpm_plugin.config import SCHEMA, flat, load_config, model_kwargs
 from dpm_plugin.errors import DPMError
 from dpm_plugin.variants import MODELS
 
@@ -45,7 +45,7 @@ def open_run(folder, device="cpu", root=None):
         ) from error
     if not isinstance(settings, dict):
         raise DPMError(f"'{folder}/results.json' holds no settings of a run; was it written by tools/main.py?")
-    overrides = {key: value for key, value in _flat(settings) if key in SCHEMA}
+    overrides = {key: value for key, value in flat(settings) if key in SCHEMA}
     overrides.update({"data.save_dir": str(folder)} | ({} if root is None else {"data.root": str(root)}))
     config = load_config(overrides=overrides)
     if config.model.name not in MODELS:
@@ -64,11 +64,3 @@ def open_run(folder, device="cpu", root=None):
     except RuntimeError as error:
         raise DPMError(f"'{folder}': results.json and model/last.pth.tar are of different models ({error})") from error
     return Trained(model.to(device).eval(), config, epoch)
-
-
-def _flat(node, prefix=""):
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

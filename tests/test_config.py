@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dpm_plugin import config as cfg
-from dpm_plugin.config import SCHEMA, default_config, load_config, nearest
+from dpm_plugin.config import SCHEMA, default_config, flat, load_config, nearest
 from dpm_plugin.config.types import KINDS, kind_of
 from dpm_plugin.data.synthetic.spec import SyntheticSpec
 from dpm_plugin.errors import DPMError
@@ -94,14 +94,6 @@ def write(folder, text, name="run.yaml"):
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return str(path)
-
-
-def flat(config, prefix=""):
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def error_of(*args, **kwargs):

@@ -232,42 +232,13 @@ def test_figures_get_the_folders_of_trained_runs_and_their_page_the_command(benc
 
 
 def test_all_makes_everything_and_each_page_has_its_own_command(bench):
+    line = ("all", "--seeds", "1", "--models", STOCK, "--alphas", "0.8", "--betas", "0.005", "--budget", "epochs")
     script, bench.main = bench.main, "gone.py"  # everything is trained by now
     try:
-        assert (
-            bench.run(
-                "all",
-                "--seeds",
-                "1",
-                "--models",
-                STOCK,
-                "--alphas",
-                "0.8",
-                "--betas",
-                "0.005",
-                "--budget",
-                "epochs",
-            )
-            == 2
-        )
+        assert bench.run(*line) == 2
     finally:
         bench.main = script
-    assert (
-        bench.run(
-            "all",
-            "--seeds",
-            "1",
-            "--models",
-            STOCK,
-            "--alphas",
-            "0.8",
-            "--betas",
-            "0.005",
-            "--budget",
-            "epochs",
-        )
-        == 0
-    )
+    assert bench.run(*line) == 0
     for name in WHAT:
         assert f"python tools/reproduce.py {name} " in bench.page(name)
 

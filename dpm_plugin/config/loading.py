@@ -11,7 +11,7 @@ from dpm_plugin.config.schema import SCHEMA
 from dpm_plugin.config.types import convert
 from dpm_plugin.errors import DPMError
 
-__all__ = ["default_config", "load_config", "nearest"]
+__all__ = ["default_config", "flat", "load_config", "nearest"]
 
 _SECTIONS = {name.rsplit(".", depth)[0] for name in SCHEMA for depth in range(1, name.count(".") + 1)}
 
@@ -83,6 +83,15 @@ def check_together(config):
     if config.loss.name == "triplet" and weights.weight_x == 0 and config.train.fixbase_epoch > 0:
         raise DPMError("train.fixbase_epoch trains the classifier, which loss triplet leaves out while "
                        "loss.triplet.weight_x is 0; set one of the two")
+
+
+def flat(node, prefix=""):
+    """(dotted key, value) of every setting below ``node``, a configuration or one of its sections."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def nearest(name, known):

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from dpm_plugin.checkpoint import read_checkpoint
-from dpm_plugin.config import load_config
+from dpm_plugin.config import flat, load_config
 from dpm_plugin.errors import DPMError
 
 __all__ = ["MAIN", "Run"]
@@ -117,12 +117,3 @@ class Run:
 
     def _pairs(self):
         return [text for key, value in self.overrides for text in (key, str(value))]
-
-
-def flat(node, prefix=""):
-    """(dotted key, value) of every setting below ``node``."""
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

@@ -9,7 +9,7 @@ from pathlib import Path
 import timm
 import torch
 
-from dpm_plugin.config import load_config, nearest
+from dpm_plugin.config import flat, load_config, nearest
 from dpm_plugin.errors import DPMError
 from dpm_plugin.reproduce.run import Run
 from dpm_plugin.torchreid_host import image_dataset_classes
@@ -76,8 +76,8 @@ class Setting:
         What a change leaves as the config has it is dropped, so that rows of different tables that mean the
         same run are the same run.
         """
-        own, model = _flat_get(self.config), model or self.model
-        changes = {key: value for key, value in dict(changes).items() if own(key) != _plain(value)}
+        own, model = dict(flat(self.config)), model or self.model
+        changes = {key: value for key, value in dict(changes).items() if _plain(own[key]) != _plain(value)}
         parts = [model] + [f"{key.rpartition('.')[2]}{_short(value)}" for key, value in changes.items()]
         overrides = dict(self.overrides) | changes
         return Run(label or "-".join(parts)[:80], self.config_file, model, tuple(overrides.items()), seed)
@@ -169,16 +169,6 @@ def _dataset_overrides(dataset, config_file):
         return {}
     names = str([dataset])
     return {"data.targets": names} | ({"data.sources": names} if _trains(dataset) else {})
-
-
-def _flat_get(config):
-    def value_of(key):
-        node = config
-        for part in key.split("."):
-            node = node[part]
-        return _plain(node)
-
-    return value_of
 
 
 def _plain(value):

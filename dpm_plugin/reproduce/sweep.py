@@ -11,8 +11,12 @@ import threading
 import time
 from pathlib import Path
 
+from dpm_plugin import build
+from dpm_plugin.config import flat
+from dpm_plugin.config.arguments import synthetic_spec
+from dpm_plugin.data.synthetic.generate import generate
 from dpm_plugin.errors import DPMError
-from dpm_plugin.reproduce.run import MAIN, Run, flat
+from dpm_plugin.reproduce.run import MAIN, Run
 
 try:
     import fcntl
@@ -73,10 +77,6 @@ def run_all(runs, base, *, root=None, jobs=1, threads=None, python=sys.executabl
 
 def prepare_data(runs, root):
     """Draw or look up every data set before the first run, so that a missing one is one early error."""
-    from dpm_plugin import build  # it imports torch, which a sweep without missing runs can do without
-    from dpm_plugin.config.arguments import synthetic_spec
-    from dpm_plugin.data.synthetic.generate import generate
-
     seen = set()
     for run in runs:
         config = run.config(root)

@@ -6,6 +6,12 @@ from torch.nn import functional as F
 from dpm_plugin.errors import DPMError
 
 
+def head_correlation(heads):
+    """A A^T of Eq. 6: the cosine of each two heads' rows, (B, N, P) to (B, N, N)."""
+    heads = F.normalize(heads, dim=-1)
+    return heads @ heads.transpose(1, 2)
+
+
 class HeadEnrichLoss(nn.Module):
     """L_hem = || A A^T - I_N ||_F^2 with unit rows in A, Eq. 6.
 
@@ -32,8 +38,7 @@ class HeadEnrichLoss(nn.Module):
         heads = head_logits.float()  # (B, N, P); squares of half-precision values would overflow
         if self.head_input == "attention":
             heads = heads.softmax(dim=-1)  # Eq. 5
-        heads = F.normalize(heads, dim=-1)
-        correlation = heads @ heads.transpose(1, 2)  # (B, N, N)
+        correlation = head_correlation(heads)  # (B, N, N)
         identity = torch.eye(heads.shape[1], device=heads.device)
         total = (correlation - identity).square().sum()  # Eq. 6, summed over the batch
         return total / (heads.shape[0] if self.reduction == "mean" else heads.shape[1] ** 2)

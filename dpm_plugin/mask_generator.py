@@ -59,12 +59,16 @@ class HierarchicalMaskGenerator(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, patch_maps):
+        return self.logits(patch_maps).sigmoid()
+
+    def logits(self, patch_maps):
+        """The mask before its sigmoid, (B, c) float32; a saturated mask no longer tells its logits apart."""
         x = torch.cat(patch_maps, dim=1)  # (B, M * c, h, w)
         x = _halve(self.conv1(x))  # (B, 2c, h / 2, w / 2)
         x = _halve(self.conv2(x))  # (B, c, h / 4, w / 4)
         x = self.conv3(x)
         x = x.mean(dim=(2, 3)) if self.pool == "avg" else x.amax(dim=(2, 3))  # (B, c)
-        return self.linear(x).float().sigmoid()
+        return self.linear(x).float()
 
 
 def _conv_bn_relu(channels_in, channels_out):

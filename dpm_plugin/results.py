@@ -3,7 +3,6 @@ import json
 import math
 import os
 import warnings
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from dpm_plugin.errors import DPMError
+from dpm_plugin.files import replacing
 
 __all__ = ["library_versions", "write_results"]
 
@@ -105,21 +105,12 @@ def _read(path):
 
 
 def _replace(path, text):
-    # In the same folder, as os.replace needs one file system.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with replacing(path) as file:
+            file.write((text + "\n").encode())
     except OSError as error:
         raise DPMError(
             f"'{path}' cannot be written: {error}; is the folder writable and the disk not full?") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _plain(value):

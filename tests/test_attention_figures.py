@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.transforms.functional import normalize, resize, to_tensor
 
 from dpm_plugin import DPMError, HeadEnrichLoss
-from dpm_plugin.reproduce.attention import figure3, figure4, head_correlation, patch_similarity
+from dpm_plugin.reproduce.attention import attention_correlation, figure3, figure4, patch_similarity
 from dpm_plugin.extraction import evenly_spaced
 
 
@@ -42,13 +42,13 @@ def naive_similarities(patch_map):
 )
 def test_the_head_correlation_is_the_naive_cosine_of_attention_maps(seed, batch, heads, patches):
     logits = 2 * torch.randn(batch, heads, patches, generator=torch.Generator().manual_seed(seed))
-    for got, image in zip(head_correlation(logits), logits):
+    for got, image in zip(attention_correlation(logits), logits):
         assert got.tolist() == [pytest.approx(row, abs=1e-5) for row in naive_correlation(image)]
 
 
 def test_the_head_correlation_is_the_matrix_that_the_head_enrich_loss_pulls_to_the_identity():
     logits = torch.randn(4, 3, 7)
-    distance = (head_correlation(logits) - torch.eye(3)).square().sum(dim=(1, 2)).mean()
+    distance = (attention_correlation(logits) - torch.eye(3)).square().sum(dim=(1, 2)).mean()
     assert distance.item() == pytest.approx(HeadEnrichLoss()(logits).item(), rel=1e-5)
 
 

@@ -24,6 +24,7 @@ from dpm_plugin import DPMError, build, phases
 from dpm_plugin.compare import budget, cli, comparing, cost, measuring, table
 from dpm_plugin.compare.comparing import Budget, compare
 from dpm_plugin.config import load_config
+from dpm_plugin.reproduce.sweep import cores
 
 pytestmark = pytest.mark.filterwarnings("ignore:occluded_duke")  # drawn smaller than published
 ROOT = Path(__file__).resolve().parents[1]
@@ -365,7 +366,7 @@ def test_everything_is_measured_before_anything_is_trained_and_every_seed_of_eve
     assert [entry[0] for entry in told] == ["measure", "measure", "train"]
     assert [(run.model, run.seed) for run in told[-1][1]] == [
         ("dpm_vit_tiny", 1), ("dpm_vit_tiny", 2), ("osnet_x1_0", 1), ("osnet_x1_0", 2)]
-    threads = max(1, cost.available_cores() // 2)
+    threads = max(1, cores() // 2)
     assert told[-1][2:] == (Path("out/runs"), "data", 2, threads)
     assert told[0][3] == dict(root="data", threads=threads, cache=Path("out/costs"))
 

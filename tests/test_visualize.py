@@ -26,7 +26,7 @@ from dpm_plugin.mask_generator import HierarchicalMaskGenerator
 from dpm_plugin.extraction import Extractor
 from dpm_plugin.visualize import visualize_run
 from dpm_plugin.visualize.cli import main
-from dpm_plugin.visualize.drivers import gradient_drivers, mask_logits, painted_drivers
+from dpm_plugin.visualize.drivers import gradient_drivers, painted_drivers
 from dpm_plugin.visualize.figure import draw_query
 from dpm_plugin.visualize.gallery import choose_queries, png_name
 from dpm_plugin.visualize.grid import PatchGrid, patch_grid
@@ -232,8 +232,8 @@ class LinearGenerator(torch.nn.Module):
         super().__init__()
         self.linear = torch.nn.Linear(inputs, channels)
 
-    def forward(self, patch_maps):
-        return self.linear(torch.cat([one.flatten(1) for one in patch_maps], dim=1)).sigmoid()
+    def logits(self, patch_maps):
+        return self.linear(torch.cat([one.flatten(1) for one in patch_maps], dim=1))
 
 
 def test_gradient_drivers_of_a_linear_generator_sum_to_the_logits_distance_from_the_mean_map():
@@ -242,12 +242,12 @@ def test_gradient_drivers_of_a_linear_generator_sum_to_the_logits_distance_from_
     maps, means = [torch.randn(1, 4, 3, 2) for _ in range(2)], [torch.randn(4, 3, 2) for _ in range(2)]
     drivers = gradient_drivers(generator, maps, means, torch.tensor([3, 0]))
     assert drivers.shape == (2, 6)
-    gap = mask_logits(generator, maps) - mask_logits(generator, [mean[None] for mean in means])
+    gap = generator.logits(maps) - generator.logits([mean[None] for mean in means])
     torch.testing.assert_close(drivers.sum(dim=1), gap[0, [3, 0]], atol=1e-5, rtol=1e-5)
     replaced = [one.clone() for one in maps]
     for one, mean in zip(replaced, means):
         one[0, :, 1, 0] = mean[:, 1, 0]  # patch 2
-    fall = mask_logits(generator, maps) - mask_logits(generator, replaced)
+    fall = generator.logits(maps) - generator.logits(replaced)
     torch.testing.assert_close(drivers[:, 2], fall[0, [3, 0]], atol=1e-5, rtol=1e-5)
 
 
@@ -258,7 +258,7 @@ def test_gradients_are_left_on_no_parameter_and_the_logits_are_the_masks_own():
     gradient_drivers(generator, maps, [one[0] for one in maps], torch.tensor([1]))
     assert all(parameter.grad is None for parameter in generator.parameters())
     assert not generator.linear._forward_hooks
-    torch.testing.assert_close(mask_logits(generator, maps).sigmoid(), generator(maps))
+    torch.testing.assert_close(generator.logits(maps).sigmoid(), generator(maps))
 
 
 def test_gradient_drivers_are_drawn_too(dpm_run):

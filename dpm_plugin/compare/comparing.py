@@ -1,13 +1,13 @@
 """Measure, train and evaluate every model of a list under one budget."""
-from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, Optional, Tuple
 
 from dpm_plugin import build
 from dpm_plugin.compare.budget import epochs_that_fit, schedule_overrides, stock_overrides
-from dpm_plugin.compare.cost import Cost, available_cores, measure_cost
+from dpm_plugin.compare.cost import Cost, measure_cost
 from dpm_plugin.config import load_config
 from dpm_plugin.errors import DPMError
+from dpm_plugin.reproduce import sweep as sweeping
 
 __all__ = ["Accuracy", "Budget", "Comparison", "Row", "compare"]
 
@@ -53,7 +53,7 @@ class Comparison(NamedTuple):
 
 
 def compare(models, config_file, *, out, budget: Optional[Budget] = None, targets=None, sources=None,
-            seeds=(1,), jobs=1, root=None, overrides=(), measure=measure_cost, sweep=None, echo=print):
+            seeds=(1,), jobs=1, root=None, overrides=(), measure=measure_cost, sweep=sweeping, echo=print):
     """Cost and accuracy of ``models``, trained alike.
 
     One after the other is measured first, while nothing else of this command runs; then all of them are
@@ -90,8 +90,7 @@ def compare(models, config_file, *, out, budget: Optional[Budget] = None, target
                for name, chosen in settings.items()}
     for config in configs.values():
         build.check_names(config)
-    sweep = sweep or import_module("dpm_plugin.reproduce.sweep")
-    threads = max(1, available_cores() // jobs)
+    threads = max(1, sweeping.cores() // jobs)
     costs, epochs, runs = {}, {}, {}
     for name, chosen in settings.items():
         echo(f"=> Measuring {name}")

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from dpm_plugin.errors import DPMError
+from dpm_plugin.files import replacing
 
-__all__ = ["Cost", "available_cores", "measure_cost", "training_speed"]
+__all__ = ["Cost", "measure_cost", "training_speed"]
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
@@ -80,11 +81,6 @@ def training_speed(model_name, config_file, overrides=(), *, root=None, threads=
         root=root, threads=threads, seconds=seconds, cache=cache, python=python))
 
 
-def available_cores():
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _epoch_seconds(train):
     return train["iterations"] * train["batch_size"] / train["images_per_second"]
 
@@ -142,10 +138,8 @@ def _ask(request, threads, python):
 
 
 def _keep(path, found):
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
-        os.replace(temporary, path)  # whole or not at all
+        with replacing(path) as file:
+            file.write(json.dumps(found, indent=1).encode())
     except OSError as error:
         raise DPMError(f"'{path}' cannot be written: {error.strerror}") from error

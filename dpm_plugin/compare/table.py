@@ -1,11 +1,11 @@
 """A comparison as a Markdown table for people and as CSV for programs."""
 import csv
 import io
-import os
 import statistics
 from pathlib import Path
 
 from dpm_plugin.errors import DPMError
+from dpm_plugin.files import replacing
 
 __all__ = ["csv_text", "markdown", "write_tables"]
 
@@ -17,11 +17,9 @@ def write_tables(comparison, out, command=""):
     texts = {"compare.md": markdown(comparison, command), "compare.csv": csv_text(comparison)}
     paths = [Path(out) / name for name in texts]
     try:
-        Path(out).mkdir(parents=True, exist_ok=True)
         for path, text in zip(paths, texts.values()):
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
+            with replacing(path) as file:
+                file.write(text.encode())
     except OSError as error:
         raise DPMError(f"'{out}' cannot be written: {error.strerror}") from error
     return paths

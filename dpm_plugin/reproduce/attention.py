@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from dpm_plugin.data.progress import Progress
 from dpm_plugin.errors import DPMError
 from dpm_plugin.extraction import Extractor, evenly_spaced
+from dpm_plugin.head_enrich import head_correlation
 
-__all__ = ["figure3", "figure4", "head_correlation", "patch_similarity", "measure_attention"]
+__all__ = ["attention_correlation", "figure3", "figure4", "patch_similarity", "measure_attention"]
 
 DEFINITIONS = (
     "An entry of a matrix is the cosine of the class-to-patch attention maps (Eq. 5) of two heads of the "
@@ -23,7 +24,7 @@ GAP = (
 )
 
 
-def head_correlation(head_logits):
+def attention_correlation(head_logits):
     """A Aᵀ of Eq. 6: cosine between the heads' attention maps over the patches (Eq. 5).
 
     Args:
@@ -32,8 +33,7 @@ def head_correlation(head_logits):
     Returns:
         (B, N, N) float32 in [0, 1].
     """
-    maps = F.normalize(head_logits.float().softmax(dim=-1), dim=-1)  # (B, N, P)
-    return maps @ maps.transpose(1, 2)
+    return head_correlation(head_logits.float().softmax(dim=-1))
 
 
 def patch_similarity(patch_map):
@@ -56,7 +56,7 @@ class Attention(NamedTuple):
     """What :func:`measure_attention` measured on n images with L blocks and N heads.
 
     Attributes:
-        correlation: (n, N, N), see :func:`head_correlation`.
+        correlation: (n, N, N), see :func:`attention_correlation`.
         smallest, largest: (n, L), see :func:`patch_similarity`.
         names: n file names; the first is the figures' one image.
         setting: the run's head enrich module in words.
@@ -85,7 +85,7 @@ def measure_attention(run_folder, *, root, images=200, device="cpu"):
     correlation, smallest, largest, names = [], [], [], []
     for data in run.loader("query", positions):
         encoded = run.encode(data, "query", blocks=blocks, need_heads=True)
-        correlation.append(head_correlation(encoded.head_logits).cpu())
+        correlation.append(attention_correlation(encoded.head_logits).cpu())
         ranges = [patch_similarity(patch_map) for patch_map in encoded.patch_maps]
         smallest.append(torch.stack([low for low, _ in ranges], dim=1).cpu())
         largest.append(torch.stack([high for _, high in ranges], dim=1).cpu())

@@ -1,18 +1,15 @@
 """The synthetic benchmark's queries, drawn again with another occluder: same person, place and light."""
 import contextlib
 import io
-import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from dpm_plugin.data.synthetic.generate import images
+from dpm_plugin.data.synthetic.generate import images, save_jpeg
 from dpm_plugin.data.synthetic.render import camera_of, render
-from dpm_plugin.data.synthetic.scene import camera
+from dpm_plugin.files import replacing
 
 __all__ = ["Redrawn", "redrawn_queries", "query_rows"]
 
@@ -81,9 +78,7 @@ def _draw(spec, rows, occluder, drawn):
     for pid, index in rows:
         pixels, share, kind = render(spec, "query", pid, index, occluder=occluder)
         file = io.BytesIO()
-        # Compressed as the data set's own images, which is part of what a camera does to them.
-        quality = camera(spec.seed, spec.cameras, camera_of(spec, "query", pid, index)).quality
-        Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+        save_jpeg(pixels, file, spec, "query", pid, index)
         files.append(file.getvalue())
         hidden.append(share)
         kinds.append(kind)
@@ -106,12 +101,5 @@ def _read(path, rows):
 
 
 def _write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **content)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        np.savez(file, **content)

@@ -2,10 +2,10 @@
 
 import csv
 import io
-import os
 from pathlib import Path
 
 from dpm_plugin.errors import DPMError
+from dpm_plugin.files import replacing
 from dpm_plugin.reproduce.measured import METRICS, Measured, headline, mask_rows, measure
 
 __all__ = ["add_command", "csv_text", "markdown", "write_file"]
@@ -94,12 +94,9 @@ def write_file(path, content):
     Raises:
         DPMError: it cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
+        with replacing(path) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise DPMError(
             f"'{path}' cannot be written ({error.strerror}); choose another folder by --out"

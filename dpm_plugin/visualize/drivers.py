@@ -9,25 +9,9 @@ product did.
 """
 import torch
 
-__all__ = ["DRIVERS", "gradient_drivers", "mask_logits", "painted_drivers"]
+__all__ = ["DRIVERS", "gradient_drivers", "painted_drivers"]
 
 DRIVERS = ("paint", "gradient")
-
-
-def mask_logits(generator, patch_maps):
-    """The mask before its sigmoid, (B, D) float32; a saturated mask no longer tells its logits apart.
-
-    Args:
-        generator: :class:`~dpm_plugin.mask_generator.HierarchicalMaskGenerator`.
-        patch_maps: its input, M maps (B, C, h, w).
-    """
-    kept = []
-    handle = generator.linear.register_forward_hook(lambda module, inputs, output: kept.append(output))
-    try:
-        generator(patch_maps)
-    finally:
-        handle.remove()
-    return kept[0].float()
 
 
 def painted_drivers(logits_of, image, grid, channels, batch_size=64):
@@ -54,7 +38,7 @@ def gradient_drivers(generator, patch_maps, mean_maps, channels):
     """Gradient of a channel's logit by the patch maps, times map minus mean map; summed over features, maps.
 
     Args:
-        generator: as in :func:`mask_logits`, in eval mode.
+        generator: :class:`~dpm_plugin.mask_generator.HierarchicalMaskGenerator`, in eval mode.
         patch_maps: M maps of one image, (1, C, h, w).
         mean_maps: M maps (C, h, w), the mean over many images: what a patch there usually holds.
         channels: (K,) channel numbers.
@@ -64,7 +48,7 @@ def gradient_drivers(generator, patch_maps, mean_maps, channels):
     """
     leaves = [patch_map.detach().float().requires_grad_() for patch_map in patch_maps]
     with torch.enable_grad():
-        logits = mask_logits(generator, leaves)[0]  # (D,)
+        logits = generator.logits(leaves)[0]  # (D,)
     drivers = []
     for channel in channels:
         gradients = torch.autograd.grad(logits[channel], leaves, retain_graph=True)

@@ -9,7 +9,7 @@ from dpm_plugin.errors import DPMError
 from dpm_plugin.evaluation import SPACES, evaluate
 from dpm_plugin.extraction import evenly_spaced
 from dpm_plugin.retrieval import query_mask_distance
-from dpm_plugin.visualize.drivers import DRIVERS, gradient_drivers, mask_logits, painted_drivers
+from dpm_plugin.visualize.drivers import DRIVERS, gradient_drivers, painted_drivers
 from dpm_plugin.visualize.grid import patch_grid
 from dpm_plugin.visualize.ranking import Ranking, outcome, rank_gallery
 
@@ -139,7 +139,7 @@ class Viewer:
             batch = {"img": images, "camid": data["camid"].expand(len(images))}
             maps = self.run.encode(batch, "query", blocks=model.mask_blocks).patch_maps
             with torch.no_grad():
-                return mask_logits(model.mask_generator, [patch_map.float() for patch_map in maps])
+                return model.mask_generator.logits([patch_map.float() for patch_map in maps])
 
         return painted_drivers(logits_of, data["img"][0], grid, numbers)
 

@@ -204,9 +204,14 @@ def _draw(spec, folder, rows):
     for split, pid, index in rows:
         pixels, hidden, kind = render(spec, split, pid, index)
         name = relative_path(spec, split, pid, index)
-        quality = camera(spec.seed, spec.cameras, camera_of(spec, split, pid, index)).quality
-        Image.fromarray(pixels).save(folder / name, quality=quality)
+        save_jpeg(pixels, folder / name, spec, split, pid, index)
         yield name, {"hidden": round(hidden, 4), "occluder": kind}
+
+
+def save_jpeg(pixels, file, spec, split, pid, index):
+    """Save (H, W, 3) pixels to a path or file object at the image's camera's quality, part of its character."""
+    quality = camera(spec.seed, spec.cameras, camera_of(spec, split, pid, index)).quality
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
 
 
 def _progressing(records, progress):

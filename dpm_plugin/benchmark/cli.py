@@ -1,0 +1,71 @@
+"""Command line of ``tools/benchmark.py``."""
+import importlib
+from pathlib import Path
+
+import torch
+
+from dpm_plugin.benchmark.report import as_json, format_comparison
+from dpm_plugin.benchmark.settings import Settings
+from dpm_plugin.command import Parser, exit_code
+from dpm_plugin.errors import DPMError
+from dpm_plugin.files import replacing
+
+__all__ = ["PARTS", "main"]
+
+# Part -> module with ``run(settings)``, which yields Comparisons as they are measured.
+PARTS = {
+    "head": "dpm_plugin.benchmark.head",
+}
+
+
+def parse(argv):
+    """Command line -> namespace."""
+    parser = Parser(description="Each part against a plain implementation of the same mathematics, in one process: "
+                                "contenders in turn, medians, the ratio first.")
+    parser.add_argument("part", choices=[*PARTS, "all"], help="what to measure")
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds of each contender (default: 5)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu",
+                        help="where to run (default: a GPU where there is one)")
+    parser.add_argument("--tiny", action="store_true", help="sizes that take seconds; the figures mean nothing")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
+    args = parser.parse_args(argv)
+    if args.rounds < 1 or (args.threads or 1) < 1:
+        parser.error("--rounds and --threads are at least 1")
+    return args
+
+
+def main(argv=None):
+    """Run the command line; returns 0, 2 after a mistake (one line on stderr) or 130 when interrupted."""
+    args = parse(argv)
+
+    def work():
+        settings = Settings(_device(args.device), args.rounds, args.tiny)
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        comparisons = []
+        for part in PARTS if args.part == "all" else [args.part]:
+            for comparison in importlib.import_module(PARTS[part]).run(settings):
+                print(format_comparison(comparison), flush=True)
+                comparisons.append(comparison)
+                if args.json:  # after each, so that an interruption loses none
+                    _write(args.json, as_json(comparisons, settings.device, torch.get_num_threads()))
+
+    return exit_code(work)
+
+
+def _device(name):
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise DPMError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _write(path, text):
+    try:
+        with replacing(Path(path)) as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise DPMError(f"'{path}' cannot be written: {error.strerror}") from error

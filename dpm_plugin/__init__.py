@@ -1,8 +1,10 @@
 """DPM (Dynamic Prototype Mask, ACM MM 2022) for torchreid: occluded person re-identification.
 
-Importing this package registers its models, data sets, losses and engine with torchreid.
+Importing this package registers its models, data sets, losses and engine with torchreid, and lets code written
+for either of torchreid's two layouts import.
 """
 from dpm_plugin import torchreid_host
+from dpm_plugin.checkpoint import read_checkpoint
 from dpm_plugin.data import DATASETS
 from dpm_plugin.engine import ImageDPMEngine
 from dpm_plugin.errors import DPMError
@@ -41,6 +43,9 @@ def register():
         setattr(torchreid_host.losses, loss.__name__, loss)
     torchreid_host.engine.ImageDPMEngine = ImageDPMEngine
     torchreid_host.install_read_image()
+    torchreid_host.install_checkpoint_reader(read_checkpoint)
+    torchreid_host.install_weight_loader(load_weights, DPM)
+    torchreid_host.install_layout_names()
 
 
 register()

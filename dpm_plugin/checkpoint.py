@@ -1,12 +1,13 @@
 """Checkpoint files: read without executing anything, written whole or not at all, resumed by torchreid's call."""
-import os
-import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 
 from dpm_plugin.errors import DPMError
+from dpm_plugin.files import replacing
 
 # torchreid writes rank1 as a numpy scalar; these are the only globals beyond torch's own
 # that its files need, and none of them can run code.
@@ -17,21 +18,19 @@ _NUMPY_SCALARS += [
 
 
 def read_checkpoint(path):
-    """Return the content of a .safetensors file or of a torch file, with ``weights_only=True``, on the CPU.
+    """Return the content of a safetensors file or of a torch file, with ``weights_only=True``, on the CPU.
 
     Raises:
         DPMError: missing, truncated, no checkpoint, or holding objects that could run code.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise DPMError(f"checkpoint '{path}' does not exist")
+        raise DPMError(f"checkpoint '{path}' {'is a folder' if path.is_dir() else 'does not exist'}")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
+        if _is_safetensors(path):
+            return safetensors.torch.load_file(path)
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return _load_torch_file(path)
     except Exception as error:  # zip, pickle, header and allow-list errors have no common class
         # torch's own message advises weights_only=False, which would run whatever the file holds
         reason = str(error).partition("WeightsUnpickler error:")[2] or str(error) or type(error).__name__
@@ -42,20 +41,52 @@ def read_checkpoint(path):
         ) from error
 
 
+def _is_safetensors(path):
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{"  # the length of a header in json, then the header
+
+
+def _load_torch_file(path):
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnicodeDecodeError:  # written by Python 2
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="pickle_load_args only works")  # this one does work
+            return torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
+
+
+def read_state(path):
+    """The tensors of a checkpoint as a flat dict, wrappers and ``module.`` prefixes removed.
+
+    Raises:
+        DPMError: see :func:`read_checkpoint`; or there are no tensors in it.
+    """
+    state = read_checkpoint(path)
+    while isinstance(state, dict):
+        inner = next((state[name] for name in ("state_dict", "model") if isinstance(state.get(name), dict)), None)
+        if inner is None:
+            break
+        state = inner
+    pairs = state.items() if isinstance(state, dict) else ()
+    if not pairs or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in pairs):
+        raise DPMError(f"'{path}' holds no state dict of tensors")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
 def write_checkpoint(state, path):
     """Write ``state`` to ``path``: beside it first, then renamed, so that no half-written file ever has its name."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        torch.save(state, file)
+
+
+def write_state(state, path):
+    """Write a flat dict of tensors as :func:`write_checkpoint` does; as safetensors where ``path`` ends so."""
+    if Path(path).suffix != ".safetensors":
+        write_checkpoint(state, path)
+        return
+    own = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+    with replacing(path) as file:
+        file.write(safetensors.torch.save(own, metadata={"format": "pt"}))  # which transformers and timm ask for
 
 
 def resume(path, model, optimizer=None, scheduler=None, scaler=None):

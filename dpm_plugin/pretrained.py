@@ -49,11 +49,11 @@ def _timm_state(name):
         ) from error
 
 
-def load_state(vit, state, source, old_grid=None):
+def load_state(vit, state, source, square=True):
     """Load a plain timm state dict into ``vit``, resizing patch and position embeddings to its grid.
 
-    The position embedding is resized bilinearly, as in the released implementation, from
-    ``old_grid`` (default: a square one).
+    Args:
+        square: see :func:`fit_embeddings`.
 
     Raises:
         DPMError: a tensor is missing or has another shape; names the first.
@@ -64,14 +64,10 @@ def load_state(vit, state, source, old_grid=None):
     missing = [key for key in own if key not in state]
     if missing:
         raise DPMError(
-            f"{source} does not fit backbone '{vit.backbone_name}': {len(missing)} of {len(own)} tensors are missing, "
-            f"the first is '{missing[0]}'"
+            f"{source} does not fit backbone '{vit.backbone_name}': {len(missing)} of {len(own)} tensors are "
+            f"missing, the first is '{missing[0]}'"
         )
-    weight = state["patch_embed.proj.weight"]
-    if weight.shape[-2:] != own["patch_embed.proj.weight"].shape[-2:]:
-        state["patch_embed.proj.weight"] = resample_patch_embed(weight, transformer.patch_embed.patch_size)
-    if "pos_embed" in own:
-        state["pos_embed"] = resize_position_embedding(state["pos_embed"], transformer, old_grid)
+    state, _ = fit_embeddings(state, transformer, square)
     wrong = [key for key in own if own[key].shape != state[key].shape]
     if wrong:
         key = wrong[0]
@@ -82,17 +78,67 @@ def load_state(vit, state, source, old_grid=None):
     transformer.load_state_dict(state)
 
 
-def resize_position_embedding(embedding, transformer, old_grid=None):
-    """Position embedding (1, T, C) of grid ``old_grid`` at ``transformer``'s grid.
+def fit_embeddings(state, transformer, square):
+    """Resize the patch and the position embedding of a plain timm state dict to ``transformer``'s.
 
-    ``old_grid`` (h, w) is taken as square where it is not given, as in ImageNet models.
+    The position embedding is resized bilinearly, as in the released implementation.
+
+    Args:
+        square: whether to take the file's grid as square where it can be, as in ImageNet models.
+
+    Returns:
+        (new state dict, {name: "16x8 to 22x11"} of what was resized); an embedding that no resizing makes fit
+        stays as it is.
     """
+    state, resized = dict(state), {}
+    patch, position = state.get("patch_embed.proj.weight"), state.get("pos_embed")
+    size = tuple(transformer.patch_embed.patch_size)
+    if patch is not None and patch.dim() == 4 and patch.shape[-2:] != size:
+        resized["patch_embed.proj.weight"] = f"{_by(patch.shape[-2:])} to {_by(size)} pixels"
+        state["patch_embed.proj.weight"] = resample_patch_embed(patch, size)
+    if position is None or transformer.pos_embed is None or position.shape[-1] != transformer.pos_embed.shape[-1]:
+        return state, resized
     prefix = 0 if transformer.no_embed_class else transformer.num_prefix_tokens
-    patches = embedding.shape[1] - prefix
-    side = math.isqrt(patches)
-    if old_grid is None and side * side != patches:
-        raise DPMError(f"the position embedding has {patches} patches, which is no square grid")
-    return resample_abs_pos_embed(
-        embedding, new_size=list(transformer.patch_embed.grid_size), old_size=list(old_grid or (side, side)),
-        num_prefix_tokens=prefix, interpolation="bilinear", antialias=False,
-    )
+    grid = tuple(transformer.patch_embed.grid_size)
+    old = guess_grid(position.shape[1] - prefix, grid, square)
+    if old not in (grid, None):
+        resized["pos_embed"] = f"{_by(old)} to {_by(grid)} patches"
+        state["pos_embed"] = resample_abs_pos_embed(
+            position, new_size=list(grid), old_size=list(old), num_prefix_tokens=prefix, interpolation="bilinear",
+            antialias=False,
+        )
+    return state, resized
+
+
+def guess_grid(patches, grid, square):
+    """The (h, w) a position embedding was made for; a file does not say.
+
+    Args:
+        patches: how many it has.
+        grid: (h, w) of the model.
+        square: whether a square goes before everything.
+
+    Returns:
+        The split of ``patches`` with nearly the shape of ``grid``, else a square, else the split nearest to
+        ``grid`` in shape (of two, the taller); None where that is more than four times as long or as wide.
+    """
+    side = math.isqrt(max(patches, 0))
+    is_square = side > 0 and side * side == patches
+    if square and is_square:
+        return side, side
+
+    def mismatch(split):
+        ratio = split[0] / split[1] / (grid[0] / grid[1])
+        return round(max(ratio, 1 / ratio), 6)
+
+    splits = [(h, patches // h) for h in range(patches, 0, -1) if patches % h == 0]
+    nearest = min(splits, key=mismatch, default=None)
+    if nearest is None or mismatch(nearest) <= 1.25:
+        return nearest
+    if is_square:
+        return side, side
+    return nearest if mismatch(nearest) <= 4 else None
+
+
+def _by(size):
+    return "x".join(map(str, size))

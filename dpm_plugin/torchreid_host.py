@@ -4,9 +4,12 @@ Two layouts are in use: upstream 1.4.0 (``torchreid.models``) and PyPI's 0.2.5
 (``torchreid.reid.models``). ``from torchreid import models`` works on both, so
 every other module takes torchreid from here.
 """
-import importlib
+import importlib.util
+import sys
 import warnings
 from contextlib import contextmanager
+from functools import wraps
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 with warnings.catch_warnings():
@@ -23,6 +26,7 @@ __all__ = [
     "Engine", "ImageDataManager", "ImageDataset", "ImageSoftmaxEngine", "ImageTripletEngine",
     "compiled_rank_available",
     "read_image", "register_dataset", "register_model", "install_read_image",
+    "install_checkpoint_reader", "install_layout_names", "install_weight_loader",
     "build_train_sampler", "build_transforms", "image_dataset_classes", "init_image_dataset",
     "is_torchreid_own", "manager_builders",
     "model_names", "video_dataset_names",
@@ -33,6 +37,54 @@ ImageSoftmaxEngine = engine.ImageSoftmaxEngine
 ImageTripletEngine = engine.ImageTripletEngine
 ImageDataset = data.ImageDataset
 ImageDataManager = data.ImageDataManager
+
+_PARTS = ("data", "engine", "losses", "metrics", "models", "optim", "utils")
+_HOME = models.__name__.rpartition(".")[0]  # "torchreid" in upstream's layout, "torchreid.reid" in PyPI's
+
+
+class LayoutNames:
+    """Import hook: torchreid's modules under the other layout's names, as the same module objects.
+
+    Without it a submodule of an aliased package would be loaded a second time from its file, with
+    classes of its own.
+    """
+
+    @staticmethod
+    def real_name(name):
+        """The name under which this layout has the module that ``name`` means; None for all other modules."""
+        top, *parts = name.split(".")
+        if top != "torchreid" or not parts:
+            return None
+        if parts[0] == "reid":
+            parts = parts[1:]
+        if parts and parts[0] not in _PARTS:  # such as PyPI's torchreid.reid_model_factory
+            return None
+        real = ".".join([_HOME, *parts])
+        return None if real == name else real
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        """Part of the import protocol."""
+        real = cls.real_name(name)
+        if real is None or importlib.util.find_spec(real) is None:
+            return None
+        return ModuleSpec(name, cls)
+
+    @staticmethod
+    def create_module(spec):
+        """Part of the import protocol."""
+
+    @classmethod
+    def exec_module(cls, module):
+        """Put the real module in the place of the new, empty one."""
+        sys.modules[module.__name__] = importlib.import_module(cls.real_name(module.__name__))
+
+
+def install_layout_names():
+    """From now on code written for either layout imports; repeating it is harmless."""
+    if LayoutNames not in sys.meta_path:
+        sys.meta_path.insert(0, LayoutNames)  # before the finder of files, which would load duplicates
+    importlib.import_module("torchreid.reid")  # for those who only import torchreid and go on by attributes
 
 
 def _module_of(obj):
@@ -125,3 +177,48 @@ def install_read_image():
     _module_of(ImageDataset).read_image = read_image
     _module_of(utils.read_image).read_image = read_image
     utils.read_image = read_image
+
+
+def install_checkpoint_reader(read):
+    """Make torchreid's ``load_checkpoint`` and all that uses it read a file by ``read(path)``.
+
+    Under torch 2.6 and later its own cannot read what torchreid writes (``rank1`` is a numpy scalar), and
+    for a file with undecodable text it falls back to a load that executes whatever the file holds.
+    Repeating it is harmless.
+    """
+
+    def load_checkpoint(fpath):
+        """``read(fpath)``, with torchreid's errors for no path and no file."""
+        if fpath is None:
+            raise ValueError("File path is None")
+        if not Path(fpath).expanduser().exists():
+            raise FileNotFoundError(f'File is not found at "{fpath}"')
+        return read(fpath)
+
+    _replace("load_checkpoint", load_checkpoint)
+
+
+def install_weight_loader(load, kind):
+    """Make torchreid's ``load_pretrained_weights`` leave models of class ``kind`` to ``load(model, path)``.
+
+    Its own drops every tensor of another name or size, position embeddings too, with nothing but a line in
+    the log. Repeating it is harmless.
+    """
+    own = getattr(utils.load_pretrained_weights, "__wrapped__", utils.load_pretrained_weights)
+
+    @wraps(own)
+    def load_pretrained_weights(model, weight_path):
+        if isinstance(model, kind):
+            load(model, weight_path)
+        else:
+            own(model, weight_path)
+
+    _replace("load_pretrained_weights", load_pretrained_weights)
+
+
+def _replace(name, new):
+    """Put ``new`` wherever a module of torchreid holds the function ``name`` of ``torchreid.utils``."""
+    old = getattr(utils, name)
+    for module_name, module in list(sys.modules.items()):
+        if module_name.partition(".")[0] == "torchreid" and vars(module).get(name) is old:
+            setattr(module, name, new)

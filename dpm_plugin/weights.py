@@ -1,28 +1,30 @@
 """Loading weights of several layouts into a model, with a report of what happened to each tensor."""
 from typing import NamedTuple
 
-import torch
-
 from dpm_plugin import pretrained
-from dpm_plugin.checkpoint import read_checkpoint
+from dpm_plugin.checkpoint import read_state
 from dpm_plugin.errors import DPMError
+from dpm_plugin.layouts import recognise, to_own_names
+from dpm_plugin.vit import ViT
+from dpm_plugin.zoo import local_file
 
-# The released implementation's names, and ours. Its `base.fc` is a classifier nothing uses.
-RELEASED_NAMES = (
-    ("base.ConvLayer.0.", "mask_generator.conv1."),
-    ("base.ConvLayer.2.", "mask_generator.conv2."),
-    ("base.ConvLayer.4.", "mask_generator.conv3."),
-    ("base.attfc.", "mask_generator.linear."),
-    ("base.sie_embed", "backbone.camera_embedding"),
-    ("base.fc.", None),
-    ("base.", "backbone.transformer."),
-    ("bottleneck.", "neck."),
-    ("classifier.", "classifier."),
-)
+__all__ = ["LoadReport", "load_backbone_file", "load_weights"]
+
+ENCODER = "backbone.transformer."
 
 
 class LoadReport(NamedTuple):
-    """What ``load_weights`` did, as lists of the model's tensor names (``unused``: the file's)."""
+    """What ``load_weights`` did, as lists of the model's tensor names (``unused``: the file's).
+
+    Attributes:
+        layout: see :func:`dpm_plugin.layouts.recognise`.
+        loaded: taken from the file; with those of ``resized``.
+        resized: position or patch embedding of another image size, stride or patch size.
+        skipped: in the file with a shape that does not fit; the model's own stays.
+        missing: not in the file; the model's own stays.
+        unused: in the file, without a counterpart in the model.
+        sizes: {name of a resized tensor: "16x8 to 22x11 patches"}.
+    """
 
     layout: str
     loaded: list
@@ -30,111 +32,85 @@ class LoadReport(NamedTuple):
     skipped: list
     missing: list
     unused: list
+    sizes: dict
 
     def __str__(self):
         parts = [f"{len(self.loaded)} tensors loaded"]
         for name in ("resized", "skipped", "missing", "unused"):
             tensors = getattr(self, name)
             if tensors:
-                shown = ", ".join(tensors[:4]) + (", ..." if len(tensors) > 4 else "")
-                parts.append(f"{len(tensors)} {name} ({shown})")
+                shown = [f"{key}: {self.sizes[key]}" if key in self.sizes else key for key in tensors[:4]]
+                parts.append(f"{len(tensors)} {name} ({', '.join(shown)}{', ...' if len(tensors) > 4 else ''})")
         return f"{self.layout} checkpoint: " + "; ".join(parts)
 
 
 def load_weights(model, path):
     """Load a checkpoint of any known layout into ``model``.
 
-    Layouts are recognised by content: this package's own, the released DPM implementation's
-    (also TransReID's ViT), and timm's; each plain or under ``state_dict`` or ``model``, with or
-    without ``module.``. The position embedding is resized to the model's grid. A classifier or
-    camera embedding with another count of rows is skipped. A stock torchreid model takes
-    torchreid's own loader's rule: what matches in name and shape.
+    Layouts are recognised by content: this package's own, the released DPM implementation's,
+    TransReID's ViT, and timm's; each plain or under ``state_dict`` or ``model``, with or
+    without ``module.``, as torch or safetensors file. Position and patch embedding are resized to the
+    model's grid. A classifier or camera embedding with another count of rows is skipped. A
+    stock torchreid model takes torchreid's own loader's rule: what matches in name and shape.
+
+    Args:
+        path: a file, or ``zoo:NAME`` for published weights, see :mod:`dpm_plugin.zoo`.
 
     Returns:
         LoadReport, also printed.
 
     Raises:
-        DPMError: unreadable, or nothing in the file fits the model.
+        DPMError: unreadable, nothing in the file fits the model, or its encoder is another one. The model
+            is then as it was.
     """
-    state, layout = to_own_names(read_state(path), path)
+    path = local_file(path)
+    state = read_state(path)
     own = model.state_dict()
-    transformer = getattr(getattr(model, "backbone", None), "transformer", None)
-    report = LoadReport(layout, [], [], [], [], [key for key in state if key not in own])
-    new = {}
-    for key, target in own.items():
-        value = state.get(key)
-        if value is None:
-            report.missing.append(key)
-            continue
-        if key.endswith("pos_embed") and transformer is not None and value.shape != target.shape:
-            grid = _guess_grid(value, transformer, square=layout == "timm")
-            value = pretrained.resize_position_embedding(value, transformer, grid)
-            report.resized.append(key)
-        if value.shape != target.shape:
-            report.skipped.append(key)
-            continue
-        report.loaded.append(key)
-        new[key] = value
-    if not any(key not in ("classifier.weight",) and own[key].dim() > 0 for key in report.loaded):
-        raise DPMError(
-            f"no tensor of '{path}' ({layout} layout) fits this {type(model).__name__}; was it made for another model?"
-        )
-    model.load_state_dict({**own, **new})
+    layout, unused, sizes = recognise(state), [], {}
+    if isinstance(getattr(model, "backbone", None), ViT):
+        layout, state, unused = to_own_names(state)
+        state, sizes = _fit_encoder(state, own, model, layout, path)
+    fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
+    if not any(key != "classifier.weight" and value.dim() for key, value in fits.items()):
+        raise _fits_nothing(model, layout, path)
+    report = LoadReport(
+        layout,
+        loaded=[key for key in own if key in fits],
+        resized=[key for key in own if key in sizes and key in fits],
+        skipped=[key for key in own if key in state and key not in fits],
+        missing=[key for key in own if key not in state],
+        unused=[key for key in state if key not in own] + unused,
+        sizes=sizes,
+    )
+    model.load_state_dict({**own, **fits})
     print(f"=> '{path}': {report}")
     return report
 
 
-def read_state(path):
-    """The tensors of a checkpoint as a flat dict, wrappers and ``module.`` prefixes removed."""
-    state = read_checkpoint(path)
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()) or not state:
-        raise DPMError(f"'{path}' holds no state dict of tensors")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+def _fit_encoder(state, own, model, layout, path):
+    """(state with embeddings of the model's sizes, sizes of a LoadReport); refuses another encoder's blocks."""
+    blocks = ENCODER + "blocks."
+    if not any(key.startswith(blocks) for key in state):
+        raise _fits_nothing(model, layout, path)
+    names = dict.fromkeys(key for key in [*own, *state] if key.startswith(blocks))
+    shapes = {key: [tuple(side[key].shape) if key in side else "none" for side in (state, own)] for key in names}
+    wrong = [key for key, (theirs, ours) in shapes.items() if theirs != ours]
+    if wrong:
+        theirs, ours = shapes[wrong[0]]
+        raise DPMError(
+            f"'{path}' ({layout} layout) is of another encoder than this {type(model).__name__}'s: {len(wrong)} "
+            f"tensors of its blocks differ, the first is '{wrong[0]}' ({theirs} in the file, {ours} in the model)"
+        )
+    encoder = {key.removeprefix(ENCODER): value for key, value in state.items() if key.startswith(ENCODER)}
+    encoder, sizes = pretrained.fit_embeddings(encoder, model.backbone.transformer, square=layout == "timm")
+    state = {**state, **{ENCODER + key: value for key, value in encoder.items()}}
+    return state, {ENCODER + key: size for key, size in sizes.items()}
 
 
-def to_own_names(state, path):
-    """Rename a state dict of any known layout; returns (state, layout name)."""
-    if any(key.startswith("base.blocks.") for key in state):
-        return rename_released(state), "released"
-    if "patch_embed.proj.weight" in state:
-        return {f"backbone.transformer.{key}": value for key, value in state.items()}, "timm"
-    layout = "dpm_plugin" if any(key.startswith("backbone.transformer.") for key in state) else "torchreid"
-    return state, layout
-
-
-def rename_released(state):
-    """Keys of the released implementation to ours; tensors nothing uses are left out."""
-    renamed = {}
-    for key, value in state.items():
-        for old, new in RELEASED_NAMES:
-            if key.startswith(old):
-                if new is not None:
-                    renamed[new + key[len(old):]] = value.squeeze(1) if old == "base.sie_embed" else value
-                break
-    return renamed
-
-
-def _guess_grid(embedding, transformer, square):
-    """The (h, w) a position embedding was made for: a file does not say.
-
-    A timm file's grid is square; otherwise the split of the patch count whose shape is
-    nearest to this model's own grid.
-    """
-    prefix = 0 if transformer.no_embed_class else transformer.num_prefix_tokens
-    patches = embedding.shape[1] - prefix
-    if square:
-        return None
-    height, width = transformer.patch_embed.grid_size
-    splits = [(h, patches // h) for h in range(1, patches + 1) if patches % h == 0]
-
-    def mismatch(split):
-        ratio = (split[0] / split[1]) / (height / width)
-        return max(ratio, 1 / ratio)
-
-    return min(splits, key=mismatch)
+def _fits_nothing(model, layout, path):
+    return DPMError(
+        f"no tensor of '{path}' ({layout} layout) fits this {type(model).__name__}; was it made for another model?"
+    )
 
 
 def load_backbone_file(vit, path):
@@ -149,13 +125,9 @@ def load_backbone_file(vit, path):
             raise DPMError(f"'{path}' is no .npz weight file of '{vit.backbone_name}': {error}") from error
         pretrained.load_state(vit, plain.state_dict(), f"'{path}'")
         return
-    state, layout = to_own_names(read_state(path), path)
-    prefix = "backbone.transformer."
-    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    named = to_own_names(read_state(path))
+    state = {key.removeprefix(ENCODER): value for key, value in named.state.items() if key.startswith(ENCODER)}
     if not state:
-        raise DPMError(f"'{path}' holds no ViT weights (it looks like a {layout} checkpoint)")
-    grid = None
-    if "pos_embed" in state:
-        grid = _guess_grid(state["pos_embed"], vit.transformer, square=layout == "timm")
-    pretrained.load_state(vit, state, f"'{path}'", grid)
-    print(f"=> backbone weights from '{path}' ({layout} layout)")
+        raise DPMError(f"'{path}' holds no ViT weights (it looks like a {named.layout} checkpoint)")
+    pretrained.load_state(vit, state, f"'{path}'", square=named.layout == "timm")
+    print(f"=> backbone weights from '{path}' ({named.layout} layout)")

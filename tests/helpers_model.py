@@ -4,6 +4,7 @@ import types
 import torch
 
 from dpm_plugin import DPM, DPMLoss, ImageDPMEngine
+from dpm_plugin.layouts import RELEASED_NAMES
 from dpm_plugin.optim import build_optimizer
 
 TINY = dict(
@@ -14,6 +15,15 @@ TINY = dict(
 
 def tiny_model(num_classes=5, **options):
     return DPM(num_classes, **{**TINY, "num_cameras": 3, **options})
+
+
+def to_released(state):
+    """Our names to the released implementation's: the inverse of the table under test."""
+    renamed = {}
+    for key, value in state.items():
+        old, new = next((old, new) for old, new in RELEASED_NAMES if key.startswith(new))
+        renamed[old + key[len(new):]] = value.unsqueeze(1) if new == "backbone.camera_embedding" else value
+    return renamed
 
 
 def batch(size=8, num_classes=5, img_size=(64, 32), seed=0):

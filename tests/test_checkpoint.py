@@ -64,6 +64,15 @@ def test_an_old_torchreid_checkpoint_with_a_numpy_scalar_is_read(tmp_path):
     assert checkpoint.resume(path, parts(seed=2)[0]) == 3
 
 
+def test_an_old_file_with_a_text_of_python_2_is_read(tmp_path):
+    path = tmp_path / "python2.pth.tar"
+    torch.save({"epoch": 3, "note": "caf\xe9"}, path, _use_new_zipfile_serialization=False)
+    whole, python3, python2 = path.read_bytes(), b"X\x05\0\0\0caf\xc3\xa9", b"U\x04caf\xe9"
+    assert python3 in whole
+    path.write_bytes(whole.replace(python3, python2))
+    assert checkpoint.read_checkpoint(path) == {"epoch": 3, "note": "caf\xe9"}
+
+
 class Payload:
     def __init__(self, path):
         self.path = path

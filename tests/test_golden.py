@@ -10,9 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from dpm_plugin import DPM, DPMLoss, HeadEnrichLoss, ImageDPMEngine, MaskedArcFace, SoftMarginTripletLoss
+from dpm_plugin.layouts import from_own_names, rename_released, to_own_names
 from dpm_plugin.losses import plain_logits
 from dpm_plugin.optim import build_optimizer
-from dpm_plugin.weights import rename_released
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"the golden files are not at {GOLDEN}")
@@ -60,6 +60,15 @@ def test_inference_of_a_released_checkpoint_is_equal_to_1e_4(golden, released_st
         output = model.embed(images, cameras)
     for got, name in zip(output, ("feature", "feature_bn", "mask", "hem_logits")):
         np.testing.assert_allclose(got.numpy(), golden[f"infer/{name}"], rtol=0, atol=1e-4)
+
+
+def test_every_name_of_a_released_checkpoint_is_known_and_converts_back_to_itself():
+    shapes = json.loads((GOLDEN / "released_state_dict_shapes.json").read_text())
+    state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    named = to_own_names(state)
+    assert (named.layout, named.unused) == ("released", []) and len(named.state) == len(shapes)
+    back, left_out = from_own_names(named.state, "released")
+    assert not left_out and [(key, list(value.shape)) for key, value in back.items()] == list(shapes.items())
 
 
 def test_heads_and_losses_with_gradients_are_equal_to_1e_5_relative(golden):

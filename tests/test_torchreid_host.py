@@ -1,10 +1,16 @@
 """Both torchreid layouts are the same to everything but one file."""
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-from dpm_plugin import torchreid_host
+import pytest
+import torch
+from helpers_model import tiny_model
+
+import dpm_plugin
+from dpm_plugin import DPMError, torchreid_host
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,6 +39,61 @@ def test_the_model_factory_builds_on_the_other_layout_too(tmp_path, torchreid_la
         "model = torchreid.models.build_model('dpm_vit_tiny', 3, pretrained=False)\n"
         "assert type(model).__name__ == 'DPM' and torchreid.engine.ImageDPMEngine and torchreid.losses.DPMLoss\n"
         "assert torchreid.data.datasets.__image_datasets['occluded_duke']\n"
+        "import torchreid.reid.models.osnet, torchreid.models.osnet\n"
+        "from torchreid.reid.utils import FeatureExtractor\n"
+        "assert torchreid.reid.models is torchreid.models and torchreid.utils.FeatureExtractor is FeatureExtractor\n"
+        "assert torchreid.reid.models.osnet is torchreid.models.osnet\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["models", "utils.tools", "data.datasets.image.market1501", "engine.image.softmax"])
+def test_both_layouts_names_import_the_same_module(name):
+    # the unusual name first: what loads under it must be what the usual one gives
+    other, real = (importlib.import_module(f"{home}.{name}") for home in ("torchreid.reid", "torchreid"))
+    assert other is real and real.__spec__.name == real.__name__
+    assert real.__name__.startswith(torchreid_host.models.__name__.rpartition(".")[0] + ".")
+
+
+def test_imports_in_every_style_give_the_same_objects():
+    namespace = {}
+    exec(
+        "import torchreid.models\nfrom torchreid import models as plain\nfrom torchreid.reid import models as reid\n"
+        "import torchreid.reid.models.osnet\nfrom torchreid.models.osnet import OSNet\n", namespace,
+    )
+    package = namespace["torchreid"]
+    assert package.models is namespace["plain"] is namespace["reid"] is torchreid_host.models
+    assert package.reid.models.osnet.OSNet is namespace["OSNet"]
+
+
+def test_what_neither_layout_has_is_not_found():
+    for name in ("torchreid.models.no_such_net", "torchreid.reid.models.no_such_net", "torchreid.no_such_part"):
+        with pytest.raises(ModuleNotFoundError, match="no_such"):
+            importlib.import_module(name)
+
+
+def test_registering_again_changes_nothing():
+    def state():
+        hooks = [finder for finder in sys.meta_path if finder is torchreid_host.LayoutNames]
+        own = torchreid_host.utils.load_pretrained_weights.__wrapped__
+        return len(hooks), own, sorted(sys.modules), torchreid_host.model_names()
+
+    before = state()
+    dpm_plugin.register()
+    assert state() == before and before[0] == 1 and not hasattr(before[1], "__wrapped__")
+
+
+def test_torchreids_weight_loader_takes_plugin_models_of_other_sizes_and_refuses_other_networks(tmp_path):
+    path = tmp_path / "weights.pth"
+    source = tiny_model(num_classes=9, img_size=(96, 48))
+    torch.save({"state_dict": source.state_dict()}, path)
+    extractors = sys.modules[torchreid_host.utils.FeatureExtractor.__module__]
+    for load in (torchreid_host.utils.load_pretrained_weights, extractors.load_pretrained_weights):
+        model = tiny_model()
+        load(model, path)
+        source_tokens, tokens = (m.backbone.transformer.pos_embed for m in (source, model))
+        assert torch.equal(tokens[:, 0], source_tokens[:, 0]) and tokens.shape[1] == 33
+    torch.save({"state_dict": {"conv1.weight": torch.zeros(3)}}, path)
+    with pytest.raises(DPMError, match="fits this DPM"):
+        torchreid_host.utils.load_pretrained_weights(model, path)

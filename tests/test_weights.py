@@ -1,21 +1,23 @@
 """load_weights and pretrained weights: what is recognised, resized, skipped and refused."""
-import timm
 import pytest
+import safetensors.torch
+import timm
 import torch
-from helpers_model import TINY, tiny_model
+from helpers_model import TINY, tiny_model, to_released
+from hypothesis import given
+from hypothesis import strategies as st
+from test_checkpoint import Payload
 
 from dpm_plugin import DPMError, load_weights
+from dpm_plugin.pretrained import guess_grid
 from dpm_plugin.torchreid_host import models
-from dpm_plugin.weights import RELEASED_NAMES
 
 
-def to_released(state):
-    """Our names to the released implementation's: the inverse of the table under test."""
-    renamed = {}
-    for key, value in state.items():
-        old, new = next((old, new) for old, new in RELEASED_NAMES if new is not None and key.startswith(new))
-        renamed[old + key[len(new):]] = value.unsqueeze(1) if new == "backbone.camera_embedding" else value
-    return renamed
+@pytest.fixture(scope="module")
+def untouched():
+    """(model, copy of its weights) for files that must leave it as it is."""
+    model = tiny_model()
+    return model, {key: value.clone() for key, value in model.state_dict().items()}
 
 
 def same(model, state):
@@ -32,6 +34,7 @@ def test_known_layouts_load_whole_with_or_without_wrapper_and_prefix(tmp_path, w
     target = tiny_model()
     report = load_weights(target, path)
     assert same(target, source.state_dict())
+    assert report.layout == ("dpm" if rename is not to_released else "released")
     assert not (report.missing or report.skipped or report.resized or report.unused)
 
 
@@ -50,6 +53,113 @@ def test_other_classes_cameras_and_sizes_are_skipped_or_resized_and_reported(tmp
     load_weights(target, path)
     rows = target.backbone.transformer.pos_embed.data[0, 1:, 0].view(8, 4)
     torch.testing.assert_close(rows[:, 0], (torch.arange(8) + 0.5) * 1.5 - 0.5)
+
+
+def transreid(state, jigsaw=False):
+    """A TransReID checkpoint with the weights of a model without mask branch."""
+    named = {"base.fc.weight": torch.zeros(10, 24), "base.fc.bias": torch.zeros(10), **to_released(state)}
+    if jigsaw:  # the whole image's own last block and norm, and a second branch with heads of its own
+        for key in [key for key in named if key.startswith(("base.blocks.3.", "base.norm."))]:
+            branch = key.replace("base.blocks.3.", "b1.0.").replace("base.norm.", "b1.1.")
+            named[branch], named[key] = named[key], torch.full_like(named[key], 7.0)
+            named[branch.replace("b1", "b2")] = torch.full_like(named[key], 8.0)
+        named.update({"bottleneck_1.weight": torch.ones(24), "classifier_1.weight": torch.ones(5, 24)})
+    return named
+
+
+@pytest.mark.parametrize("jigsaw", [False, True])
+def test_a_transreid_file_fills_encoder_neck_and_cameras(tmp_path, jigsaw):
+    source = tiny_model(mask_blocks=())
+    state = transreid(source.state_dict(), jigsaw)
+    path = tmp_path / "transformer_120.pth"
+    torch.save({f"module.{key}": value for key, value in state.items()}, path)
+    target = tiny_model()
+    report = load_weights(target, path)
+    assert report.layout == "transreid"
+    assert all(torch.equal(value, target.state_dict()[key]) for key, value in source.state_dict().items())
+    assert report.missing == [key for key in target.state_dict() if key.startswith("mask_generator.")]
+    others = {key for key in state if key.startswith(("b2.", "bottleneck_", "classifier_"))}
+    assert set(report.unused) == {"base.fc.weight", "base.fc.bias"} | others and bool(others) == jigsaw
+
+
+def test_a_safetensors_file_loads_whatever_its_name_and_however_wrapped(tmp_path):
+    source, target = tiny_model(), tiny_model()
+    path = tmp_path / "weights.bin"
+    safetensors.torch.save_file({f"module.{key}": value for key, value in source.state_dict().items()}, path)
+    load_weights(target, path)
+    assert same(target, source.state_dict())
+    target = tiny_model()
+    torch.save({"model": {"state_dict": source.state_dict()}, "epoch": 3}, path)
+    load_weights(target, path)
+    assert same(target, source.state_dict())
+
+
+def test_a_patch_embedding_of_another_patch_size_is_resized(tmp_path):
+    source = tiny_model(patch_size=16, stride=8, img_size=(72, 40))  # 8x4 patches, as the model
+    path = tmp_path / "weights.pth"
+    torch.save(source.state_dict(), path)
+    report = load_weights(tiny_model(), path)
+    assert report.resized == ["backbone.transformer.patch_embed.proj.weight"]
+    assert report.sizes == {report.resized[0]: "16x16 to 8x8 pixels"} and not report.skipped
+
+
+def test_the_report_says_what_happened_in_one_line(tmp_path, capsys):
+    path = tmp_path / "weights.pth"
+    torch.save({**tiny_model(num_classes=9, img_size=(96, 48)).state_dict(), "extra": torch.zeros(1)}, path)
+    target = tiny_model(num_cameras=0)
+    capsys.readouterr()
+    report = load_weights(target, path)
+    assert capsys.readouterr().out == (
+        f"=> '{path}': dpm checkpoint: {len(target.state_dict()) - 1} tensors loaded; "
+        "1 resized (backbone.transformer.pos_embed: 12x6 to 8x4 patches); 1 skipped (classifier.weight); "
+        "2 unused (backbone.camera_embedding, extra)\n"
+    )
+    assert sorted(report.loaded + report.skipped + report.missing) == sorted(target.state_dict())
+
+
+@pytest.mark.parametrize("other, says", [
+    (dict(depth=3), "blocks.3.norm1.weight' (none in the file, (24,) in the model)"),
+    (dict(depth=5), "blocks.4.norm1.weight' ((24,) in the file, none in the model)"),
+    (dict(embed_dim=36), "blocks.0.norm1.weight' ((36,) in the file, (24,) in the model)"),
+])
+def test_a_file_of_another_encoder_is_refused_and_the_model_stays(tmp_path, untouched, other, says):
+    path, (model, before) = tmp_path / "weights.pth", untouched
+    torch.save(to_released(tiny_model(**other).state_dict()), path)
+    with pytest.raises(DPMError) as error:
+        load_weights(model, path)
+    assert says in str(error.value) and "\n" not in str(error.value) and same(model, before)
+
+
+@pytest.mark.parametrize("kind", ["damaged zip", "damaged safetensors", "text", "code", "numbers for names"])
+def test_files_that_are_no_weights_are_one_line_errors_and_the_model_stays(tmp_path, untouched, kind):
+    path, (model, before) = tmp_path / "weights.pth", untouched
+    if kind == "text":
+        path.write_text("{'weights': 1}")
+    elif kind == "code":
+        torch.save({**before, "x": Payload(tmp_path / "executed")}, path)
+    elif kind == "numbers for names":
+        torch.save({0: torch.zeros(1)}, path)
+    else:
+        (torch.save if kind == "damaged zip" else safetensors.torch.save_file)(before, path)
+        path.write_bytes(path.read_bytes()[:20000])
+    with pytest.raises(DPMError) as error:
+        load_weights(model, path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value) and same(model, before)
+    assert not (tmp_path / "executed").exists()
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_a_grid_is_guessed_right_where_the_model_has_the_same_or_where_it_is_a_timm_square(height, width):
+    assert guess_grid(height * width, (height, width), square=False) == (height, width)
+    assert guess_grid(height * height, (height, width), square=True) == (height, height)
+
+
+@pytest.mark.parametrize("patches, grid, expected", [
+    (128, (22, 11), (16, 8)), (210, (16, 8), (21, 10)), (242, (21, 10), (22, 11)), (192, (16, 8), (24, 8)),
+    (196, (22, 11), (14, 14)), (256, (21, 10), (16, 16)), (197, (16, 8), None), (0, (16, 8), None),
+])
+def test_grids_of_the_sizes_in_use_are_told_from_the_number_of_patches(patches, grid, expected):
+    assert guess_grid(patches, grid, square=False) == expected
 
 
 def test_a_timm_file_fills_the_backbone_and_reports_the_rest_missing(tmp_path):

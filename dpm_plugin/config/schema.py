@@ -37,7 +37,8 @@ MODEL = {
     "model.name": Key("resnet50", "network: [DPM] dpm_vit, dpm_vit_small, dpm_vit_tiny, vit_baseline, "
                                   "vit_baseline_small, vit_baseline_tiny; or any of torchreid's"),
     "model.pretrained": Key(True, "start from ImageNet weights"),
-    "model.load_weights": Key("", "file of model weights to start from (fine-tuning, evaluation)"),
+    "model.load_weights": Key("", "file of model weights to start from (fine-tuning, evaluation); or zoo:occluded_duke, "
+                                  "zoo:occluded_reid: the method's published weights, downloaded once"),
     "model.resume": Key("", "checkpoint to continue: weights, optimizer, schedule and epoch"),
 }
 

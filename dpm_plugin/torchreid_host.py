@@ -7,6 +7,7 @@ every other module takes torchreid from here.
 import importlib
 import warnings
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 
 with warnings.catch_warnings():
@@ -22,7 +23,7 @@ __all__ = [
     "data", "engine", "losses", "metrics", "models", "optim", "utils",
     "Engine", "ImageDataManager", "ImageDataset", "ImageSoftmaxEngine", "ImageTripletEngine",
     "compiled_rank_available",
-    "read_image", "register_dataset", "register_model", "install_read_image",
+    "read_image", "register_dataset", "register_model", "install_read_image", "install_weight_loader",
     "build_train_sampler", "build_transforms", "image_dataset_classes", "init_image_dataset",
     "is_torchreid_own", "manager_builders",
     "model_names", "video_dataset_names",
@@ -125,3 +126,22 @@ def install_read_image():
     _module_of(ImageDataset).read_image = read_image
     _module_of(utils.read_image).read_image = read_image
     utils.read_image = read_image
+
+
+def install_weight_loader(load, kind):
+    """Make torchreid's ``load_pretrained_weights`` leave models of class ``kind`` to ``load(model, path)``.
+
+    Its own drops every tensor of another name or size, position embeddings too, with nothing but a line in
+    the log. Repeating it is harmless.
+    """
+    own = getattr(utils.load_pretrained_weights, "__wrapped__", utils.load_pretrained_weights)
+
+    @wraps(own)
+    def load_pretrained_weights(model, weight_path):
+        if isinstance(model, kind):
+            load(model, weight_path)
+        else:
+            own(model, weight_path)
+
+    for module in (_module_of(own), _module_of(utils.FeatureExtractor), utils):
+        module.load_pretrained_weights = load_pretrained_weights

@@ -101,12 +101,10 @@ class Browser:
         os.close(self.read_end)
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+def open_browser(profile):
+    """A Browser; skips the test where there is no Chromium."""
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
     program = next(filter(None, map(shutil.which, names)), None)
     if program is None:
         pytest.skip("no Chromium on this machine")
-    browser = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
+    return Browser(program, profile)

@@ -54,6 +54,9 @@ def untrained_run(folder, root="reid-data", seed=0, **changes):
     config = load_config(overrides={**SETTINGS, **places, **changes})
     torch.manual_seed(seed)
     model = MODELS[config.model.name](**model_kwargs(config, num_classes=4, num_cameras=3))
+    for name, weight in model.backbone.transformer.named_parameters():
+        if weight.dim() > 1 and name not in ("pos_embed", "cls_token"):  # untrained, it hardly sees the picture
+            torch.nn.init.normal_(weight, std=2 * weight[0].numel() ** -0.5)
     if model.has_mask:  # untrained, every mask is 0.5
         torch.nn.init.normal_(model.mask_generator.linear.weight, std=8.0)
     if model.num_cameras:  # untrained, cameras hardly differ

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers_page import Tags, browser  # noqa: F401, a fixture
+from helpers_page import Tags
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image

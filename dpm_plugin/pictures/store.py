@@ -82,6 +82,8 @@ def read_index(folder):
         DPMError: missing or damaged; says what to do.
     """
     folder = Path(folder)
+    if not (folder / "index.json").is_file():
+        raise DPMError(f"there is no index in '{shown(folder)}'; make one with tools/search.py index")
     try:
         content = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
@@ -105,9 +107,6 @@ def read_index(folder):
         stamps = [tuple(pictures[row][1]) for row in rows]
         root = (folder.resolve() / content["root"]).resolve()
         return Index(folder, root, content["model"], paths, stamps, embedding[rows], content["features"], batches)
-    except FileNotFoundError as error:
-        raise DPMError(f"there is no index in '{shown(folder)}' ({shown(error.filename)} is missing); make one with "
-                       "tools/search.py index") from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         if isinstance(error, DPMError):
             raise
@@ -195,7 +194,5 @@ def _write(path, content):
 
 
 def _read_features(path):
-    if not path.is_file():
-        raise FileNotFoundError(2, "missing", str(path))
     with safe_open(path, framework="pt") as file:
         return file.get_tensor("embedding"), file.metadata() or {}

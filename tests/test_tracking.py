@@ -135,7 +135,8 @@ def test_its_torchreid_embedder_follows_each_person_by_one_number(tracker):
 
 def test_its_torchreid_embedder_takes_another_preparation_afterwards(tracker, tmp_path):
     other = DPMExtractor(
-        untrained_run(tmp_path / "run", **CHANGES, data__norm_mean=[0.5] * 3, data__norm_std=[0.5] * 3)[0], device="cpu")
+        untrained_run(tmp_path / "run", **CHANGES, data__norm_mean=[0.5] * 3, data__norm_std=[0.5] * 3)[0],
+        device="cpu")
     kept = tracker.embedder.model.preprocess
     tracker.embedder.model.preprocess = other.prepare
     try:

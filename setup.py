@@ -38,5 +38,10 @@ setup(
         "six",
         "tensorboard",
     ],
-    extras_require={"test": ["pytest", "pytest-xdist", "hypothesis"]},
+    extras_require={
+        "test": ["pytest", "pytest-xdist", "hypothesis"],
+        "export": ["onnx", "onnxruntime", "onnxscript"],  # tools/export.py OUT.onnx
+        # tools/track_example.py; setuptools: its embedders still import pkg_resources
+        "track": ["deep-sort-realtime", "setuptools<81"],
+    },
 )

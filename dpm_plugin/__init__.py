@@ -8,14 +8,17 @@ from dpm_plugin.checkpoint import read_checkpoint
 from dpm_plugin.data import DATASETS
 from dpm_plugin.engine import ImageDPMEngine
 from dpm_plugin.errors import DPMError
+from dpm_plugin.extractor import DPMExtractor
 from dpm_plugin.head_enrich import HeadEnrichLoss
 from dpm_plugin.losses import DPMLoss, SoftMarginTripletLoss
 from dpm_plugin.masked_arcface import MaskedArcFace
 from dpm_plugin.metric import evaluate_rank
 from dpm_plugin.model import DPM
 from dpm_plugin.retrieval import query_mask_distance
+from dpm_plugin.trained import load_as_trained
 from dpm_plugin.variants import (
     MODELS,
+    by_name,
     dpm_vit,
     dpm_vit_small,
     dpm_vit_tiny,
@@ -27,7 +30,8 @@ from dpm_plugin.weights import load_weights
 
 __version__ = "0.1.0"
 __all__ = [
-    "DPM", "DPMError", "DPMLoss", "HeadEnrichLoss", "ImageDPMEngine", "MaskedArcFace", "SoftMarginTripletLoss",
+    "DPM", "DPMError", "DPMExtractor", "DPMLoss", "HeadEnrichLoss", "ImageDPMEngine", "MaskedArcFace",
+    "SoftMarginTripletLoss",
     "dpm_vit", "dpm_vit_small", "dpm_vit_tiny", "evaluate_rank", "load_weights", "query_mask_distance", "register",
     "vit_baseline", "vit_baseline_small", "vit_baseline_tiny",
 ]
@@ -36,7 +40,7 @@ __all__ = [
 def register():
     """Make everything known to torchreid; done on import, and harmless to repeat."""
     for name, build in MODELS.items():
-        torchreid_host.register_model(name, build)
+        torchreid_host.register_model(name, by_name(build))
     for name, dataset in DATASETS.items():
         torchreid_host.register_dataset(name, dataset)
     for loss in (MaskedArcFace, HeadEnrichLoss, SoftMarginTripletLoss, DPMLoss):
@@ -44,7 +48,7 @@ def register():
     torchreid_host.engine.ImageDPMEngine = ImageDPMEngine
     torchreid_host.install_read_image()
     torchreid_host.install_checkpoint_reader(read_checkpoint)
-    torchreid_host.install_weight_loader(load_weights, DPM)
+    torchreid_host.install_weight_loader(load_as_trained, DPM)
     torchreid_host.install_layout_names()
 
 

@@ -1,4 +1,6 @@
 """The models that torchreid users name with ``-m``: short functions in the style of its own factory."""
+from functools import wraps
+
 from dpm_plugin.model import DPM
 
 _BASE = "vit_base_patch16_224.orig_in21k_ft_in1k"  # the original ViT-B/16 weights, as in the paper
@@ -46,3 +48,18 @@ MODELS = {
     build.__name__: build
     for build in (dpm_vit, dpm_vit_small, dpm_vit_tiny, vit_baseline, vit_baseline_small, vit_baseline_tiny)
 }
+
+
+def by_name(build):
+    """``build`` for torchreid's factory, which says nothing of the model's shape.
+
+    A model built without options has ``default_shape = True``: a run's checkpoint may bring its own shape,
+    see :func:`dpm_plugin.trained.load_as_trained`.
+    """
+    @wraps(build)
+    def built(num_classes, loss="softmax", pretrained=True, use_gpu=True, **options):
+        model = build(num_classes, loss, pretrained, use_gpu, **options)
+        model.default_shape = not options
+        return model
+
+    return built

@@ -138,7 +138,8 @@ class ViT(nn.Module):
         grid = patches.shape[1:3]
         tokens = vit._pos_embed(patches)  # (B, 1 + R + P, C); R register or distillation tokens, P = h * w
         if self.camera_embedding is not None:
-            tokens = tokens + self.camera_weight * self._cameras(camids, len(images))  # Eq. 2
+            # shape[0], not len(): that would fix the batch size in an exported model
+            tokens = tokens + self.camera_weight * self._cameras(camids, images.shape[0])  # Eq. 2
         tokens = vit.norm_pre(tokens)
         patch_maps, head_logits = {}, None
         for number, block in enumerate(vit.blocks, start=1):

@@ -63,3 +63,13 @@ def pytest_report_header(config):
 def torchreid_layout(pytestconfig):
     """"installed" or "upstream"."""
     return pytestconfig.getoption("--torchreid-layout")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A headless Chromium, see helpers_page.Browser."""
+    from helpers_page import open_browser
+
+    browser = open_browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()

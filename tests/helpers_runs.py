@@ -1,9 +1,14 @@
 """Finished runs on a tiny drawn data set, made as tools/main.py makes them."""
+import json
 from pathlib import Path
 
+import torch
+
 from dpm_plugin import build
-from dpm_plugin.config import engine_run_kwargs, load_config
+from dpm_plugin.checkpoint import write_checkpoint
+from dpm_plugin.config import engine_run_kwargs, evaluation_kwargs, load_config, model_kwargs
 from dpm_plugin.torchreid_host import utils
+from dpm_plugin.variants import MODELS
 
 SETTINGS = {
     "model.name": "dpm_vit_tiny", "model.pretrained": False, "loss.name": "dpm",
@@ -36,4 +41,27 @@ def finished_run(folder, root, **changes):
     scheduler = build.build_scheduler(config, optimizer)
     engine = build.build_engine(config, datamanager, model, optimizer, scheduler)
     engine.run(**engine_run_kwargs(config))
+    return Path(folder), model.eval(), config
+
+
+def untrained_run(folder, root="reid-data", seed=0, **changes):
+    """What a run leaves, made at once: a model of random weights whose masks differ, and no results.
+
+    Returns (folder, the model in eval mode, its configuration); arguments as :func:`finished_run`.
+    """
+    changes = {key.replace("__", "."): value for key, value in changes.items()}
+    places = {"data.save_dir": str(folder), "data.root": str(root)}
+    config = load_config(overrides={**SETTINGS, **places, **changes})
+    torch.manual_seed(seed)
+    model = MODELS[config.model.name](**model_kwargs(config, num_classes=4, num_cameras=3))
+    for name, weight in model.backbone.transformer.named_parameters():
+        if weight.dim() > 1 and name not in ("pos_embed", "cls_token"):  # untrained, it hardly sees the picture
+            torch.nn.init.normal_(weight, std=2 * weight[0].numel() ** -0.5)
+    if model.has_mask:  # untrained, every mask is 0.5
+        torch.nn.init.normal_(model.mask_generator.linear.weight, std=8.0)
+    if model.num_cameras:  # untrained, cameras hardly differ
+        torch.nn.init.normal_(model.backbone.camera_embedding)
+    write_checkpoint({"state_dict": model.state_dict(), "epoch": 3}, Path(folder) / "model" / "last.pth.tar")
+    content = {"run": evaluation_kwargs(config)["run_info"], "datasets": {}}
+    (Path(folder) / "results.json").write_text(json.dumps(content), encoding="utf-8")
     return Path(folder), model.eval(), config

@@ -6,7 +6,7 @@ flip, ``pad_crop``, to tensor, normalise, ``erase_pixel``.
 import difflib
 
 from timm.data.random_erasing import RandomErasing
-from torchvision.transforms import ColorJitter, Compose, InterpolationMode, RandomCrop, Resize, ToTensor
+from torchvision.transforms import ColorJitter, Compose, InterpolationMode, Normalize, RandomCrop, Resize, ToTensor
 
 from dpm_plugin import torchreid_host
 from dpm_plugin.errors import DPMError
@@ -50,6 +50,11 @@ def build_transforms(
     if interpolation == "bilinear" and not set(names) & set(OUR_NAMES):
         return train, test
     return add_recipe(train, names, height, width, interpolation), test
+
+
+def evaluation_transform(height, width, mean, std):
+    """The test transform of :func:`build_transforms` alone, without its report on screen."""
+    return Compose([Resize((height, width)), ToTensor(), Normalize(mean=mean, std=std)])
 
 
 def check_names(transforms):

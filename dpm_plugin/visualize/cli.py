@@ -1,8 +1,6 @@
 """Command line of tools/visualize.py."""
-import torch
-
 from dpm_plugin.command import Parser, exit_code
-from dpm_plugin.errors import DPMError
+from dpm_plugin.devices import pick_device
 from dpm_plugin.visualize.drivers import DRIVERS
 from dpm_plugin.visualize.gallery import visualize_run
 
@@ -32,7 +30,7 @@ def main(argv=None):
         index = visualize_run(
             options.run, options.out, root=options.root, queries=_number_or_names(options.queries),
             topk=options.topk, channels=options.channels, dataset=options.target,
-            device=_device(options.device), drivers=options.drivers)
+            device=pick_device(options.device), drivers=options.drivers)
         print(f"Open {index} in a browser")
 
     return exit_code(draw)
@@ -41,13 +39,3 @@ def main(argv=None):
 def _number_or_names(words):
     # A file called 12.jpg is meant by that name; a lone 12 is a number.
     return int(words[0]) if len(words) == 1 and words[0].lstrip("-").isdecimal() else words
-
-
-def _device(name):
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise DPMError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from error
-    return name

@@ -10,18 +10,18 @@ from dpm_plugin.visualize.words import (
     ranking_note, ranking_title,
 )
 
-__all__ = ["page", "query_section"]
+__all__ = ["page", "panel", "query_section", "tile"]
 
 
 def query_section(view, picture, gallery, topk, drivers):
     """One query as HTML; arguments as :func:`dpm_plugin.visualize.figure.draw_query`."""
-    parts = [_panel("query", "Query", [_tile(picture, file_name(view.path))])]
+    parts = [panel("query", "Query", [tile(picture, file_name(view.path))])]
     if view.channels:
-        parts.append(_panel("maps", "The mask's highest channels", [
-            _tile(overlay_drivers(picture, channel.drivers), f"What drives channel {channel.number}",
-                  channel_title(channel)) for channel in view.channels], drivers_note(drivers)))
-    parts.append(_panel("maps", "Class-token attention of the last block", [
-        _tile(overlay_attention(picture, values), f"Attention of head {number + 1}", head_title(number, view))
+        parts.append(panel("maps", "The mask's highest channels", [
+            tile(overlay_drivers(picture, channel.drivers), f"What drives channel {channel.number}",
+                 channel_title(channel)) for channel in view.channels], drivers_note(drivers)))
+    parts.append(panel("maps", "Class-token attention of the last block", [
+        tile(overlay_attention(picture, values), f"Attention of head {number + 1}", head_title(number, view))
         for number, values in enumerate(view.attention)], attention_note(view)))
     sides = [side for side in (view.off, view.on) if side is not None]
     lists = "".join(_ranked_list(view, side, gallery, topk) for side in sides)
@@ -35,13 +35,15 @@ def query_section(view, picture, gallery, topk, drivers):
         f'<div class="panels">{"".join(parts)}</div>\n<div class="lists">{lists}</div>\n</article>\n')
 
 
-def _panel(kind, title, tiles, note=""):
+def panel(kind, title, tiles, note=""):
+    """A framed row of tiles; ``kind`` is its class, title and note are plain text."""
     note = f"<p>{escape(note)}</p>" if note else ""
     tiles = f'<div class="tiles">{"".join(tiles)}</div>'
     return f'<section class="{kind}"><h3>{escape(title)}</h3>{note}{tiles}</section>\n'
 
 
-def _tile(picture, alt, caption=""):
+def tile(picture, alt, caption=""):
+    """A PIL image with alternative text and caption, both plain text."""
     caption = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f'<figure><img src="{data_uri(picture)}" alt="{escape(alt)}">{caption}</figure>'
 
@@ -68,7 +70,7 @@ def page(sections, outcomes, title, intro, rows):
         outcomes: their outcomes, for the filter; all None hides it.
         title: of the page, plain text.
         intro: plain text above the queries.
-        rows: [(name, rank-1, mAP), ...] of the evaluation, shares.
+        rows: [(name, rank-1, mAP), ...] of the evaluation, shares; empty leaves the table out.
 
     Returns:
         the text of index.html. It loads nothing: its content security policy forbids it.
@@ -77,6 +79,7 @@ def page(sections, outcomes, title, intro, rows):
               f"script-src '{_digest(SCRIPT)}'; base-uri 'none'; form-action 'none'")
     body = "".join(
         f"<tr><th scope=row>{escape(name)}<td>{rank1:.1%}<td>{mAP:.1%}" for name, rank1, mAP in rows)
+    table = f"<table><thead><tr><th scope=col>row<th scope=col>rank-1<th scope=col>mAP<tbody>{body}</table>"
     return f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -88,7 +91,7 @@ def page(sections, outcomes, title, intro, rows):
 <header><h1>{escape(title)}</h1>
 <details><summary>What is shown</summary>
 <p>{escape(intro)}</p>
-<table><thead><tr><th scope=col>row<th scope=col>rank-1<th scope=col>mAP<tbody>{body}</table>
+{table if rows else ""}
 </details></header>
 <nav hidden aria-label="Queries">
 {_filters(outcomes)}<div class="steps"><button type="button" id="previous" aria-keyshortcuts="ArrowLeft">\

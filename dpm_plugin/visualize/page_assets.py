@@ -41,6 +41,8 @@ figcaption { font-size: .78rem; line-height: 1.25; margin-top: 3px; font-variant
 .query figure { width: 128px; }
 .maps { flex: 1 1 auto; max-width: 100%; }
 .lists { margin-top: 10px; display: grid; gap: 10px; }
+.lists.beside { grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); }
+ol.any img { object-fit: contain; max-height: 192px; }
 ol { margin: 0; padding: 0; list-style: none; counter-reset: rank; display: grid; gap: 8px;
   grid-template-columns: repeat(auto-fill, minmax(92px, 1fr)); }
 ol li { counter-increment: rank; }
@@ -51,7 +53,7 @@ ol figure::before { content: counter(rank); position: absolute; left: 4px; top: 
 .wrong img { border: 4px dashed var(--wrong); } .wrong figcaption { color: var(--wrong); }
 .paged article:not(.current) { display: none; }
 @media (max-width: 600px) {
-  .lists { grid-template-columns: repeat(auto-fit, minmax(120px, 1fr)); gap: 6px; }
+  .lists, .lists.beside { grid-template-columns: repeat(auto-fit, minmax(120px, 1fr)); gap: 6px; }
   .list ol { grid-template-columns: 1fr; }
   .list ol figure { max-width: 96px; margin: 0 auto; }
   .maps figure { width: calc((100% - 16px) / 3); }

@@ -1,0 +1,139 @@
+"""Rank an index's pictures for query pictures, with and without the query's mask."""
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from dpm_plugin.errors import DPMError
+from dpm_plugin.pictures.reading import read_picture, shown
+from dpm_plugin.retrieval import query_mask_distance
+
+__all__ = ["Answer", "Match", "hidden_share", "search"]
+
+CHUNK = 64  # queries whose distances are held at a time
+
+
+class Match(NamedTuple):
+    """One picture of a ranked list.
+
+    Attributes:
+        rank: from 1.
+        name: path in the index, relative to its folder of pictures.
+        path: where it lies.
+        score: cosine similarity, in [-1, 1].
+        other_rank: its rank in the other list; None for a model without mask.
+        hidden: occluded share of the person, 0 to 1; None where it is not known.
+    """
+
+    rank: int
+    name: str
+    path: Path
+    score: float
+    other_rank: Optional[int]
+    hidden: Optional[float]
+
+
+class Answer(NamedTuple):
+    """One query: its path, its occluded share or None, and ranked lists of Match.
+
+    ``on`` is with the query's mask on every picture of the index (None without mask branch), ``off`` without.
+    """
+
+    path: Path
+    hidden: Optional[float]
+    on: Optional[list]
+    off: list
+
+    @property
+    def lists(self):
+        """[(name, list of Match)] of the lists there are, the one with the mask first."""
+        named = [("mask on", self.on), ("mask off", self.off)]
+        return [(name, matches) for name, matches in named if matches is not None]
+
+
+def search(queries, index, extractor, top=20):
+    """Rank the index for each query.
+
+    Args:
+        queries: paths of pictures.
+        index: :class:`dpm_plugin.pictures.store.Index` made by the model of ``extractor``.
+        extractor: :class:`dpm_plugin.DPMExtractor`.
+        top: length of a ranked list. Default: 20.
+
+    Returns:
+        (list of Answer, lines on the queries that could not be read). Equal scores keep the index's order.
+
+    Raises:
+        DPMError: no query can be read, the index is empty, or ``top`` is below 1.
+    """
+    if top < 1:
+        raise DPMError(f"the number of results must be at least 1, got {top}")
+    if not index.paths:
+        raise DPMError(f"index '{shown(index.folder)}' holds no picture yet; run tools/search.py index again")
+    paths, images, unreadable = [], [], []
+    for path in map(Path, queries):
+        try:
+            images.append(extractor.prepare(read_picture(path)))
+            paths.append(path)
+        except DPMError as error:
+            unreadable.append(str(error))
+    if not paths:
+        raise DPMError(f"no query can be read; the first: {unreadable[0]}")
+    found = extractor(images)
+    answers = []
+    for start in range(0, len(paths), CHUNK):
+        rows = slice(start, start + CHUNK)
+        mask = None if found.mask is None else found.mask[rows]
+        off = query_mask_distance(found.embedding[rows], index.embedding, None)
+        on = None if mask is None else query_mask_distance(found.embedding[rows], index.embedding, mask)
+        for row, path in enumerate(paths[rows]):
+            answers.append(_answer(path, index, None if on is None else on[row], off[row], top))
+    return answers, unreadable
+
+
+def _answer(path, index, on, off, top):
+    ranks = {name: _ranks(distance) for name, distance in (("on", on), ("off", off)) if distance is not None}
+
+    def matches(name, distance):
+        order, _ = ranks[name]
+        other = next((ranks[key][1] for key in ranks if key != name), None)
+        return [
+            Match(place + 1, index.paths[row], index.root / index.paths[row], 1 - float(distance[row]),
+                  None if other is None else int(other[row]), hidden_share(index.root / index.paths[row]))
+            for place, row in enumerate(order[:top])
+        ]
+
+    return Answer(path, hidden_share(path), None if on is None else matches("on", on), matches("off", off))
+
+
+def _ranks(distance):
+    """(order, rank from 1 of each picture) of distances (G,)."""
+    order = np.argsort(distance.numpy(), kind="stable")
+    ranks = np.empty_like(order)
+    ranks[order] = np.arange(1, len(order) + 1)
+    return order, ranks
+
+
+def hidden_share(path):
+    """The occluded share of the person in a picture, as a ``visibility.json`` of the synthetic benchmark has it.
+
+    That lies in the picture's folder or the one above, and maps relative paths to ``{"hidden": share}``.
+    None where there is none.
+    """
+    path = Path(path).absolute()
+    for folder in list(path.parents)[:2]:
+        record = _visibility(folder).get(path.relative_to(folder).as_posix())
+        if isinstance(record, dict) and isinstance(record.get("hidden"), (int, float)):
+            return float(record["hidden"])
+    return None
+
+
+@lru_cache(maxsize=256)
+def _visibility(folder):
+    try:
+        records = json.loads((folder / "visibility.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return records if isinstance(records, dict) else {}

@@ -1,0 +1,11 @@
+#!/usr/bin/env python
+"""Write a trained model for other programs: tools/export.py RUN_OR_CHECKPOINT OUT.onnx|OUT.pt2."""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dpm_plugin.export.cli import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+#!/usr/bin/env python
+"""People tracked by a DPM model's features: ``tools/track_example.py VIDEO DETECTIONS --model RUN [--out FILE]``.
+
+An example for ``deep-sort-realtime`` (``pip install "dpm-torchreid[track]"``); the few lines that matter are
+in ``track``. VIDEO is whatever OpenCV opens, a video or pictures (``frames/%06d.jpg``). DETECTIONS are lines
+``frame,-1,left,top,width,height,confidence`` as of the MOT challenge, frames from 1, boxes in pixels; the
+output has the same form with the track's number in the second place.
+"""
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import cv2
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dpm_plugin import DPMError, DPMExtractor  # noqa: E402
+from dpm_plugin.command import Parser, exit_code  # noqa: E402
+from dpm_plugin.files import replacing  # noqa: E402
+
+
+def track(frames, detections, extractor, **options):
+    """Yield (frame number from 1, confirmed tracks with a box in that frame).
+
+    Args:
+        frames: iterable of BGR frames (H, W, 3), as OpenCV reads them.
+        detections: {frame number: [([left, top, width, height], confidence, None), ...]}.
+        extractor: DPMExtractor(..., bgr=True).
+        options: of DeepSort.
+    """
+    try:
+        from deep_sort_realtime.deepsort_tracker import DeepSort
+    except ImportError as error:
+        raise DPMError(f"the tracker is not installed ({error}): pip install \"dpm-torchreid[track]\"") from error
+    tracker = DeepSort(embedder=None, **options)  # it is given our features instead of computing its own
+    for number, frame in enumerate(frames, start=1):
+        found = [box for box in detections.get(number, []) if _crop(frame, box[0]).size]
+        features = extractor([_crop(frame, box[0]) for box in found]).embedding.numpy()
+        tracks = tracker.update_tracks(found, embeds=features)
+        yield number, [each for each in tracks if each.is_confirmed() and each.time_since_update == 0]
+
+
+def _crop(frame, box):
+    left, top, width, height = (int(value) for value in box)
+    return frame[max(0, top):max(0, top + height), max(0, left):max(0, left + width)]
+
+
+def read_frames(video):
+    """The frames of a video as BGR arrays.
+
+    Raises:
+        DPMError: OpenCV cannot open it, or it holds no frame.
+    """
+    capture = cv2.VideoCapture(str(video))
+    try:
+        opened, frame = capture.read()
+        if not opened:
+            raise DPMError(f"OpenCV cannot read a frame of '{video}'; is it a video, or a pattern like frames/%06d.jpg?")
+        while opened:
+            yield frame
+            opened, frame = capture.read()
+    finally:
+        capture.release()
+
+
+def read_detections(path):
+    """{frame number: [([left, top, width, height], confidence, None), ...]} of a MOT file.
+
+    Raises:
+        DPMError: missing, or a line is not of that form; names it.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DPMError(f"detections '{path}' cannot be read: {error}") from error
+    detections = defaultdict(list)
+    for number, line in enumerate(lines, start=1):
+        try:
+            frame, _, left, top, width, height, confidence = (float(value) for value in line.split(",")[:7])
+        except ValueError as error:
+            raise DPMError(f"'{path}', line {number}: expected frame,-1,left,top,width,height,confidence") from error
+        detections[int(frame)].append(([left, top, width, height], confidence, None))
+    return detections
+
+
+def main(argv=None):
+    """Returns the exit code: 0, 2 for an error in one line, 130 when interrupted."""
+    parser = Parser(description="Track people with deep-sort-realtime and a DPM model's features.")
+    parser.add_argument("video", help="a video, or a pattern of pictures like frames/%%06d.jpg")
+    parser.add_argument("detections", help="MOT file of boxes")
+    parser.add_argument("--model", required=True, metavar="RUN_OR_CHECKPOINT", help="a run's data.save_dir")
+    parser.add_argument("--max-cosine-distance", type=float, default=0.2, help="of two features of one person")
+    parser.add_argument("--out", help="file to write (default: the screen)")
+    options = parser.parse_args(argv)
+
+    def work():
+        detections = read_detections(options.detections)
+        extractor = DPMExtractor(options.model, bgr=True)
+        tracked = track(read_frames(options.video), detections, extractor,
+                        max_cosine_distance=options.max_cosine_distance)
+        lines = (f"{number},{each.track_id},{','.join(f'{value:.1f}' for value in each.to_ltwh(orig=True))},1"
+                 for number, tracks in tracked for each in tracks)
+        if options.out is None:
+            for line in lines:
+                print(line, flush=True)
+            return
+        try:
+            with replacing(options.out) as file:
+                file.writelines(f"{line}\n".encode() for line in lines)
+        except OSError as error:
+            raise DPMError(f"'{options.out}' cannot be written: {error.strerror or error}") from error
+
+    return exit_code(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -38,5 +38,8 @@ setup(
         "six",
         "tensorboard",
     ],
-    extras_require={"test": ["pytest", "pytest-xdist", "hypothesis"]},
+    extras_require={
+        "search": ["faiss-cpu"],  # dpm_plugin.search.ApproximateIndex
+        "test": ["pytest", "pytest-xdist", "hypothesis"],
+    },
 )

@@ -26,7 +26,7 @@ DIST_METRICS = ("euclidean", "cosine")
 CMC_LENGTH = 50  # torchreid's
 CHECKED_ROWS = 4096
 RERANKED = "+rerank"  # ends the name of a re-ranked row
-MATRIX_LIMIT = 2 * 1024 ** 3  # bytes of the largest distance matrix that is built; beyond it, CMC and mAP are streamed
+MATRIX_LIMIT = 2 * 1024 ** 3  # bytes of the largest distance matrix; beyond it, CMC and mAP are streamed
 
 
 @dataclass

@@ -5,7 +5,7 @@ from dpm_plugin.errors import DPMError
 from dpm_plugin.masked_cosine import Side, distance_block, unit_rows
 from dpm_plugin.search.gallery import Gallery
 
-__all__ = ["ready_queries", "topk"]
+__all__ = ["pack", "ready_queries", "topk", "unpack"]
 
 # Gallery rows in one block: on a CPU small enough for its caches (3 MB at D = 768), on a GPU large enough to fill it.
 CHUNK_SIZES = {"cpu": 1024, "cuda": 32_768}
@@ -27,8 +27,8 @@ def topk(query, gallery, query_mask, k=50, *, chunk_size=None):
         query_mask: (Q, D) masks of the queries, or None for the plain cosine distance.
         k: images for each query, 1 to G. Default: 50.
         chunk_size: gallery rows in one block. Default: 1024 on a CPU, 32,768 on a GPU. Beside gallery and result,
-            memory is bounded by about ``4 * (chunk_size * (3 * D + 7 * min(Q, 1024)) + 4 * Q * D)`` bytes: 14 MB
-            for 100 queries at D = 768 on a CPU, however large the gallery.
+            memory is bounded by about ``4 * (chunk_size * (4 * D + 7 * min(Q, 1024)) + 4 * Q * D + 12 * Q * k)``
+            bytes: 17 MB for 100 queries at D = 768 on a CPU, however large the gallery.
 
     Returns:
         distances (Q, k) float32, ascending, and indices (Q, k) int64, on the query's device.
@@ -37,13 +37,13 @@ def topk(query, gallery, query_mask, k=50, *, chunk_size=None):
         DPMError: shapes that do not fit, values that are not finite (names the row), or a k beyond the gallery.
     """
     gallery = gallery if isinstance(gallery, Gallery) else Gallery(gallery)
+    queries = ready_queries(query, query_mask, gallery.dim)
     if not 1 <= k <= len(gallery):
         raise DPMError(f"k is {k}, but must be between 1 and the {len(gallery)} images of the gallery")
     if chunk_size is None:
         chunk_size = CHUNK_SIZES.get(query.device.type, CHUNK_SIZES["cuda"])
     elif chunk_size < 1:
         raise DPMError(f"chunk_size must be at least 1, got {chunk_size}")
-    queries = ready_queries(query, query_mask, gallery.dim)
     nearest = _Nearest(len(query), k, query.device)
     with torch.autocast(query.device.type, enabled=False):  # it would silently use half precision
         for start, unit in gallery.chunks(chunk_size, query.device):
@@ -73,21 +73,21 @@ def ready_queries(query, query_mask, dim):
 class _Nearest:
     """The k nearest so far of every query.
 
-    Distance and gallery index are one int64 key, the distance's float32 bits above, the index below: for floats
-    from 0 on the bits are in the order of the values, so the order of keys is that of a stable sort. Few images
-    of a later chunk are among the nearest; they wait until sorting them in is worth its while.
+    Distance and gallery index are one int64 key, the distance's float32 bits above, the index below: the bits of
+    floats >= 0 are in the order of the values, so the order of keys is that of a stable sort. Few images of a
+    later chunk are among the nearest; they wait until sorting them in is worth its while.
     """
 
     def __init__(self, queries, k, device):
         self.k = k
         self.keys = torch.full((queries, k), LAST, device=device)  # (Q, k), ascending
-        self.farthest = _distances(self.keys[:, -1:])  # (Q, 1), of the k-th when last sorted
+        self.farthest, _ = unpack(self.keys[:, -1:])  # (Q, 1), of the k-th when last sorted
         self.waiting = []  # pairs (query numbers, keys)
 
     def add(self, rows, start, distance):
         """Take in ``distance`` (q, c) of the queries ``rows``, a slice, to gallery images from ``start`` on."""
         if start == 0:  # all are among the nearest so far
-            keys = _keys(distance, torch.arange(distance.shape[1], device=distance.device))
+            keys = pack(distance, torch.arange(distance.shape[1], device=distance.device))
             self._keep(rows, torch.cat([self.keys[rows], keys], dim=1))
             return
         farthest = self.farthest[rows]
@@ -99,7 +99,7 @@ class _Nearest:
             return
         near = parts[query, part]  # (n, width)
         n, column = (near < farthest[query]).nonzero(as_tuple=True)
-        keys = _keys(near[n, column], start + part[n] * width + column)
+        keys = pack(near[n, column], start + part[n] * width + column)
         self.waiting.append((query[n] + rows.start, keys))
         if sum(len(keys) for _, keys in self.waiting) > self.keys.numel() // 2:
             self.sort_in()
@@ -122,17 +122,19 @@ class _Nearest:
 
     def _keep(self, rows, keys):
         self.keys[rows] = keys.topk(self.k, dim=1, largest=False).values
-        self.farthest[rows] = _distances(self.keys[rows, -1:])
+        self.farthest[rows], _ = unpack(self.keys[rows, -1:])
 
     def result(self):
         """Distances (Q, k), ascending, and indices (Q, k)."""
         self.sort_in()
-        return _distances(self.keys), self.keys & (2 ** 32 - 1)
+        return unpack(self.keys)
 
 
-def _keys(distances, places):
-    return distances.view(torch.int32).long() << 32 | places
+def pack(distances, indices):
+    """Keys of float32 distances >= 0 and gallery indices: in the order of the distances, then of the indices."""
+    return distances.view(torch.int32).long() << 32 | indices
 
 
-def _distances(keys):
-    return (keys >> 32).int().view(torch.float32)
+def unpack(keys):
+    """Distances, float32, and gallery indices, int64, of keys."""
+    return (keys >> 32).int().view(torch.float32), keys & (2 ** 32 - 1)

@@ -115,7 +115,10 @@ class Gallery:
         Raises:
             DPMError: a row is not finite; names the first.
         """
-        stored = self.rows[which].to(device or self.rows.device)
+        rows = self.rows
+        # index_select takes half the time of rows[which].
+        stored = rows[which] if isinstance(which, slice) else rows.index_select(0, which.to(rows.device))
+        stored = stored.to(device or rows.device)
         if not self.unit:
             unit = unit_rows(stored)
         elif stored.dtype == torch.float32:
@@ -127,7 +130,8 @@ class Gallery:
         if not finite.all():
             bad = int((~finite).nonzero()[0])
             number = which.start + bad if isinstance(which, slice) else int(which[bad])
-            raise DPMError(f"gallery row {number} holds NaN or infinity; the model has diverged or the file is damaged")
+            raise DPMError(f"gallery row {number} holds NaN or infinity; the model has diverged or the file is "
+                           "damaged")
         return unit
 
 

@@ -4,7 +4,8 @@ A row is named ``space/mask``: the feature ``before`` or ``after`` the neck, the
 or, as a control, ``shuffled`` over the queries (a gain that survives it is not the mask seeing its image).
 """
 from dataclasses import dataclass, field
-from typing import NamedTuple, Optional, Sequence
+from functools import partial
+from typing import Callable, NamedTuple, Optional, Sequence
 
 import numpy as np
 import torch
@@ -16,13 +17,16 @@ from dpm_plugin.metric import MatchingCounts, evaluate_rank, matching_counts
 from dpm_plugin.phases import measure
 from dpm_plugin.rerank import check_memory, masked_reranking, rerank_distances
 from dpm_plugin.retrieval import query_mask_distance, shuffled_masks
+from dpm_plugin.streamed_metric import masked_blocks, streamed_evaluate_rank
 
 __all__ = ["Features", "Result", "Row", "evaluate", "format_headline", "format_table"]
 
 SPACES = {"before": "cls", "after": "embedding"}  # field of Features that holds it
 DIST_METRICS = ("euclidean", "cosine")
 CMC_LENGTH = 50  # torchreid's
+CHECKED_ROWS = 4096
 RERANKED = "+rerank"  # ends the name of a re-ranked row
+MATRIX_LIMIT = 2 * 1024 ** 3  # bytes of the largest distance matrix; beyond it, CMC and mAP are streamed
 
 
 @dataclass
@@ -92,13 +96,16 @@ class Result:
 
 def evaluate(query, gallery, *, ranks=(1, 5, 10, 20), feature="after", mask=True, dist_metric="cosine",
              normalize_feature=False, use_metric_cuhk03=False, rerank=False, shuffled_control=True, seed=0,
-             keep_distmat=False):
+             keep_distmat=False, matrix_limit=MATRIX_LIMIT):
     """Every row that the features allow, from one extraction.
 
     With a mask: before/off, before/on, after/off, after/on and the shuffled control of the headline's space.
     A baseline (``cls`` but no mask): before/off, after/off. These rows are always the (masked) cosine. A
     stock model (``embedding`` alone): one row ``embedding``, by torchreid's distance. CMC and mAP are of
-    :func:`dpm_plugin.evaluate_rank`, which is torchreid's compiled metric where that is built.
+    :func:`dpm_plugin.evaluate_rank`, which is torchreid's compiled metric where that is built. Where the (Q, G)
+    matrix would be larger than ``matrix_limit``, it is not built and they are counted chunk by chunk, with the
+    same result up to rounding (:mod:`dpm_plugin.streamed_metric`); their phase "metric" then includes the
+    distances. The CUHK03 protocol and re-ranking need the matrix whatever its size.
 
     Args:
         query, gallery: :class:`Features` of one model.
@@ -112,13 +119,15 @@ def evaluate(query, gallery, *, ranks=(1, 5, 10, 20), feature="after", mask=True
         shuffled_control: include the control row, default True; it needs two queries.
         seed: of the control's permutation.
         keep_distmat: keep the headline's distances in the result, for visualisation.
+        matrix_limit: bytes, default 2 GiB (as 12,000 queries x 44,000 images).
 
     Returns:
         :class:`Result`.
 
     Raises:
         DPMError: an unknown option, features that are empty, do not fit or are not finite (says how many and
-            where), a rank beyond the gallery, no query with a match, or no memory for re-ranking.
+            where), a rank beyond the gallery, no query with a match, no memory for re-ranking, or distances to
+            keep beyond the limit.
     """
     _check_options(feature, dist_metric, ranks, len(gallery))
     _check_features(query, gallery)
@@ -128,34 +137,52 @@ def evaluate(query, gallery, *, ranks=(1, 5, 10, 20), feature="after", mask=True
     distances = _distances(query, gallery, feature, shuffled_control, seed, dist_metric, normalize_feature)
     headline = _headline(query, feature, mask)
     if rerank:
-        distances[headline + RERANKED] = _reranked(query, gallery, headline, dist_metric, normalize_feature)
+        reranked = _reranked(query, gallery, headline, dist_metric, normalize_feature)
+        distances[headline + RERANKED] = _Distance(reranked)
         headline += RERANKED
 
+    streamed = not use_metric_cuhk03 and 4 * len(query) * len(gallery) > matrix_limit
+    if streamed and keep_distmat and not rerank:
+        raise DPMError(f"the distances of {len(query)} x {len(gallery)} images would take "
+                       f"{4e-9 * len(query) * len(gallery):.3g} GB and are not kept; switch test.visrank off")
+
     result = Result(headline, {}, tuple(ranks), counts)
+    labels = (query.pids, gallery.pids, query.camids, gallery.camids)
     max_rank = min(max(CMC_LENGTH, *ranks), len(gallery))
     for name, distance in distances.items():
-        phase = "rerank" if name.endswith(RERANKED) else "distance"
-        with measure(result.phases, phase, query.embedding.device):
-            distmat = np.asarray(torch.as_tensor(distance()).cpu())  # (Q, G)
-        with measure(result.phases, "metric"):
-            cmc, mAP = evaluate_rank(
-                distmat, query.pids, gallery.pids, query.camids, gallery.camids, max_rank=max_rank,
-                use_metric_cuhk03=use_metric_cuhk03)
+        if streamed and distance.blocks is not None:
+            with measure(result.phases, "metric", query.embedding.device):
+                cmc, mAP = streamed_evaluate_rank(distance.blocks(), *labels, max_rank=max_rank)
+        else:
+            phase = "rerank" if name.endswith(RERANKED) else "distance"
+            with measure(result.phases, phase, query.embedding.device):
+                distmat = np.asarray(torch.as_tensor(distance.matrix()).cpu())  # (Q, G)
+            with measure(result.phases, "metric"):
+                cmc, mAP = evaluate_rank(distmat, *labels, max_rank=max_rank, use_metric_cuhk03=use_metric_cuhk03)
+            if keep_distmat and name == headline:
+                result.distmat = distmat
         if len(cmc) < max(ranks):  # the cuhk03 protocol ranks identities, not images
             raise DPMError(f"rank {max(ranks)} was asked for, but only {len(cmc)} identities can be ranked")
         result.rows[name] = Row(cmc, float(mAP))
-        if keep_distmat and name == headline:
-            result.distmat = distmat
     return result
 
 
+class _Distance(NamedTuple):
+    """One row's distances: ``matrix`` computes all, (Q, G), and ``blocks`` what the streamed metric takes."""
+
+    matrix: Callable
+    blocks: Optional[Callable] = None
+
+
 def _distances(query, gallery, feature, shuffled_control, seed, dist_metric, normalize_feature):
-    """Row name -> function that computes its (Q, G) distances; one matrix is alive at a time."""
+    """Row name -> :class:`_Distance`; one matrix is alive at a time."""
     if query.cls is None:
-        return {"embedding": lambda: _stock_distance(query, gallery, dist_metric, normalize_feature)}
+        arguments = (query.embedding, gallery.embedding, dist_metric, normalize_feature)
+        return {"embedding": _Distance(partial(_stock_distance, *arguments), partial(_stock_blocks, *arguments))}
 
     def masked(space, query_mask):
-        return lambda: query_mask_distance(*_in_space(query, gallery, space), query_mask)
+        arguments = (*_in_space(query, gallery, space), query_mask)
+        return _Distance(partial(query_mask_distance, *arguments), partial(masked_blocks, *arguments))
 
     distances = {}
     for space in SPACES:
@@ -175,6 +202,7 @@ def _headline(query, feature, mask):
 
 def _reranked(query, gallery, headline, dist_metric, normalize_feature):
     if query.cls is None:
+        query, gallery = query.embedding, gallery.embedding
         pairs = ((query, gallery), (query, query), (gallery, gallery))
         return lambda: rerank_distances(
             *(_stock_distance(*pair, dist_metric, normalize_feature) for pair in pairs))
@@ -188,10 +216,15 @@ def _in_space(query, gallery, space):
 
 
 def _stock_distance(query, gallery, dist_metric, normalize_feature):
-    features = [side.embedding.float() for side in (query, gallery)]
+    features = [rows.float() for rows in (query, gallery)]  # (Q, D), (G, D)
     if normalize_feature:
         features = [F.normalize(rows, dim=1) for rows in features]
     return torchreid_host.metrics.compute_distance_matrix(*features, dist_metric)
+
+
+def _stock_blocks(query, gallery, *options):
+    """``blocks`` of the streamed metric, by :func:`_stock_distance`."""
+    return lambda gallery_rows: lambda query_rows: _stock_distance(query[query_rows], gallery[gallery_rows], *options)
 
 
 def _check_options(feature, dist_metric, ranks, gallery_size):
@@ -223,7 +256,8 @@ def _check_features(query, gallery):
 
 def _check_finite(side, features):
     for name, rows in features.tensors().items():
-        bad = torch.nonzero(~torch.isfinite(rows).all(dim=1)).flatten()
+        # In parts: isfinite takes temporaries of its argument's size.
+        bad = torch.nonzero(torch.cat([~part.isfinite().all(dim=1) for part in rows.split(CHECKED_ROWS)])).flatten()
         if len(bad):
             first = int(bad[0])
             where = f"image {first}" if features.paths is None else f"'{features.paths[first]}'"

@@ -7,7 +7,8 @@ import numpy as np
 from dpm_plugin import torchreid_host
 from dpm_plugin.errors import DPMError
 
-__all__ = ["evaluate_rank", "matching_counts", "MatchingCounts"]
+__all__ = ["GalleryIds", "MatchingCounts", "check_labels", "cmc_and_map", "curve_length", "evaluate_rank",
+           "matching_counts"]
 
 
 def evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids, max_rank=50, use_metric_cuhk03=False,
@@ -18,7 +19,7 @@ def evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids, max_rank=50, use_
     in it are left out, with a warning that counts them. Where distances all differ the results are
     torchreid's; where they tie, images come in gallery order (torchreid's order among ties is its sort's
     accident). A query with fewer gallery images than ``max_rank`` has found its match by its last one;
-    torchreid fails there.
+    torchreid fails there. Without the matrix: :func:`dpm_plugin.streamed_metric.streamed_evaluate_rank`.
 
     Args:
         distmat: (Q, G) numpy array, smaller is nearer.
@@ -37,17 +38,15 @@ def evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids, max_rank=50, use_
     """
     distmat = np.asarray(distmat)
     ids = [np.asarray(values) for values in (q_pids, g_pids, q_camids, g_camids)]
-    _check(distmat, *ids, max_rank)
+    check_labels(distmat.shape, *ids, max_rank)
+    _check_finite(distmat)
     counts = matching_counts(*ids)
     if counts.unmatched_queries:
         warnings.warn(counts.unmatched_message(), stacklevel=2)
     if use_metric_cuhk03 or (use_cython and torchreid_host.compiled_rank_available()):
         return torchreid_host.metrics.evaluate_rank(
             distmat, *ids, max_rank=max_rank, use_metric_cuhk03=use_metric_cuhk03, use_cython=use_cython)
-    if len(ids[1]) < max_rank:
-        max_rank = len(ids[1])
-        print(f"Note: number of gallery samples is quite small, got {max_rank}")
-    return _market1501(distmat, *ids, max_rank)
+    return _market1501(distmat, *ids, curve_length(max_rank, len(ids[1])))
 
 
 class MatchingCounts(NamedTuple):
@@ -71,7 +70,7 @@ def matching_counts(q_pids, g_pids, q_camids, g_camids):
         DPMError: no query has a match, so there is nothing to evaluate.
     """
     q_pids, q_camids = np.asarray(q_pids), np.asarray(q_camids)
-    gallery = _Gallery(g_pids, g_camids)
+    gallery = GalleryIds(g_pids, g_camids)
     unmatched = sum(len(gallery.split(*query)[0]) == 0 for query in zip(q_pids, q_camids))
     gallery_ids = np.unique(np.asarray(g_pids))
     if unmatched == len(q_pids):
@@ -85,7 +84,7 @@ def matching_counts(q_pids, g_pids, q_camids, g_camids):
                           len(gallery_ids), int(unmatched))
 
 
-class _Gallery:
+class GalleryIds:
     """Looks up the gallery images of one identity without a (Q, G) comparison."""
 
     def __init__(self, pids, camids):
@@ -102,21 +101,30 @@ class _Gallery:
         return same_id[~same_camera], same_id[same_camera]
 
 
-def _market1501(distmat, q_pids, g_pids, q_camids, g_camids, max_rank):
-    gallery = _Gallery(g_pids, g_camids)
+def curve_length(max_rank, gallery_size):
+    """The length of the CMC curve, with torchreid's note where the gallery shortens it."""
+    if gallery_size < max_rank:
+        print(f"Note: number of gallery samples is quite small, got {gallery_size}")
+    return min(max_rank, gallery_size)
+
+
+def cmc_and_map(ranks, max_rank):
+    """CMC, (max_rank,) float32, and mAP from the 1-based ranks, ascending, of each matched query's images."""
     first_found = np.zeros(max_rank, dtype=np.int64)  # queries by the rank of their first match
     precisions = []
-    for row, pid, camid in zip(distmat, q_pids, q_camids):
-        wanted, removed = gallery.split(pid, camid)
-        if len(wanted) == 0:
-            continue
-        ranks = _ranks(row, wanted, removed)
-        if ranks[0] <= max_rank:
-            first_found[ranks[0] - 1] += 1
-        precisions.append(np.mean(np.arange(1, len(ranks) + 1) / ranks))
+    for found in ranks:
+        if found[0] <= max_rank:
+            first_found[found[0] - 1] += 1
+        precisions.append(np.mean(np.arange(1, len(found) + 1) / found))
     # Divided in float32, as torchreid does.
     cmc = first_found.cumsum().astype(np.float32) / np.float32(len(precisions))
     return cmc, np.mean(precisions)
+
+
+def _market1501(distmat, q_pids, g_pids, q_camids, g_camids, max_rank):
+    gallery = GalleryIds(g_pids, g_camids)
+    splits = (gallery.split(*query) for query in zip(q_pids, q_camids))
+    return cmc_and_map((_ranks(row, *split) for row, split in zip(distmat, splits) if len(split[0])), max_rank)
 
 
 def _ranks(row, wanted, removed):
@@ -136,16 +144,20 @@ def _ranks(row, wanted, removed):
     return np.sort(smaller) + 1
 
 
-def _check(distmat, q_pids, g_pids, q_camids, g_camids, max_rank):
+def check_labels(shape, q_pids, g_pids, q_camids, g_camids, max_rank):
+    """Raise DPMError where identities and cameras do not fit distances of ``shape`` (Q, G), or nothing is asked."""
     expected = (len(q_pids), len(g_pids))
-    if distmat.shape != expected or q_camids.shape != q_pids.shape or g_camids.shape != g_pids.shape:
+    if shape != expected or q_camids.shape != q_pids.shape or g_camids.shape != g_pids.shape:
         raise DPMError(
-            f"shapes do not fit: distmat {distmat.shape}, q_pids {q_pids.shape}, g_pids {g_pids.shape}, "
+            f"shapes do not fit: distmat {shape}, q_pids {q_pids.shape}, g_pids {g_pids.shape}, "
             f"q_camids {q_camids.shape}, g_camids {g_camids.shape}; expected (Q, G), (Q,), (G,), (Q,), (G,)")
     if 0 in expected:
         raise DPMError(f"nothing to evaluate: {expected[0]} queries, {expected[1]} gallery images")
     if max_rank < 1:
         raise DPMError(f"max_rank must be at least 1, got {max_rank}")
+
+
+def _check_finite(distmat):
     if not np.isfinite([distmat.min(), distmat.max()]).all():  # min and max pass NaN on; no (Q, G) temporary
         bad_rows = [i for i, row in enumerate(distmat) if not np.isfinite(row).all()]
         raise DPMError(f"distances of {len(bad_rows)} of {len(distmat)} queries are not finite, first query "

@@ -12,27 +12,9 @@ from dpm_plugin import metric, torchreid_host
 from dpm_plugin.errors import DPMError
 from dpm_plugin.metric import evaluate_rank, matching_counts
 from dpm_plugin.retrieval import query_mask_distance
+from plain_metric import loop_metric
 
 GOLDEN = Path(__file__).parent / "data" / "golden_retrieval.npz"
-
-
-def loop_metric(distmat, q_pids, g_pids, q_camids, g_camids, max_rank):
-    """CMC and mAP by walking every ranked list; ties in gallery order."""
-    cmcs, precisions = [], []
-    for row, pid, camid in zip(distmat, q_pids, q_camids):
-        found, seen, precision, cmc = 0, 0, [], []
-        for j in sorted(range(len(row)), key=lambda j: (row[j], j)):
-            if g_pids[j] == pid and g_camids[j] == camid:
-                continue
-            seen += 1
-            if g_pids[j] == pid:
-                found += 1
-                precision.append(found / seen)
-            cmc.append(float(found > 0))
-        if found:
-            cmcs.append((cmc + [1.0] * max_rank)[:max_rank])
-            precisions.append(sum(precision) / found)
-    return np.mean(cmcs, axis=0), np.mean(precisions)
 
 
 @st.composite

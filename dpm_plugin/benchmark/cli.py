@@ -15,6 +15,9 @@ __all__ = ["PARTS", "main"]
 # Part -> module with ``run(settings)``, which yields Comparisons as they are measured.
 PARTS = {
     "head": "dpm_plugin.benchmark.head",
+    "retrieval": "dpm_plugin.benchmark.retrieval",
+    "search": "dpm_plugin.benchmark.search",
+    "metric": "dpm_plugin.benchmark.metric",
 }
 
 

@@ -2,14 +2,14 @@
 import statistics
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from dpm_plugin.phases import peak_memory
 
-__all__ = ["Timing", "ratio", "take_turns"]
+__all__ = ["Timing", "ratio", "scaled", "take_turns"]
 
 
 @dataclass
@@ -67,6 +67,11 @@ def ratio(timings, plain, ours):
     """How many times faster ``ours`` is than ``plain``: the median over rounds of their quotient."""
     pairs = zip(timings[plain].seconds, timings[ours].seconds)
     return statistics.median(slow / fast for slow, fast in pairs)
+
+
+def scaled(timing, factor):
+    """``timing`` of a part of the work, with the seconds of all of it: ``factor`` times as many."""
+    return replace(timing, seconds=[factor * seconds for seconds in timing.seconds])
 
 
 def _restart_peak(device):

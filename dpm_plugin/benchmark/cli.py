@@ -15,6 +15,7 @@ __all__ = ["PARTS", "main"]
 # Part -> module with ``run(settings)``, which yields Comparisons as they are measured.
 PARTS = {
     "head": "dpm_plugin.benchmark.head",
+    "ddp": "dpm_plugin.benchmark.ddp",
 }
 
 

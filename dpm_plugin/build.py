@@ -7,12 +7,15 @@ from dpm_plugin.config import (
     optimizer_kwargs, scheduler_kwargs, stock_model_kwargs, stock_optimizer_kwargs, stock_scheduler_kwargs,
 )
 from dpm_plugin.data import DPMImageDataManager
+from dpm_plugin.data.sharing import check_same_data
+from dpm_plugin.distributed import ALONE
 from dpm_plugin.engine import ImageDPMEngine
 from dpm_plugin.errors import DPMError
 from dpm_plugin.evaluating import SoftmaxEngine, TripletEngine
 from dpm_plugin.losses import DPMLoss
 from dpm_plugin.optim import build_optimizer as build_dpm_optimizer
 from dpm_plugin.optim import build_scheduler as build_dpm_scheduler
+from dpm_plugin.sync_bn import synchronise_batch_norm
 from dpm_plugin.torchreid_host import data, engine, model_names, models, optim, video_dataset_names
 from dpm_plugin.variants import MODELS
 from dpm_plugin.weights import load_weights
@@ -21,8 +24,11 @@ __all__ = ["check_names", "build_datamanager", "build_model", "build_optimizer",
            "build_engine"]
 
 
-def check_names(config):
+def check_names(config, processes=ALONE):
     """Refuse an unknown model, and one that does not go with the other settings, before loading anything.
+
+    Args:
+        processes: :class:`~dpm_plugin.distributed.Processes` of the run, here and below. Default: one.
 
     Raises:
         DPMError: names the nearest known model, or the key to change.
@@ -30,6 +36,9 @@ def check_names(config):
     name = config.model.name
     if name not in model_names():
         raise DPMError(f"unknown model '{name}'; the nearest known model is '{nearest(name, model_names())}'")
+    if processes.size > 1 and (name not in MODELS or config.loss.name != "dpm"):
+        raise DPMError(f"several processes train the plugin's models with loss.name dpm only, not '{name}' with "
+                       f"{config.loss.name}; start it without torchrun")
     if name not in MODELS:
         if config.loss.name == "dpm":
             raise DPMError(f"loss.name dpm needs one of the plugin's models ({', '.join(sorted(MODELS))}), "
@@ -45,7 +54,7 @@ def check_names(config):
                        "optimizer; set it to False")
 
 
-def build_datamanager(config):
+def build_datamanager(config, processes=ALONE):
     """The data manager: ``DPMImageDataManager``, or torchreid's ``VideoDataManager``.
 
     Raises:
@@ -53,7 +62,9 @@ def build_datamanager(config):
             images than the highest of ``test.ranks``.
     """
     if config.data.type == "image":
-        datamanager = DPMImageDataManager(**datamanager_kwargs(config))
+        with processes.main_first():
+            datamanager = DPMImageDataManager(**datamanager_kwargs(config), processes=processes)
+        check_same_data(datamanager, processes)
         _check_ranks(config.test.ranks, datamanager)
         return datamanager
     known = video_dataset_names()
@@ -77,15 +88,17 @@ def _check_ranks(ranks, datamanager):
                            "gallery images; lower it")
 
 
-def build_model(config, datamanager):
+def build_model(config, datamanager, processes=ALONE):
     """The network, with ``model.load_weights`` loaded, on one device.
 
     Not spread over several GPUs as in torchreid's scripts: DPM's two steps freeze parameters, which
-    ``DataParallel`` copies anew each time. Choose the GPU by CUDA_VISIBLE_DEVICES.
+    ``DataParallel`` copies anew each time. Choose the GPU by CUDA_VISIBLE_DEVICES, or give each its own
+    process by torchrun.
     """
     name, classes = config.model.name, datamanager.num_train_pids
     if name in MODELS:
-        model = MODELS[name](**model_kwargs(config, classes, datamanager.num_cameras))
+        with processes.main_first():  # it may download weights
+            model = MODELS[name](**model_kwargs(config, classes, datamanager.num_cameras))
     else:
         model = models.build_model(**stock_model_kwargs(config, classes))
     for layer in config.train.open_layers if config.train.fixbase_epoch else ():
@@ -94,7 +107,10 @@ def build_model(config, datamanager):
                            f"{', '.join(child for child, _ in model.named_children())}")
     if config.model.load_weights:
         load_weights(model, config.model.load_weights)
-    return model.cuda() if config.use_gpu else model
+    model = model.cuda() if config.use_gpu else model
+    if config.train.sync_bn:
+        synchronise_batch_norm(model, processes)
+    return model
 
 
 def build_optimizer(config, model):
@@ -118,7 +134,7 @@ def build_scheduler(config, optimizer):
     return optim.build_lr_scheduler(optimizer, **stock_scheduler_kwargs(config))
 
 
-def build_engine(config, datamanager, model, optimizer, scheduler):
+def build_engine(config, datamanager, model, optimizer, scheduler, processes=ALONE):
     """The engine of ``loss.name`` and ``data.type``; all but the video ones evaluate as this plugin does."""
     engines = {
         ("image", "dpm"): ImageDPMEngine,
@@ -127,7 +143,7 @@ def build_engine(config, datamanager, model, optimizer, scheduler):
     }
     kwargs = dict(engine_kwargs(config), optimizer=optimizer, scheduler=scheduler)
     if config.loss.name == "dpm":
-        kwargs["criterion"] = DPMLoss(**criterion_kwargs(config))
+        kwargs.update(criterion=DPMLoss(**criterion_kwargs(config), processes=processes), processes=processes)
     built = engines[config.data.type, config.loss.name](datamanager, model, **kwargs)
     for name, value in evaluation_kwargs(config).items():
         setattr(built, name, value)

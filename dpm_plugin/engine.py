@@ -1,6 +1,7 @@
 """ImageDPMEngine: torchreid's engine with DPM's two steps an iteration (paper section 4.1)."""
 import torch
 
+from dpm_plugin.distributed import ALONE
 from dpm_plugin.errors import DPMError
 from dpm_plugin.evaluating import EvaluationMixin, check_cameras
 from dpm_plugin.losses import DPMLoss
@@ -25,6 +26,9 @@ class ImageDPMEngine(EvaluationMixin, Engine):
         amp: "off", "float16" (with gradient scaling) or "bfloat16". Default: "off".
         feature, mask, cameras: of the evaluation, see :class:`~dpm_plugin.evaluating.EvaluationMixin`.
         run_info: dict for the ``run`` section of results.json.
+        processes: :class:`~dpm_plugin.distributed.Processes` that train together, each with its share of the
+            batch; the criterion must know them too. Weights and BatchNorm statistics start as rank 0's, and
+            the statistics are rank 0's again after every epoch. Default: one process.
 
     Raises:
         DPMError: unknown choices; in training, a non-finite loss or weight.
@@ -44,6 +48,7 @@ class ImageDPMEngine(EvaluationMixin, Engine):
         mask=True,
         cameras="auto",
         run_info=None,
+        processes=ALONE,
     ):
         super().__init__(datamanager, use_gpu)
         if not hasattr(model, "encode"):
@@ -54,11 +59,13 @@ class ImageDPMEngine(EvaluationMixin, Engine):
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.register_model("model", model, optimizer, scheduler)
-        self.criterion = criterion or DPMLoss()
+        self.criterion = criterion or DPMLoss(processes=processes)
         self.amp = check_amp(amp)
         self.scaler = torch.amp.GradScaler(self._device.type, enabled=amp == "float16")
         self.feature, self.mask, self.cameras = feature, mask, check_cameras(cameras)
         self.run_info = run_info or {}
+        self.processes = processes
+        processes.copy_from_main(model.state_dict().values())
         # A parameter the user froze stays frozen; torchreid would open everything every epoch.
         self._user_frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
         self._parts = None
@@ -67,6 +74,7 @@ class ImageDPMEngine(EvaluationMixin, Engine):
         """Opens both parts again and stops before the checkpoint of a diverged epoch."""
         self._set_trainable(main=True, mask=True)
         self._check_weights()
+        self.processes.copy_from_main(self.model.buffers())
 
     def two_stepped_transfer_learning(self, epoch, fixbase_epoch, open_layers, model=None):
         """torchreid's fixbase epochs; then sorts the open parameters into the two steps' parts."""
@@ -145,16 +153,18 @@ class ImageDPMEngine(EvaluationMixin, Engine):
         self.optimizer.zero_grad(set_to_none=True)  # None, not zero: the optimizer skips what is frozen
         if not self.scaler.is_enabled():
             loss.backward()
+            self.processes.average_gradients(self.model.parameters())
             self.optimizer.step()
             return
         self.scaler.scale(loss).backward()
+        self.processes.average_gradients(self.model.parameters())  # an overflow on one rank is one on all
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
     def _as_numbers(self, summary):
-        """One transfer for all numbers; stops on a non-finite one."""
-        numbers = torch.stack([value.detach().float().reshape(()) for value in summary.values()]).tolist()
-        summary = dict(zip(summary, numbers))
+        """One transfer for all numbers, means over the processes; stops on a non-finite one."""
+        numbers = torch.stack([value.detach().float().reshape(()) for value in summary.values()])
+        summary = dict(zip(summary, self.processes.mean(numbers).tolist()))
         bad = [name for name, value in summary.items() if value != value or abs(value) == float("inf")]
         if bad:
             shown = ", ".join(f"{name} {value:.4g}" for name, value in summary.items())

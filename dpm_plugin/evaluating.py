@@ -4,8 +4,10 @@ import os
 import torch
 
 from dpm_plugin.checkpoint import write_checkpoint
+from dpm_plugin.distributed import ALONE
 from dpm_plugin.errors import DPMError
 from dpm_plugin.evaluation import Features, evaluate, format_headline, format_table
+from dpm_plugin.gathering import gather_features
 from dpm_plugin.phases import format_phases, measure
 from dpm_plugin.precision import autocast
 from dpm_plugin.results import library_versions, write_results
@@ -24,6 +26,8 @@ class EvaluationMixin:
             "none", always neutral; or (query index, gallery index) ["auto"].
         amp: "off", "float16" or "bfloat16" ["off"].
         run_info: dict written to the ``run`` section of results.json [{}].
+        processes: :class:`~dpm_plugin.distributed.Processes` that share the test batches out; rank 0 alone
+            writes [``ALONE``].
     """
 
     feature = "after"
@@ -31,6 +35,7 @@ class EvaluationMixin:
     cameras = "auto"
     amp = "off"
     run_info = {}
+    processes = ALONE
     run_phases = {}
 
     def run(self, save_dir="log", max_epoch=0, start_epoch=0, test_only=False, **options):
@@ -41,6 +46,8 @@ class EvaluationMixin:
         self.save_dir = save_dir
         self.run_phases = {}
         self._in_training = not test_only
+        if not self.processes.is_main:
+            self.writer = _NoWriter()
         super().run(
             save_dir=save_dir, max_epoch=max_epoch, start_epoch=start_epoch, test_only=test_only, **options
         )
@@ -50,7 +57,7 @@ class EvaluationMixin:
         with measure(self.run_phases, "train", self._device):
             super().train(print_freq=print_freq, fixbase_epoch=fixbase_epoch, open_layers=open_layers)
         self.after_epoch()
-        for name in self.get_model_names():
+        for name in self.get_model_names() if self.processes.is_main else ():
             path = os.path.join(self.save_dir, name, "last.pth.tar")
             write_checkpoint(self.checkpoint_state(name, self.epoch), path)
 
@@ -59,7 +66,7 @@ class EvaluationMixin:
 
     def save_model(self, epoch, rank1, save_dir, is_best=False):
         """Write ``save_dir/model/model.pth.tar-<epoch + 1>``, which torchreid's own resume reads safely."""
-        for name in self.get_model_names():
+        for name in self.get_model_names() if self.processes.is_main else ():
             path = os.path.join(save_dir, name, f"model.pth.tar-{epoch + 1}")
             write_checkpoint(self.checkpoint_state(name, epoch, rank1), path)
             print(f'Checkpoint saved to "{path}"')
@@ -94,6 +101,8 @@ class EvaluationMixin:
         for position, (side, loader) in enumerate((("query", query_loader), ("gallery", gallery_loader))):
             with measure(phases, f"extract_{side}", self._device):
                 sides[side] = self._extract(loader, dataset_name, position, side)
+        if not self.processes.is_main:
+            return self.processes.from_main(None)  # what rank 0 finds below
         result = evaluate(
             sides["query"],
             sides["gallery"],
@@ -112,7 +121,8 @@ class EvaluationMixin:
         print(format_phases(result.phases))
         trained = self.epoch + 1 if getattr(self, "_in_training", False) else None
         path = os.path.join(save_dir, "results.json")
-        write_results(path, dataset_name, result, epoch=trained, run={**self.run_info, "versions": library_versions()})
+        run = {**self.run_info, "processes": self.processes.size, "versions": library_versions()}
+        write_results(path, dataset_name, result, epoch=trained, run=run)
         if visrank:
             visualize_ranks(
                 result.distmat,
@@ -122,14 +132,14 @@ class EvaluationMixin:
                 height=self.datamanager.height,
                 topk=visrank_topk,
             )
-        return result.rank1, result.mAP
+        return self.processes.from_main(lambda: (result.rank1, result.mAP))
 
     @property
     def _device(self):
         return torch.device("cuda" if self.use_gpu else "cpu")
 
     def _extract(self, loader, dataset_name, position, side):
-        """Features of one loader; ``position`` 0 is the query's, 1 the gallery's."""
+        """Features of one loader, ``position`` 0 the query's, 1 the gallery's; None on ranks but 0."""
         columns = {"embedding": [], "cls": [], "mask": []}
         pids, camids, paths = [], [], []
         for done, data in enumerate(loader, start=1):
@@ -140,10 +150,15 @@ class EvaluationMixin:
             paths += data["impath"]
             if done % 50 == 0 or done == len(loader):
                 print(f"   {side} features: batch {done}/{len(loader)}", flush=True)
-        if not pids:
+        features = None
+        if pids:
+            tensors = {name: torch.cat(rows) for name, rows in columns.items() if rows}
+            features = Features(pids=pids, camids=camids, paths=paths, **tensors)
+        if self.processes.size > 1:
+            features = gather_features(features, loader.batch_sampler, self.processes)
+        if features is None and self.processes.is_main:
             raise DPMError(f"the {side} set of '{dataset_name}' is empty")
-        tensors = {name: torch.cat(rows) for name, rows in columns.items() if rows}
-        return Features(pids=pids, camids=camids, paths=paths, **tensors)
+        return features
 
     def _embed(self, data, dataset_name, position):
         """Name -> (B, D) for one batch: all spaces of a plugin model, the one output of a stock model."""
@@ -192,6 +207,16 @@ def check_cameras(cameras):
     raise DPMError(
         f"test.cameras {cameras!r} is unknown; choose 'auto', 'ids', 'none' or a pair like [0, 2] for query and gallery"
     )
+
+
+class _NoWriter:
+    """Stands for TensorBoard's writer where nothing is written."""
+
+    def add_scalar(self, *values):
+        pass
+
+    def close(self):
+        pass
 
 
 class SoftmaxEngine(EvaluationMixin, ImageSoftmaxEngine):

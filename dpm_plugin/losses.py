@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dpm_plugin.distributed import ALONE
 from dpm_plugin.errors import DPMError
 from dpm_plugin.head_enrich import HeadEnrichLoss
 from dpm_plugin.masked_arcface import MaskedArcFace
@@ -20,7 +21,8 @@ class SoftMarginTripletLoss(nn.Module):
             uses, or a number for the hinge max(0, d_p - d_n + margin). Default: None.
 
     Shape:
-        features (B, D), labels (B,) -> scalar, float32.
+        features (B, D), labels (B,) -> scalar, float32. With candidates (C, D), candidate_labels (C,) those
+        are searched instead of the batch itself; they contain the batch.
 
     Raises:
         DPMError: all rows have one identity, so there is no negative.
@@ -30,11 +32,11 @@ class SoftMarginTripletLoss(nn.Module):
         super().__init__()
         self.margin = margin
 
-    def forward(self, features, labels):
+    def forward(self, features, labels, candidates=None, candidate_labels=None):
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
-            distance = torch.cdist(features, features)  # (B, B)
-        same = labels[:, None] == labels[None, :]
+            distance = torch.cdist(features, features if candidates is None else candidates.float())  # (B, C)
+        same = labels[:, None] == (labels if candidates is None else candidate_labels)[None, :]
         if features.device.type == "cpu" and bool(same.all()):  # on a GPU the check would stall every iteration
             raise DPMError(
                 "a training batch holds one identity only, so the triplet loss has no negatives; "
@@ -92,6 +94,10 @@ class DPMLoss(nn.Module):
         head_input, head_reduction: see :class:`~dpm_plugin.head_enrich.HeadEnrichLoss`.
         label_smooth: label smoothing of both heads' cross entropy. Default: 0.
         triplet_margin: see :class:`SoftMarginTripletLoss`. Default: None, the soft margin.
+        processes: :class:`~dpm_plugin.distributed.Processes` that hold equal shares of the batch. Each computes
+            the loss of its own rows, so that the mean over them, of the values and of the gradients, is that
+            of the whole batch: triplets are mined among all processes' rows, and a loss that is a sum over the
+            batch (``head_reduction`` "released") is counted ``size`` times. Default: one process.
 
     Shape:
         (DPMOutput, labels (B,)) -> DPMLossParts.
@@ -111,6 +117,7 @@ class DPMLoss(nn.Module):
         head_reduction="mean",
         label_smooth=0.0,
         triplet_margin=None,
+        processes=ALONE,
     ):
         super().__init__()
         for name, choice in (("cls_loss", cls_loss), ("mask_loss", mask_loss)):
@@ -126,18 +133,27 @@ class DPMLoss(nn.Module):
         self.head_enrich = HeadEnrichLoss(head_input, head_reduction)
         self.triplet = SoftMarginTripletLoss(triplet_margin)
         self.label_smooth = label_smooth
+        self.processes = processes
 
     def forward(self, output, labels):
         logits = plain_logits(output.embedding, output.prototypes)
         cls = self._head(self.cls_loss, output, None, labels, logits)
-        triplet = self.triplet(output.cls, labels)
+        triplet = self._triplet(output.cls, labels)
         if output.mask is None:
             zero = torch.zeros_like(cls)
             return DPMLossParts(cls + triplet, cls, zero, zero, triplet, logits)
         masked = self._head(self.mask_loss, output, output.mask, labels, None)
         head = self.head_enrich(output.head_logits)
+        if self.head_enrich.reduction == "released":
+            head = head * self.processes.size
         total = self.alpha * cls + (1 - self.alpha) * masked + self.beta * head + triplet  # Eq. 8
         return DPMLossParts(total, cls, masked, head, triplet, logits)
+
+    def _triplet(self, features, labels):
+        if self.processes.size == 1:
+            return self.triplet(features, labels)
+        everyone = self.processes.all_rows
+        return self.triplet(features, labels, everyone(features), everyone(labels))
 
     def _head(self, kind, output, mask, labels, logits):
         """L_cls or L_M-cls (Eq. 7): cross entropy on softmax or margin logits."""

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
-from dpm_plugin import build
+from dpm_plugin import build, checkpoint
 from dpm_plugin.checkpoint import write_checkpoint
 from dpm_plugin.config import engine_run_kwargs, evaluation_kwargs, load_config, model_kwargs
+from dpm_plugin.distributed import ALONE
 from dpm_plugin.torchreid_host import utils
 from dpm_plugin.variants import MODELS
 
@@ -25,22 +26,26 @@ SETTINGS = {
 }
 
 
-def finished_run(folder, root, **changes):
+def finished_run(folder, root, processes=ALONE, **changes):
     """Train one epoch into ``folder``; returns (folder, the trained model in eval mode, its configuration).
 
     Args:
+        processes: those that train it together.
         changes: settings with "__" for the dot, such as ``model__name="vit_baseline_tiny"``.
     """
     changes = {key.replace("__", "."): value for key, value in changes.items()}
     places = {"data.save_dir": str(folder), "data.root": str(root)}
     config = load_config(overrides={**SETTINGS, **places, **changes})
-    utils.set_random_seed(config.train.seed)
-    datamanager = build.build_datamanager(config)
-    model = build.build_model(config, datamanager)
+    utils.set_random_seed(processes.seed(config.train.seed))
+    datamanager = build.build_datamanager(config, processes)
+    model = build.build_model(config, datamanager, processes)
     optimizer = build.build_optimizer(config, model)
     scheduler = build.build_scheduler(config, optimizer)
-    engine = build.build_engine(config, datamanager, model, optimizer, scheduler)
-    engine.run(**engine_run_kwargs(config))
+    engine = build.build_engine(config, datamanager, model, optimizer, scheduler, processes)
+    start_epoch = None
+    if config.model.resume:
+        start_epoch = checkpoint.resume(config.model.resume, model, optimizer, scheduler)
+    engine.run(**engine_run_kwargs(config, start_epoch))
     return Path(folder), model.eval(), config
 
 

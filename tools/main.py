@@ -2,7 +2,8 @@
 """Train and evaluate: ``python tools/main.py --config-file FILE [-s ... -t ... --root ...] [KEY VALUE ...]``.
 
 Takes torchreid's options and every key of ``dpm_plugin/config/schema.py``. Exit codes: 0 done, 2 a mistake
-in the command, the configuration or the data (one line on stderr), 130 interrupted.
+in the command, the configuration or the data (one line on stderr), 130 interrupted. In several processes:
+``torchrun --nproc_per_node=N tools/main.py ...``, see ``dpm_plugin/distributed.py``.
 """
 import argparse
 import contextlib
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any fo
 from dpm_plugin import build, checkpoint  # noqa: E402
 from dpm_plugin.command import Parser, exit_code  # noqa: E402
 from dpm_plugin.config import engine_run_kwargs, load_config  # noqa: E402
+from dpm_plugin.distributed import ALONE, launched  # noqa: E402
 from dpm_plugin.errors import DPMError  # noqa: E402
 from dpm_plugin.torchreid_host import utils  # noqa: E402
 
@@ -69,22 +71,24 @@ def logged(path):
         logger.close()
 
 
-def run(config):
+def run(config, processes=ALONE):
     """One run: build every part, resume, train, evaluate."""
-    build.check_names(config)
-    utils.set_random_seed(config.train.seed)
+    build.check_names(config, processes)
+    utils.set_random_seed(processes.seed(config.train.seed))
     log = ("test" if config.test.evaluate else "train") + time.strftime(".log-%Y-%m-%d-%H-%M-%S")
-    with logged(Path(config.data.save_dir) / log):
+    with logged(Path(config.data.save_dir) / log) if processes.is_main else contextlib.nullcontext():
         device = torch.cuda.get_device_name() if config.use_gpu else f"CPU, {torch.get_num_threads()} threads"
         print(f"Show configuration\n{config}\n")
+        if processes.size > 1:
+            device = f"{processes.size} processes, each {device}"
         print(f"Python {platform.python_version()}, torch {torch.__version__}, {device}\n")
-        datamanager = build.build_datamanager(config)
-        model = build.build_model(config, datamanager)
+        datamanager = build.build_datamanager(config, processes)
+        model = build.build_model(config, datamanager, processes)
         size = sum(parameter.numel() for parameter in model.parameters())
         print(f"Built model {config.model.name} with {size:,} parameters")
         optimizer = build.build_optimizer(config, model)
         scheduler = build.build_scheduler(config, optimizer)
-        engine = build.build_engine(config, datamanager, model, optimizer, scheduler)
+        engine = build.build_engine(config, datamanager, model, optimizer, scheduler, processes)
         start_epoch = None
         if config.model.resume:
             scaler = getattr(engine, "scaler", None)  # of mixed precision
@@ -95,7 +99,14 @@ def run(config):
 def main(argv=None):
     """Run the command line and return its exit code."""
     args = parse(argv)
-    return exit_code(lambda: run(load_config(args.config_file, args.opts, overrides_of(args))))
+
+    def work():
+        with launched() as processes:
+            config = load_config(args.config_file, args.opts, overrides_of(args))
+            with processes.joined(config.use_gpu, config.dist.timeout):
+                run(config, processes)
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ PARTS = {
     "retrieval": "dpm_plugin.benchmark.retrieval",
     "search": "dpm_plugin.benchmark.search",
     "metric": "dpm_plugin.benchmark.metric",
+    "ddp": "dpm_plugin.benchmark.ddp",
 }
 
 

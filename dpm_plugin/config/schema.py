@@ -118,7 +118,7 @@ TRAIN = {
     "train.weight_decay": Key(5e-4, "weight decay", low=0),
     "train.max_epoch": Key(60, "epochs in all", low=0),
     "train.start_epoch": Key(0, "epochs already done (model.resume sets it)", low=0),
-    "train.batch_size": Key(32, "images per training batch", low=1),
+    "train.batch_size": Key(32, "images per training batch, of all processes together", low=1),
     "train.fixbase_epoch": Key(0, "epochs that train open_layers only", low=0),
     "train.open_layers": Key(["classifier"], "layers trained during fixbase_epoch"),
     "train.staged_lr": Key(False, "smaller rate for all but new_layers (torchreid's models only)"),
@@ -138,6 +138,8 @@ TRAIN = {
     "train.bias_lr_mult": Key(1.0, "[DPM] factor on the learning rate of biases (released recipe: 2)", low=0),
     "train.mask_lr_mult": Key(1.0, "[DPM] factor on the learning rate of the mask generator", low=0),
     "train.amp": Key("off", "[DPM] mixed precision of loss dpm", choices=("off", "float16", "bfloat16")),
+    "train.sync_bn": Key(False, "[DPM] BatchNorm over the batches of all processes that torchrun started; one "
+                                "process has the whole batch anyway"),
     "sgd.momentum": Key(0.9, "momentum of sgd and rmsprop", low=0),
     "sgd.dampening": Key(0.0, "dampening of the momentum", low=0),
     "sgd.nesterov": Key(False, "Nesterov momentum"),
@@ -195,6 +197,10 @@ TEST = {
                         choices=("auto", "ids", "none"), low=0, kind="str or pair"),
 }
 
-DEVICE = {"use_gpu": Key(True, "use the GPU where there is one")}
+DEVICE = {
+    "use_gpu": Key(True, "use the GPU where there is one"),
+    "dist.timeout": Key(30.0, "[DPM] minutes that one process of torchrun waits for another before the run ends; "
+                              "raise it where rank 0 alone draws data or ranks galleries for longer", low=0.01),
+}
 
 SCHEMA = {**MODEL, **DATA, **SYNTHETIC, **SAMPLER, **VIT, **TRAIN, **LOSS, **TEST, **DEVICE}

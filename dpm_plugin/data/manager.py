@@ -1,8 +1,9 @@
 """torchreid's image data manager with our transforms, camera counts and errors that speak."""
 from dpm_plugin import torchreid_host
-from dpm_plugin.data import torchreid_sets
+from dpm_plugin.data import sharing, torchreid_sets
 from dpm_plugin.data.sampling import build_train_sampler
 from dpm_plugin.data.transforms import build_transforms, unknown
+from dpm_plugin.distributed import ALONE
 from dpm_plugin.errors import DPMError
 from dpm_plugin.torchreid_host import ImageDataManager
 
@@ -23,14 +24,16 @@ class DPMImageDataManager(ImageDataManager):
         root, sources, targets: folder of the data sets; names to train on; names to test on.
         interpolation: ``"bilinear"`` or ``"bicubic"``, of the training resize.
         synthetic: a ``SyntheticSpec`` for the data set ``synthetic_occluded``; None is its default one.
+        processes: :class:`~dpm_plugin.distributed.Processes` that share the batches out: ``batch_size_train`` is
+            that of all together, ``batch_size_test`` that of each. Default: one process.
 
     Raises:
-        DPMError: a data set is unknown, missing, or cannot fill a batch.
+        DPMError: a data set is unknown, missing, or cannot fill a batch; a batch cannot be shared.
     """
 
     def __init__(
         self, root="", sources=None, targets=None, *positional, interpolation="bilinear", synthetic=None,
-        **torchreid_arguments,
+        processes=ALONE, **torchreid_arguments,
     ):
         sources, targets = _names(sources), _names(targets)
         if not sources:
@@ -44,9 +47,14 @@ class DPMImageDataManager(ImageDataManager):
         def transforms_of(height, width, **options):
             return build_transforms(height, width, interpolation=interpolation, **options)
 
+        build_sampler = build_train_sampler
+        if processes.size > 1:
+            build_sampler = sharing.shared_sampler_builder(processes)
+            torchreid_arguments["batch_size_train"] = sharing.share_of_batch(
+                torchreid_arguments.get("batch_size_train", 32), processes, _together(torchreid_arguments))
         torchreid_host.install_read_image()
         with torchreid_host.manager_builders(
-            init_image_dataset=self._build_dataset, build_train_sampler=build_train_sampler,
+            init_image_dataset=self._build_dataset, build_train_sampler=build_sampler,
             build_transforms=transforms_of,
         ):
             # torchreid's constructor refuses an unknown argument, so nothing is swallowed here.
@@ -54,6 +62,10 @@ class DPMImageDataManager(ImageDataManager):
         for loader in self._loaders():
             # A spawned worker starts with torchreid's own reader.
             loader.worker_init_fn = install_reader_in_worker
+        if processes.size > 1:
+            for loaders in self.test_loader.values():
+                for side, loader in loaders.items():
+                    loaders[side] = sharing.share_test_loader(loader, processes)
 
     @property
     def num_cameras(self):
@@ -114,6 +126,12 @@ def _names(names):
     if names is None or isinstance(names, str):
         return names and [names]
     return list(names)
+
+
+def _together(torchreid_arguments):
+    """Images that no two processes may share out between them: those of an identity, if batches are made so."""
+    samplers = {torchreid_arguments.get(name) for name in ("train_sampler", "train_sampler_t")}
+    return torchreid_arguments.get("num_instances", 4) if "RandomIdentitySampler" in samplers else 1
 
 
 def install_reader_in_worker(worker_id):

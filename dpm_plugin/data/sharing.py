@@ -1,0 +1,136 @@
+"""Which images each of several processes reads: a part of every training batch, every n-th test batch."""
+import hashlib
+from pathlib import Path
+
+from torch.utils.data import DataLoader, Sampler
+
+from dpm_plugin.data.sampling import build_train_sampler
+from dpm_plugin.errors import DPMError
+
+__all__ = ["EveryNthBatch", "TrainShare", "check_same_data", "share_of_batch", "share_test_loader",
+           "shared_sampler_builder"]
+
+
+def share_of_batch(batch_size, processes, num_instances=1):
+    """Images of a training batch that each process takes.
+
+    Args:
+        batch_size: of the whole batch.
+        processes: :class:`dpm_plugin.distributed.Processes`.
+        num_instances: images of one identity, which stay together. Default: 1, images by themselves.
+
+    Raises:
+        DPMError: it does not divide evenly, or leaves one image, of which BatchNorm makes nothing.
+    """
+    unit = processes.size * num_instances
+    if batch_size % unit == 0 and batch_size >= 2 * processes.size:
+        return batch_size // processes.size
+    below = batch_size // unit * unit
+    sizes = [size for size in (below, below + unit, below + 2 * unit) if size >= 2 * processes.size][:2]
+    together = f" in whole identities of sampler.num_instances {num_instances} images" if num_instances > 1 else ""
+    raise DPMError(
+        f"train.batch_size {batch_size} cannot be shared by {processes.size} processes in equal parts of two or "
+        f"more images{together}; the nearest sizes are {' and '.join(map(str, sizes))}")
+
+
+def shared_sampler_builder(processes):
+    """:func:`~dpm_plugin.data.sampling.build_train_sampler` for one of several processes.
+
+    torchreid's data manager calls it with the size of this process's share.
+    """
+    def build(data_source, train_sampler, *, batch_size, **options):
+        batch_size *= processes.size
+        return TrainShare(
+            build_train_sampler(data_source, train_sampler, batch_size=batch_size, **options), batch_size, processes)
+
+    return build
+
+
+class TrainShare(Sampler):
+    """This process's part of every batch of ``sampler``: consecutive images, so that identities stay whole.
+
+    Rank 0 draws the order of an epoch, as a single process would, and tells it to the others. An incomplete
+    last batch is dropped.
+
+    Args:
+        sampler: yields positions in the training set.
+        batch_size: of the whole batch, a multiple of the number of processes.
+        processes: :class:`dpm_plugin.distributed.Processes`.
+    """
+
+    def __init__(self, sampler, batch_size, processes):
+        self.sampler, self.batch_size, self.processes = sampler, batch_size, processes
+        self.share = batch_size // processes.size
+
+    def __iter__(self):
+        order = self.processes.from_main(lambda: [int(position) for position in self.sampler])
+        for start in range(0, len(order) - self.batch_size + 1, self.batch_size):
+            own = start + self.processes.rank * self.share
+            yield from order[own:own + self.share]
+
+    def __len__(self):
+        return len(self.sampler) // self.batch_size * self.share
+
+
+class EveryNthBatch(Sampler):
+    """The batches rank, rank + size, rank + 2 size, ... of ``count`` images, as lists of positions.
+
+    Whole batches, so that each is computed exactly as a single process computes it, and no image twice.
+    """
+
+    def __init__(self, count, batch_size, processes):
+        self.count, self.batch_size, self.processes = count, batch_size, processes
+
+    def batches(self, rank):
+        """Those of process ``rank``; a process may have none."""
+        starts = range(rank * self.batch_size, self.count, self.processes.size * self.batch_size)
+        return [list(range(start, min(start + self.batch_size, self.count))) for start in starts]
+
+    def positions(self, rank):
+        """The images of process ``rank``, in the order in which it reads them."""
+        return [position for batch in self.batches(rank) for position in batch]
+
+    def __iter__(self):
+        return iter(self.batches(self.processes.rank))
+
+    def __len__(self):
+        return len(self.batches(self.processes.rank))
+
+
+def share_test_loader(loader, processes):
+    """A loader like ``loader``, in order and without dropping, that reads this process's batches only."""
+    return DataLoader(
+        loader.dataset, batch_sampler=EveryNthBatch(len(loader.dataset), loader.batch_size, processes),
+        num_workers=loader.num_workers, collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
+        worker_init_fn=loader.worker_init_fn, prefetch_factor=loader.prefetch_factor,
+        persistent_workers=loader.persistent_workers)
+
+
+def check_same_data(datamanager, processes):
+    """Refuse processes that list their images differently: they would share out what is not the same.
+
+    That can happen with several machines, each with a copy of its own. Folders may differ.
+
+    Raises:
+        DPMError: names the data set.
+    """
+    if processes.size == 1:
+        return
+    lists = {"the training set": datamanager.train_loader.dataset.train}
+    for name, parts in datamanager.test_dataset.items():
+        lists.update({f"{side} of '{name}'": entries for side, entries in parts.items()})
+    own = {what: _digest(entries) for what, entries in lists.items()}
+    everyone = processes.to_main(own)
+    other = processes.from_main(lambda: next(
+        ((rank, what) for what in own for rank, theirs in enumerate(everyone) if theirs.get(what) != own[what]),
+        None))
+    if other:
+        raise DPMError(f"process {other[0]} lists other images than process 0, or in another order, for {other[1]}; "
+                       "every machine needs the same files in data.root")
+
+
+def _digest(entries):
+    digest = hashlib.sha256()
+    for path, *labels in entries:
+        digest.update(repr((Path(path).name, labels)).encode())
+    return digest.hexdigest()

@@ -6,11 +6,12 @@ from typing import NamedTuple
 import torch
 from yacs.config import CfgNode
 
-from dpm_plugin.checkpoint import read_checkpoint
+from dpm_plugin.checkpoint import read_checkpoint, read_state
 from dpm_plugin.config import SCHEMA, flat, load_config, model_kwargs
 from dpm_plugin.errors import DPMError
+from dpm_plugin.layouts import to_own_names
 from dpm_plugin.variants import MODELS
-from dpm_plugin.weights import load_weights, read_state, to_own_names
+from dpm_plugin.weights import load_weights
 
 __all__ = ["Trained", "load_as_trained", "open_run", "open_trained", "run_of"]
 
@@ -156,7 +157,7 @@ def _open_checkpoint(path, config_file, device):
     config = load_config(str(config_file))
     if config.model.name not in MODELS:
         raise DPMError(f"'{config_file}' is of '{config.model.name}'; this needs one of {', '.join(sorted(MODELS))}")
-    state, layout = to_own_names(read_state(path), path)
+    layout, state, _ = to_own_names(read_state(path))
     try:
         model = _build(config, state)
     except KeyError as error:

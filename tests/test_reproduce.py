@@ -166,7 +166,7 @@ def test_table4_table5_and_figure5_share_the_runs_they_have_in_common(bench):
     for name, args, more in (
         ("table4", (), 3),
         ("table5", (), 3),
-        ("figure5", ("--alphas", "0.8", "0.5", "--betas", "0", "0.005", "0.1"), 2),
+        ("figure5", ("--alphas", "0.65", "0.5", "--betas", "0", "0.02", "0.1"), 2),
     ):
         assert bench.run(name, "--seeds", "1", *args) == 0
         check_png(bench.out / f"{name}.png")
@@ -174,7 +174,7 @@ def test_table4_table5_and_figure5_share_the_runs_they_have_in_common(bench):
         before += more
     assert cells(bench.page("table4"), "DPM S A")[5:9] == ["70.1", "82.8", "86.9", "59.9"]
     assert cells(bench.page("table5"), "Pn + Fn")[5:9] == ["69.5", "82.3", "86.8", "58.5"]
-    assert cells(bench.page("table5"), "P")[1:5] == cells(bench.page("figure5"), "α = 0.8, β = 0.005")[1:5]
+    assert cells(bench.page("table5"), "P")[1:5] == cells(bench.page("figure5"), "α = 0.65, β = 0.02")[1:5]
     assert cells(bench.page("figure5"), "α = 0.5, β = 0")[5:9] == ["71.0", "n/a", "n/a", "61.0"]
 
 
@@ -221,7 +221,7 @@ def test_table2_is_measured_on_the_drawn_benchmark_almost_without_occluders(benc
 
 
 @pytest.mark.parametrize(
-    "name, betas", [("figure3", [[0.0]]), ("figure4", [[0.0], [0.005]]), ("occlusion", [[0.005], [0.005]])]
+    "name, betas", [("figure3", [[0.0]]), ("figure4", [[0.0], [0.02]]), ("occlusion", [[0.02], [0.02]])]
 )
 def test_figures_get_the_folders_of_trained_runs_and_their_page_the_command(bench, name, betas):
     assert bench.run(name, "--seeds", "1") == 0

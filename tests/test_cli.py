@@ -257,7 +257,7 @@ def test_names_end_where_key_value_pairs_begin(tool):
 
 
 def test_ctrl_c_ends_with_130_and_no_traceback(tool, capsys, monkeypatch):
-    def interrupted(config):
+    def interrupted(config, processes):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tool, "run", interrupted)
@@ -266,7 +266,7 @@ def test_ctrl_c_ends_with_130_and_no_traceback(tool, capsys, monkeypatch):
 
 
 def test_a_bug_keeps_its_traceback(tool, monkeypatch):
-    def broken(config):
+    def broken(config, processes):
         raise RuntimeError("shapes do not match")
 
     monkeypatch.setattr(tool, "run", broken)

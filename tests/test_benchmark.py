@@ -19,17 +19,21 @@ TOOL = Path(__file__).resolve().parents[1] / "tools" / "benchmark.py"
 
 
 @pytest.mark.parametrize("part", cli.PARTS)
-def test_every_part_runs_at_a_tiny_size_and_writes_its_figures(part, tmp_path):
+def test_every_part_runs_at_a_tiny_size_and_writes_its_figures(part, tmp_path, capsys):
     path = tmp_path / "figures.json"
-    command = [sys.executable, str(TOOL), part, "--tiny", "--rounds", "2", "--device", "cpu", "--json", str(path)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    written = json.loads(path.read_text())
+    assert cli.main([part, "--tiny", "--rounds", "2", "--device", "cpu", "--json", str(path)]) == 0
+    shown, written = capsys.readouterr().out, json.loads(path.read_text())
     assert written["machine"]["torch"] == torch.__version__
     assert {each["part"] for each in written["comparisons"]} == {part}
     for each in written["comparisons"]:
-        assert each["case"] in run.stdout
+        assert each["case"] in shown
         assert each["difference"] is None or each["difference"] < 1e-4
+
+
+def test_the_script_runs_from_any_folder(tmp_path):
+    command = [sys.executable, str(TOOL), "head", "--tiny", "--rounds", "1", "--device", "cpu"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert run.returncode == 0 and "head: masked ArcFace 8 x 30 x 32" in run.stdout, run.stderr
 
 
 def test_contenders_take_turns_and_the_ratio_is_of_their_rounds():

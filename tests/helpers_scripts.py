@@ -2,6 +2,7 @@
 import multiprocessing
 import os
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,4 +33,6 @@ def _run(folder, argv, files):
     sys.stdout, sys.stderr = open(1, "w", buffering=1), open(2, "w", buffering=1)
     os.chdir(folder)
     sys.path.insert(0, str(folder))  # as -m does with the current folder
+    # One that an earlier test started is no child of this process, which then cannot wait for it.
+    forkserver._forkserver.__init__()
     sys.exit(script.main([str(argument) for argument in argv]))

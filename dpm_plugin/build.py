@@ -43,9 +43,10 @@ def check_names(config, processes=ALONE):
         if config.loss.name == "dpm":
             raise DPMError(f"loss.name dpm needs one of the plugin's models ({', '.join(sorted(MODELS))}), "
                            f"not '{name}'; set loss.name softmax or triplet")
-        if config.train.optim == "adamw" or config.train.bias_lr_mult != 1:
-            raise DPMError("train.optim adamw and train.bias_lr_mult other than 1 are for the plugin's "
-                           f"models, not '{name}'")
+        train = config.train
+        if train.optim == "adamw" or train.bias_lr_mult != 1 or train.optim_form != "auto":
+            raise DPMError("train.optim adamw, train.bias_lr_mult other than 1 and train.optim_form other than "
+                           f"auto are for the plugin's models, not '{name}'")
         return
     if config.data.type == "video":
         raise DPMError(f"'{name}' takes single images; set data.type image")

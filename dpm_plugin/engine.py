@@ -1,12 +1,16 @@
 """ImageDPMEngine: torchreid's engine with DPM's two steps an iteration (paper section 4.1)."""
 import torch
 
+from dpm_plugin.compiling import check_backend
 from dpm_plugin.distributed import ALONE
 from dpm_plugin.errors import DPMError
 from dpm_plugin.evaluating import EvaluationMixin, check_cameras
 from dpm_plugin.losses import DPMLoss
+from dpm_plugin.micro_batches import encode_in_micro_batches
 from dpm_plugin.precision import autocast, check_amp
 from dpm_plugin.torchreid_host import Engine, metrics
+
+STEPS = ("alternating", "simultaneous")
 
 
 class ImageDPMEngine(EvaluationMixin, Engine):
@@ -16,7 +20,8 @@ class ImageDPMEngine(EvaluationMixin, Engine):
     rest, so that the holistic prototypes are trained; step two freezes the rest and updates
     the mask generator. Frozen means ``requires_grad=False``: the gradient is None and the
     optimizer leaves the parameter alone. BatchNorm statistics move in both steps. A model
-    without mask branch has step one only.
+    without mask branch has step one only. ``steps`` "simultaneous" runs one step that updates
+    both from one forward and backward pass: cheaper, but not the paper's.
 
     Args:
         datamanager, optimizer, scheduler, use_gpu: as in torchreid's engines. An optimizer of
@@ -24,6 +29,15 @@ class ImageDPMEngine(EvaluationMixin, Engine):
         model: a :class:`~dpm_plugin.model.DPM`.
         criterion: Eq. 8. Default: ``DPMLoss()``, the paper's settings for Occluded-Duke.
         amp: "off", "float16" (with gradient scaling) or "bfloat16". Default: "off".
+        steps: "alternating" (the paper) or "simultaneous". Default: "alternating".
+        accumulate: micro-batches that the encoder takes a batch in, to save memory; same result, see
+            :func:`~dpm_plugin.micro_batches.encode_in_micro_batches`. Default: 1, the whole batch.
+        compile_backend: backend of ``torch.compile`` for encoder and heads in training, such as
+            "inductor". Default: None, not compiled.
+        conv_layout: "auto", "channels_last" or "contiguous", see
+            :meth:`~dpm_plugin.model.DPM.set_conv_layout`. Default: "auto".
+        grad_checkpointing: keep only the input of each transformer block in the forward pass and run
+            it again in the backward pass. Default: False.
         feature, mask, cameras: of the evaluation, see :class:`~dpm_plugin.evaluating.EvaluationMixin`.
         run_info: dict for the ``run`` section of results.json.
         processes: :class:`~dpm_plugin.distributed.Processes` that train together, each with its share of the
@@ -44,6 +58,11 @@ class ImageDPMEngine(EvaluationMixin, Engine):
         use_gpu=True,
         *,
         amp="off",
+        steps="alternating",
+        accumulate=1,
+        compile_backend=None,
+        conv_layout="auto",
+        grad_checkpointing=False,
         feature="after",
         mask=True,
         cameras="auto",
@@ -62,6 +81,21 @@ class ImageDPMEngine(EvaluationMixin, Engine):
         self.criterion = criterion or DPMLoss(processes=processes)
         self.amp = check_amp(amp)
         self.scaler = torch.amp.GradScaler(self._device.type, enabled=amp == "float16")
+        if steps not in STEPS:
+            raise DPMError(f"train.steps '{steps}' is unknown; choose one of {', '.join(STEPS)}")
+        if accumulate < 1:
+            raise DPMError(f"train.accumulate {accumulate} must be at least 1")
+        self.steps, self.accumulate, self.conv_layout = steps, accumulate, conv_layout
+        if conv_layout != "auto":
+            model.set_conv_layout(conv_layout)
+        if grad_checkpointing:
+            model.backbone.set_grad_checkpointing()
+        # Compiled are the two functions, not the model: the names in its checkpoints stay as they are.
+        self._encode, self._heads = model.encode, model.heads
+        if compile_backend is not None:
+            check_backend(compile_backend, self._device)
+            self._encode = torch.compile(model.encode, backend=compile_backend)
+            self._heads = torch.compile(model.heads, backend=compile_backend)
         self.feature, self.mask, self.cameras = feature, mask, check_cameras(cameras)
         self.run_info = run_info or {}
         self.processes = processes
@@ -99,58 +133,61 @@ class ImageDPMEngine(EvaluationMixin, Engine):
 
     def parse_data_for_train(self, data):
         """Images (B, 3, H, W), labels (B,), cameras (B,), on the device."""
-        return tuple(data[key].to(self._device, non_blocking=True) for key in ("img", "pid", "camid"))
+        images, labels, camids = (data[key].to(self._device, non_blocking=True) for key in ("img", "pid", "camid"))
+        if self.conv_layout == "channels_last":
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images, labels, camids
 
     def forward_backward(self, data):
-        """One iteration: both steps. Returns the numbers that torchreid prints and logs."""
+        """One iteration: both steps, or one for both. Returns the numbers that torchreid prints and logs."""
         if self._parts is None:
             self._parts = self._open_parts()
         images, labels, camids = self.parse_data_for_train(data)
+        trained = [part for part in ("main", "mask") if self._parts[part]]
         summary = {}
-        if self._parts["main"]:
-            parts = self._step_main(images, labels, camids)
-            summary = {
-                "loss": parts.total,
-                "cls": parts.cls,
-                "masked": parts.masked,
-                "head": parts.head,
-                "triplet": parts.triplet,
-                "acc": metrics.accuracy(parts.logits, labels)[0],
-            }
-            if not self.model.has_mask:
-                del summary["masked"], summary["head"]
-        if self._parts["mask"]:
-            summary["masked_2"] = self._step_mask(images, labels, camids).masked
+        for step in [trained] if self.steps == "simultaneous" else [[part] for part in trained]:
+            parts = self._step(images, labels, camids, step)
+            summary.update(self._summary(parts, labels) if "main" in step else {"masked_2": parts.masked})
         return self._as_numbers(summary)
 
-    def _step_main(self, images, labels, camids):
-        """Step one: HMG frozen, everything else updated with Eq. 8."""
-        self._set_trainable(main=True, mask=False)
-        with autocast(self._device, self.amp):
-            parts = self.criterion(self.model.heads(self.model.encode(images, camids)), labels)
-        self._update(parts.total)
-        self.on_step(parts)
-        return parts
+    def _summary(self, parts, labels):
+        summary = {
+            "loss": parts.total,
+            "cls": parts.cls,
+            "masked": parts.masked,
+            "head": parts.head,
+            "triplet": parts.triplet,
+            "acc": metrics.accuracy(parts.logits, labels)[0],
+        }
+        if not self.model.has_mask:
+            del summary["masked"], summary["head"]
+        return summary
 
-    def _step_mask(self, images, labels, camids):
-        """Step two: everything but HMG frozen, HMG updated with Eq. 8.
+    def _step(self, images, labels, camids, trained):
+        """Freeze all but the parts ``trained`` and update these with Eq. 8.
 
-        Only the masked head's loss reaches HMG, so the encoder runs without a graph.
+        Step one has ["main"], step two ["mask"]: only the masked head's loss reaches HMG, so the encoder
+        then runs without a graph. Both names together are the simultaneous step.
         """
-        self._set_trainable(main=False, mask=True)
-        with torch.no_grad(), autocast(self._device, self.amp):
-            encoded = self.model.encode(images, camids)
+        self.optimizer.zero_grad(set_to_none=True)  # None, not zero: the optimizer skips what is frozen
+        self._set_trainable(main="main" in trained, mask="mask" in trained)
+        with torch.set_grad_enabled("main" in trained), autocast(self._device, self.amp):
+            encoded = self._encode_batch(images, camids)
         with autocast(self._device, self.amp):
-            parts = self.criterion(self.model.heads(encoded), labels)
+            parts = self.criterion(self._heads(encoded), labels)
         self._update(parts.total)
         self.on_step(parts)
         return parts
+
+    def _encode_batch(self, images, camids):
+        if self.accumulate == 1:
+            return self._encode(images, camids)
+        return encode_in_micro_batches(self._encode, images, camids, self.accumulate)
 
     def on_step(self, parts):
-        """Called after each of the two steps with its DPMLossParts; for subclasses and tests."""
+        """Called after each step with its DPMLossParts; for subclasses and tests."""
 
     def _update(self, loss):
-        self.optimizer.zero_grad(set_to_none=True)  # None, not zero: the optimizer skips what is frozen
         if not self.scaler.is_enabled():
             loss.backward()
             self.processes.average_gradients(self.model.parameters())

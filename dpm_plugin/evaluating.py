@@ -14,6 +14,8 @@ from dpm_plugin.results import library_versions, write_results
 from dpm_plugin.torchreid_host import ImageSoftmaxEngine, ImageTripletEngine
 from dpm_plugin.visrank import visualize_ranks
 
+TRANSFER_EVERY = 50  # batches: features move to the CPU together, because a transfer waits for the device
+
 
 class EvaluationMixin:
     """Mixed into a torchreid engine, before it in the bases.
@@ -141,17 +143,22 @@ class EvaluationMixin:
     def _extract(self, loader, dataset_name, position, side):
         """Features of one loader, ``position`` 0 the query's, 1 the gallery's; None on ranks but 0."""
         columns = {"embedding": [], "cls": [], "mask": []}
+        waiting = []  # batches whose features are still on the device
         pids, camids, paths = [], [], []
-        for done, data in enumerate(loader, start=1):
-            for name, rows in self._embed(data, dataset_name, position).items():
-                columns[name].append(rows.float().cpu())
-            pids += data["pid"].tolist()
-            camids += data["camid"].tolist()
-            paths += data["impath"]
-            if done % 50 == 0 or done == len(loader):
-                print(f"   {side} features: batch {done}/{len(loader)}", flush=True)
+        with torch.inference_mode():
+            for done, data in enumerate(loader, start=1):
+                waiting.append(self._embed(data, dataset_name, position))
+                pids += data["pid"].tolist()
+                camids += data["camid"].tolist()
+                paths += data["impath"]
+                if done % TRANSFER_EVERY == 0 or done == len(loader):
+                    for name in waiting[0]:
+                        columns[name].append(torch.cat([batch[name].float() for batch in waiting]).cpu())
+                    waiting.clear()
+                    print(f"   {side} features: batch {done}/{len(loader)}", flush=True)
         features = None
         if pids:
+            # Outside of inference mode, so that these are ordinary tensors.
             tensors = {name: torch.cat(rows) for name, rows in columns.items() if rows}
             features = Features(pids=pids, camids=camids, paths=paths, **tensors)
         if self.processes.size > 1:
@@ -166,8 +173,9 @@ class EvaluationMixin:
         with autocast(self._device, self.amp):
             if not hasattr(self.model, "embed"):
                 return {"embedding": self.extract_features(images)}
-            camids = self._camera_indices(data["camid"], dataset_name, position)
-            output = self.model.embed(images, None if camids is None else camids.to(self._device))
+            camids = data["camid"].to(self._device, non_blocking=True)
+            camids = self._camera_indices(camids, dataset_name, position)
+            output = self.model.embed(images, camids, need_heads=False)
         names = ("embedding", "cls") + (("mask",) if output.mask is not None else ())
         return {name: getattr(output, name) for name in names}
 

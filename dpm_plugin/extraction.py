@@ -62,8 +62,7 @@ class Extractor(EvaluationMixin):
 
     def features(self, loader, side):
         """:class:`~dpm_plugin.evaluation.Features` of the images of ``loader``, taken as ``side``."""
-        with torch.no_grad():
-            return self._extract(loader, self.dataset, SIDES.index(side), side)
+        return self._extract(loader, self.dataset, SIDES.index(side), side)
 
     def encode(self, data, side, **options):
         """The encoder's :class:`~dpm_plugin.vit.EncoderOutput` for one batch of ``loader``.

@@ -1,6 +1,7 @@
 """DPM assembled: ViT encoder, mask generator, BN neck and one shared prototype matrix."""
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from dpm_plugin.errors import DPMError
@@ -10,6 +11,9 @@ from dpm_plugin.neck import BNNeck
 from dpm_plugin.pretrained import load_pretrained
 from dpm_plugin.vit import ViT
 
+# Layout -> what the mask generator's maps are brought to.
+CONV_LAYOUTS = {"auto": None, "channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
 
 class Embedding(NamedTuple):
     """Retrieval outputs for B images, float32.
@@ -18,7 +22,7 @@ class Embedding(NamedTuple):
         cls: class token before the neck, (B, D).
         embedding: after the neck, (B, D); equal to ``cls`` without a neck.
         mask: (B, D) in (0, 1), or None for a model without mask branch.
-        head_logits: last block's class-to-patch logits, (B, N, P).
+        head_logits: last block's class-to-patch logits, (B, N, P); None where they were not asked for.
     """
 
     cls: Tensor
@@ -130,6 +134,19 @@ class DPM(nn.Module):
         logits = self.classifier(embedding)
         return (logits, cls) if self.loss == "triplet" else logits
 
+    def set_conv_layout(self, layout):
+        """Memory layout of the convolutions; values change by rounding only.
+
+        Args:
+            layout: "channels_last", weights and maps; "contiguous", neither; or "auto", contiguous weights
+                with the mask generator's maps as the tokens give them, which is channels-last.
+        """
+        if layout not in CONV_LAYOUTS:
+            raise DPMError(f"train.conv_layout '{layout}' is unknown; choose one of {', '.join(CONV_LAYOUTS)}")
+        self.to(memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format)
+        if self.has_mask:
+            self.mask_generator.memory_format = CONV_LAYOUTS[layout]
+
     def encode(self, images, camids=None):
         """The encoder's part of a training forward: everything that step two needs no gradient through."""
         return self.backbone(images, camids, blocks=self.mask_blocks, need_heads=self.has_mask)
@@ -141,19 +158,18 @@ class DPM(nn.Module):
             encoded.cls, self.neck(encoded.cls), self.classifier.weight, mask, encoded.head_logits
         )
 
-    def embed(self, images, camids=None):
+    def embed(self, images, camids=None, need_heads=True):
         """Features and masks for retrieval, in the model's current mode; call ``eval()`` first.
 
         Args:
             images: (B, 3, H, W), normalised as in training.
             camids: (B,) camera indices; None or an unseen index: the neutral camera.
+            need_heads: False leaves the head logits out, which retrieval has no use for. Default: True.
 
         Returns:
             Embedding.
         """
-        encoded = self.backbone(images, camids, blocks=self.mask_blocks, need_heads=True)
+        encoded = self.backbone(images, camids, blocks=self.mask_blocks, need_heads=need_heads)
         output = self.heads(encoded)
-        mask = None if output.mask is None else output.mask.float()
-        return Embedding(
-            output.cls.float(), output.embedding.float(), mask, encoded.head_logits.float()
-        )
+        fields = (output.cls, output.embedding, output.mask, encoded.head_logits)
+        return Embedding(*(None if value is None else value.float() for value in fields))

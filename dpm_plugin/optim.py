@@ -3,6 +3,7 @@ import torch
 from timm.scheduler import CosineLRScheduler
 
 from dpm_plugin.errors import DPMError
+from dpm_plugin.optim_form import form_flags, keep_form
 
 OPTIMIZERS = ("sgd", "adam", "amsgrad", "adamw", "rmsprop", "radam")
 
@@ -20,6 +21,7 @@ def build_optimizer(
     adam_beta1=0.9,
     adam_beta2=0.999,
     rmsprop_alpha=0.99,
+    form="auto",
 ):
     """An optimizer whose parameter groups keep the mask generator and the rest apart.
 
@@ -33,22 +35,24 @@ def build_optimizer(
         weight_decay: on every parameter, biases and norms too. Default: 1e-4.
         bias_lr_mult: factor on the learning rate of biases. Default: 2.
         mask_lr_mult: factor on the learning rate of the mask generator. Default: 1.
+        form: "auto", "loop", "foreach" or "fused", see :func:`~dpm_plugin.optim_form.form_flags`. Default: "auto".
         The rest: as torchreid's ``build_optimizer``.
     """
-    groups = _parameter_groups(model, lr, {"bias": bias_lr_mult, "mask": mask_lr_mult})
-    common = dict(lr=lr, weight_decay=weight_decay)
+    if optim not in OPTIMIZERS:
+        raise DPMError(f"train.optim '{optim}' is unknown; choose one of {', '.join(OPTIMIZERS)}")
+    flags = form_flags(form, optim, list(model.parameters()), dampening if optim == "sgd" else 0.0)
+    common = dict(lr=lr, weight_decay=weight_decay, **flags)
     betas = (adam_beta1, adam_beta2)
-    if optim == "sgd":
-        return torch.optim.SGD(groups, momentum=momentum, dampening=dampening, nesterov=nesterov, **common)
-    if optim in ("adam", "amsgrad"):
-        return torch.optim.Adam(groups, betas=betas, amsgrad=optim == "amsgrad", **common)
-    if optim == "adamw":
-        return torch.optim.AdamW(groups, betas=betas, **common)
-    if optim == "rmsprop":
-        return torch.optim.RMSprop(groups, momentum=momentum, alpha=rmsprop_alpha, **common)
-    if optim == "radam":
-        return torch.optim.RAdam(groups, betas=betas, **common)
-    raise DPMError(f"train.optim '{optim}' is unknown; choose one of {', '.join(OPTIMIZERS)}")
+    build, own = {
+        "sgd": (torch.optim.SGD, dict(momentum=momentum, dampening=dampening, nesterov=nesterov)),
+        "adam": (torch.optim.Adam, dict(betas=betas)),
+        "amsgrad": (torch.optim.Adam, dict(betas=betas, amsgrad=True)),
+        "adamw": (torch.optim.AdamW, dict(betas=betas)),
+        "rmsprop": (torch.optim.RMSprop, dict(momentum=momentum, alpha=rmsprop_alpha)),
+        "radam": (torch.optim.RAdam, dict(betas=betas)),
+    }[optim]
+    groups = _parameter_groups(model, lr, {"bias": bias_lr_mult, "mask": mask_lr_mult})
+    return keep_form(build(groups, **own, **common), flags)
 
 
 def _parameter_groups(model, lr, factors):

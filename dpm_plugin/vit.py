@@ -8,6 +8,7 @@ from timm.layers import Attention, PatchEmbed, to_2tuple
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from dpm_plugin.errors import DPMError
 
@@ -120,6 +121,10 @@ class ViT(nn.Module):
         """Number of transformer blocks."""
         return len(self.transformer.blocks)
 
+    def set_grad_checkpointing(self, enable=True):
+        """As timm's: keep only the input of each block and run it again in the backward pass; same gradients."""
+        self.transformer.set_grad_checkpointing(enable)
+
     def forward(self, images, camids=None, *, blocks=(), need_heads=False):
         """Encode ``images`` (B, 3, H, W).
 
@@ -147,7 +152,10 @@ class ViT(nn.Module):
                 head_logits = class_to_patch_logits(
                     block.attn, block.norm1(tokens), vit.num_prefix_tokens
                 )
-            tokens = block(tokens)
+            if vit.grad_checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
             if number in blocks:
                 patch_maps[number] = _to_map(tokens[:, vit.num_prefix_tokens:], grid)
         cls = vit.norm(tokens[:, :1])[:, 0]  # LayerNorm acts on each token alone

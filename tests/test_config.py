@@ -325,6 +325,12 @@ def test_missing_folder_and_binary_config_files_are_errors(tmp_path):
     (["data.norm_std", "[1.0]"], "data.norm_std"), (["test.ranks", "[]"], "test.ranks"),
     (["loss.name", "triplet", "train.fixbase_epoch", "1"], "loss.triplet.weight_x"),
     (["loss.name", "triplet", "loss.triplet.weight_t", "0"], "loss.triplet.weight_t"),
+    (["train.steps", "simultaneous"], "train.steps"), (["train.accumulate", "2"], "train.accumulate"),
+    (["train.compile", "True"], "train.compile"), (["train.conv_layout", "contiguous"], "train.conv_layout"),
+    (["train.grad_checkpointing", "True"], "train.grad_checkpointing"),
+    (["loss.name", "dpm", "train.accumulate", "33"], "train.batch_size"),
+    (["data.persistent_workers", "True", "data.workers", "0"], "data.workers"),
+    (["data.persistent_workers", "True", "data.type", "video"], "data.type"),
 ])
 def test_settings_that_would_be_ignored_together_are_refused(opts, named):
     assert named in error_of(opts=opts)

@@ -114,7 +114,7 @@ def test_mixed_precision_gradients_are_near_the_float32_ones():
         engine = engine_for(copy.deepcopy(reference), criterion=criterion, amp=amp)
         engine.optimizer.step = lambda: None
         engine.two_stepped_transfer_learning(0, 0, None)
-        engine._step_main(*engine.parse_data_for_train(batch()))
+        engine._step(*engine.parse_data_for_train(batch()), ["main"])
         gradients[amp] = torch.cat([p.grad.flatten() for p in engine.model.parameters() if p.grad is not None])
     assert torch.cosine_similarity(gradients["off"], gradients["bfloat16"], dim=0) > 0.99
 

@@ -98,7 +98,7 @@ def features(side, camids, spaces):
 
 @pytest.fixture(params=[("cls", "mask"), ("cls",), ()], ids=["dpm", "baseline", "stock"])
 def both_sides(request):
-    query, gallery, camids = sides()
+    query, gallery, camids = sides(gallery=150)
     return tuple(features(side, ids, request.param) for side, ids in zip((query, gallery), camids))
 
 
@@ -106,20 +106,20 @@ def both_sides(request):
 def test_evaluation_beyond_the_limit_has_the_rows_and_numbers_of_the_matrix(both_sides, options):
     whole = evaluate(*both_sides, **options)
     with mock.patch("dpm_plugin.evaluation.query_mask_distance", side_effect=AssertionError("a matrix")):
-        streamed = evaluate(*both_sides, **options, matrix_limit=4 * 30 * 400 - 1)
+        streamed = evaluate(*both_sides, **options, matrix_limit=4 * 30 * 150 - 1)
     assert list(streamed.rows) == list(whole.rows) and streamed.headline == whole.headline
     for name, row in whole.rows.items():
         assert streamed.rows[name].cmc.tolist() == row.cmc.tolist(), name
         assert streamed.rows[name].mAP == pytest.approx(row.mAP, abs=1e-12), name
     assert ("distance" in streamed.phases) is False and "metric" in streamed.phases
-    assert "distance" in evaluate(*both_sides, **options, matrix_limit=4 * 30 * 400).phases
+    assert "distance" in evaluate(*both_sides, **options, matrix_limit=4 * 30 * 150).phases
 
 
 def test_distances_beyond_the_limit_are_not_kept(both_sides):
-    with pytest.raises(DPMError, match=r"distances of 30 x 400 images would take 4.8e-05 GB .* test.visrank"):
+    with pytest.raises(DPMError, match=r"distances of 30 x 150 images would take 1.8e-05 GB .* test.visrank"):
         evaluate(*both_sides, keep_distmat=True, matrix_limit=0)
     kept = evaluate(*both_sides, keep_distmat=True, rerank=True, matrix_limit=0).distmat  # re-ranking has them anyway
-    assert kept.shape == (30, 400)
+    assert kept.shape == (30, 150)
 
 
 def test_the_cuhk03_protocol_takes_the_matrix_whatever_its_size(both_sides):

@@ -14,10 +14,13 @@ __all__ = ["PARTS", "main"]
 
 # Part -> module with ``run(settings)``, which yields Comparisons as they are measured.
 PARTS = {
+    "step": "dpm_plugin.benchmark.step",
     "head": "dpm_plugin.benchmark.head",
     "retrieval": "dpm_plugin.benchmark.retrieval",
     "search": "dpm_plugin.benchmark.search",
     "metric": "dpm_plugin.benchmark.metric",
+    "extract": "dpm_plugin.benchmark.extract",
+    "loader": "dpm_plugin.benchmark.loader",
     "ddp": "dpm_plugin.benchmark.ddp",
 }
 

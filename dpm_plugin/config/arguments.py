@@ -30,7 +30,8 @@ def datamanager_kwargs(config):
         train_sampler_t=sampler.train_sampler_t,
         cuhk03_labeled=config.cuhk03.labeled_images, cuhk03_classic_split=config.cuhk03.classic_split,
         market1501_500k=config.market1501.use_500k_distractors,
-        interpolation=data.interpolation, synthetic=synthetic_spec(config),
+        interpolation=data.interpolation, persistent_workers=data.persistent_workers,
+        synthetic=synthetic_spec(config),
     )
 
 
@@ -80,7 +81,7 @@ def optimizer_kwargs(config):
                 nesterov=config.sgd.nesterov, dampening=config.sgd.dampening,
                 adam_beta1=config.adam.beta1, adam_beta2=config.adam.beta2,
                 rmsprop_alpha=config.rmsprop.alpha, bias_lr_mult=train.bias_lr_mult,
-                mask_lr_mult=train.mask_lr_mult)
+                mask_lr_mult=train.mask_lr_mult, form=train.optim_form)
 
 
 def stock_optimizer_kwargs(config):
@@ -111,7 +112,10 @@ def stock_scheduler_kwargs(config):
 def engine_kwargs(config):
     """Arguments of the engine of ``loss.name``, beside data, model, optimizer, schedule and criterion."""
     if config.loss.name == "dpm":
-        return dict(use_gpu=config.use_gpu, amp=config.train.amp)
+        train = config.train
+        return dict(use_gpu=config.use_gpu, amp=train.amp, steps=train.steps, accumulate=train.accumulate,
+                    compile_backend="inductor" if train.compile else None,
+                    conv_layout=train.conv_layout, grad_checkpointing=train.grad_checkpointing)
     kwargs = dict(use_gpu=config.use_gpu, label_smooth=config.loss.softmax.label_smooth)
     if config.loss.name == "triplet":
         triplet = config.loss.triplet

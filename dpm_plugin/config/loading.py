@@ -61,9 +61,17 @@ def check_together(config):
     """
     synthetic_spec(config)
     is_dpm = config.loss.name == "dpm"
-    if config.train.amp != "off" and not is_dpm:
-        raise DPMError(f"train.amp {config.train.amp} works with loss.name dpm only, not {config.loss.name}; "
-                       "set train.amp off")
+    if not is_dpm:
+        for name in ("amp", "steps", "accumulate", "compile", "conv_layout", "grad_checkpointing"):
+            value, default = config.train[name], SCHEMA[f"train.{name}"].default
+            if value != default:
+                raise DPMError(f"train.{name} {value} works with loss.name dpm only, not {config.loss.name}; "
+                               f"set train.{name} {default}")
+    if config.train.accumulate > config.train.batch_size:
+        raise DPMError(f"train.accumulate {config.train.accumulate} cannot split a batch of "
+                       f"{config.train.batch_size} (train.batch_size); lower it")
+    if config.data.persistent_workers and (config.data.workers == 0 or config.data.type == "video"):
+        raise DPMError("data.persistent_workers needs data.workers above 0 and data.type image; set it to False")
     if is_dpm and config.data.type == "video":
         raise DPMError("loss.name dpm trains on images; set data.type image, or loss.name softmax or triplet")
     if config.data.k_tfm > 1 and is_dpm:

@@ -63,6 +63,8 @@ DATA = {
     "data.norm_mean": Key([0.485, 0.456, 0.406], "mean subtracted from each channel (ImageNet's)"),
     "data.norm_std": Key([0.229, 0.224, 0.225], "deviation each channel is divided by (ImageNet's)"),
     "data.save_dir": Key("log", "folder for logs, checkpoints and results.json"),
+    "data.persistent_workers": Key(False, "[DPM] keep the processes of data.workers from epoch to epoch; random "
+                                          "numbers then differ from those of processes started anew"),
     "data.load_train_targets": Key(False, "also load the targets' training images (domain adaptation)"),
     "data.interpolation": Key("bilinear", "[DPM] resize filter of training images; test images: bilinear",
                               choices=("bilinear", "bicubic")),
@@ -140,6 +142,20 @@ TRAIN = {
     "train.amp": Key("off", "[DPM] mixed precision of loss dpm", choices=("off", "float16", "bfloat16")),
     "train.sync_bn": Key(False, "[DPM] BatchNorm over the batches of all processes that torchrun started; one "
                                 "process has the whole batch anyway"),
+    "train.steps": Key("alternating", "[DPM] loss dpm: alternating, the two steps of section 4.1; simultaneous, one "
+                                      "forward and backward pass updates the mask generator and the rest",
+                       choices=("alternating", "simultaneous")),
+    "train.accumulate": Key(1, "[DPM] loss dpm: micro-batches the encoder takes a batch in; saves memory, costs a "
+                               "forward pass, same result (losses and BatchNorm see the whole batch)", low=1),
+    "train.compile": Key(False, "[DPM] loss dpm: torch.compile for encoder and heads in training"),
+    "train.conv_layout": Key("auto", "[DPM] loss dpm: memory layout of the convolutions, equal up to rounding; "
+                                     "auto: as it comes; contiguous is fastest for ViT-B on a CPU",
+                             choices=("auto", "channels_last", "contiguous")),
+    "train.grad_checkpointing": Key(False, "[DPM] loss dpm: transformer blocks run again in the backward pass "
+                                           "instead of keeping their activations; saves memory, same result"),
+    "train.optim_form": Key("auto", "[DPM] kernels of the optimizer, equal up to rounding: loop, foreach, fused; "
+                                    "auto: fused on a GPU where there is a right one, else torch's own choice",
+                            choices=("auto", "loop", "foreach", "fused")),
     "sgd.momentum": Key(0.9, "momentum of sgd and rmsprop", low=0),
     "sgd.dampening": Key(0.0, "dampening of the momentum", low=0),
     "sgd.nesterov": Key(False, "Nesterov momentum"),

@@ -1,6 +1,7 @@
 """torchreid's image data manager with our transforms, camera counts and errors that speak."""
 from dpm_plugin import torchreid_host
 from dpm_plugin.data import sharing, torchreid_sets
+from dpm_plugin.data.persistent import persistent
 from dpm_plugin.data.sampling import build_train_sampler
 from dpm_plugin.data.transforms import build_transforms, unknown
 from dpm_plugin.distributed import ALONE
@@ -23,6 +24,8 @@ class DPMImageDataManager(ImageDataManager):
     Args:
         root, sources, targets: folder of the data sets; names to train on; names to test on.
         interpolation: ``"bilinear"`` or ``"bicubic"``, of the training resize.
+        persistent_workers: keep the ``workers`` processes from epoch to epoch, default False: each epoch starts
+            new ones. Either way a run repeats itself, but the two draw different random numbers.
         synthetic: a ``SyntheticSpec`` for the data set ``synthetic_occluded``; None is its default one.
         processes: :class:`~dpm_plugin.distributed.Processes` that share the batches out: ``batch_size_train`` is
             that of all together, ``batch_size_test`` that of each. Default: one process.
@@ -32,8 +35,8 @@ class DPMImageDataManager(ImageDataManager):
     """
 
     def __init__(
-        self, root="", sources=None, targets=None, *positional, interpolation="bilinear", synthetic=None,
-        processes=ALONE, **torchreid_arguments,
+        self, root="", sources=None, targets=None, *positional, interpolation="bilinear", persistent_workers=False,
+        synthetic=None, processes=ALONE, **torchreid_arguments,
     ):
         sources, targets = _names(sources), _names(targets)
         if not sources:
@@ -59,6 +62,8 @@ class DPMImageDataManager(ImageDataManager):
         ):
             # torchreid's constructor refuses an unknown argument, so nothing is swallowed here.
             super().__init__(root, sources, targets, *positional, **torchreid_arguments)
+        if persistent_workers and self.train_loader.num_workers > 0:
+            self._keep_workers()
         for loader in self._loaders():
             # A spawned worker starts with torchreid's own reader.
             loader.worker_init_fn = install_reader_in_worker
@@ -112,6 +117,13 @@ class DPMImageDataManager(ImageDataManager):
             camids = {camid for _, _, camid, _ in dataset.train}
             self._source_cameras.append((name, camids, dataset.num_train_cams))
         return dataset
+
+    def _keep_workers(self):
+        self.train_loader = persistent(self.train_loader)
+        if self.train_loader_t is not None:
+            self.train_loader_t = persistent(self.train_loader_t)
+        for name, loaders in self.test_loader.items():
+            self.test_loader[name] = {side: persistent(loader) for side, loader in loaders.items()}
 
     def _loaders(self):
         yield self.train_loader

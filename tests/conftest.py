@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+LONGEST = ("compare", "reproduce", "benchmark", "cli", "torchrun", "golden", "scripts", "weights", "visualize",
+           "data_manager", "sharing", "processes")
+
 
 def pytest_addoption(parser):
     parser.addoption(
@@ -25,6 +28,13 @@ def pytest_cmdline_main(config):
     if whole_suite and getattr(config.option, "numprocesses", 0) is None:
         config.option.numprocesses = min(2, os.cpu_count() or 1)
         config.option.dist = "loadfile"
+        config.option.loadscopereorder = False  # the order below, not by number of tests
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no core waits for the other at the end."""
+    rank = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 def pytest_configure(config):

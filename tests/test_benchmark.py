@@ -30,12 +30,6 @@ def test_every_part_runs_at_a_tiny_size_and_writes_its_figures(part, tmp_path, c
         assert each["difference"] is None or each["difference"] < 1e-4
 
 
-def test_the_script_runs_from_any_folder(tmp_path):
-    command = [sys.executable, str(TOOL), "head", "--tiny", "--rounds", "1", "--device", "cpu"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
-    assert run.returncode == 0 and "head: masked ArcFace 8 x 30 x 32" in run.stdout, run.stderr
-
-
 def test_contenders_take_turns_and_the_ratio_is_of_their_rounds():
     calls = []
 

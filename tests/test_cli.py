@@ -4,12 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers_forks import run_tool
 from PIL import Image
 
 # The drawn data set is smaller than the published one, which is a warning.
@@ -54,8 +54,8 @@ def draw_occluded_duke(root, seed=0):
         draw("bounding_box_test", pid, 3, 1)
 
 
-def run(folder, *args):
-    """One subprocess in ``folder``; returns the finished process."""
+def run_fresh(folder, *args):
+    """A new interpreter, which imports everything anew, as a user starts it; returns the finished process."""
     env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
     env.pop("PYTHONPATH", None)
     command = [sys.executable, str(MAIN), *args]
@@ -64,13 +64,16 @@ def run(folder, *args):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Every command of this file, each in its own process, two at a time; name -> finished process."""
+    """Every command of this file, each in its own process; name -> finished process.
+
+    The first is a new interpreter, the others are forked, which saves them the imports.
+    """
     folder = tmp_path_factory.mktemp("cli")
     draw_occluded_duke(folder / "data")
     (folder / RECIPE).write_text(TINY_VIT, encoding="utf-8")
     dpm = ["--config-file", RECIPE, "--root", "data"]
-    first = {
-        "train": [*dpm, "train.max_epoch", "1"],
+    trained = ["model.load_weights", "out/model/last.pth.tar", "test.evaluate", "True"]
+    others = {
         "stock model": ["-m", "osnet_x0_25", "-s", "occluded_duke", "-t", "occluded_duke", "--root", "data",
                         "model.pretrained", "False", "data.height", "32", "data.width", "16",
                         "data.workers", "0", "train.max_epoch", "1", "train.batch_size", "8",
@@ -78,18 +81,14 @@ def runs(tmp_path_factory):
         "wrong key": [*dpm, "train.max_epochs", "1"],
         "missing data set": ["--config-file", RECIPE, "-s", "market1501", "--root", "data",
                              "data.save_dir", "gone"],
-    }
-    trained = ["model.load_weights", "out/model/last.pth.tar", "test.evaluate", "True"]
-    then = {
         "resume": [*dpm, "model.resume", "out/model/last.pth.tar", "data.save_dir", "resumed"],
         "evaluate": [*dpm, *trained, "data.save_dir", "evaluated"],
         "rerank and visrank": [*dpm, *trained, "test.rerank", "True", "test.visrank", "True",
                                "test.visrank_topk", "2", "data.save_dir", "drawn"],
     }
     done = {"folder": folder}
-    for stage in (first, then):
-        with ThreadPoolExecutor(2) as pool:
-            done.update(zip(stage, pool.map(lambda args: run(folder, *args), stage.values())))
+    done["train"] = run_fresh(folder, *dpm, "train.max_epoch", "1")
+    done.update((name, run_tool(folder, MAIN, *args)) for name, args in others.items())
     return done
 
 

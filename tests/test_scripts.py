@@ -159,23 +159,23 @@ def parsed(text):
 @pytest.mark.parametrize("loss", ["softmax", "triplet"])
 def test_the_stock_engines_train_a_plugin_model_from_a_stock_script(place, loss):
     done = place.done[loss]
-    assert done.code == 0, done.err
-    assert "Model complexity: params=" in done.out and "epoch: [1/1][1/3]" in done.out
+    assert done.returncode == 0, done.stderr
+    assert "Model complexity: params=" in done.stdout and "epoch: [1/1][1/3]" in done.stdout
     assert (place.folder / loss / "model" / "model.pth.tar-1").is_file()
 
 
 def test_torchreids_own_checkpoint_of_a_plugin_model_resumes_by_torchreids_call(place):
     done = place.done["resume"]
-    assert done.code == 0, done.err
-    assert "Last epoch = 1" in done.out and "Last rank1 = " in done.out
-    assert "epoch: [2/2]" in done.out and "epoch: [1/2]" not in done.out
+    assert done.returncode == 0, done.stderr
+    assert "Last epoch = 1" in done.stdout and "Last rank1 = " in done.stdout
+    assert "epoch: [2/2]" in done.stdout and "epoch: [1/2]" not in done.stdout
 
 
 def test_evaluating_gives_the_training_runs_result_in_a_log_that_torchreids_parser_reads(place):
     done = place.done["evaluate"]
-    assert done.code == 0, done.err
+    assert done.returncode == 0, done.stderr
     log, = (place.folder / "evaluated").glob("test.log*")
-    assert parsed(log.read_text()) == parsed(place.done["softmax"].out)
+    assert parsed(log.read_text()) == parsed(place.done["softmax"].stdout)
     row = types.SimpleNamespace(cmc=[0.25, 0.5])
     ours = types.SimpleNamespace(mAP=0.125, rows={"after/on": row}, headline="after/on", ranks=(1, 2))
     assert parsed(format_headline(ours)) == {"mAP": 12.5, "rank1": 25.0}
@@ -183,8 +183,8 @@ def test_evaluating_gives_the_training_runs_result_in_a_log_that_torchreids_pars
 
 def test_activation_maps_of_a_plugin_model_are_drawn_from_its_feature_maps(place):
     done = place.done["actmap"]
-    assert done.code == 0, done.err
-    assert "maps 2 4 2 2 [" in done.out  # 2 queries of 64x32 pixels: 4x2 patches
+    assert done.returncode == 0, done.stderr
+    assert "maps 2 4 2 2 [" in done.stdout  # 2 queries of 64x32 pixels: 4x2 patches
 
 
 def draw_mine(folder):
@@ -206,8 +206,8 @@ def test_a_scripts_own_data_set_is_loaded_by_forked_and_spawned_workers(tmp_path
 def test_a_scripts_own_data_set_is_loaded_by_workers_of_a_forkserver(tmp_path):
     path = draw_mine(tmp_path)
     done = run_script(tmp_path, path.name, tmp_path, "forkserver")  # a relative path: workers find it too
-    assert done.code == 0, done.err
-    assert "forkserver (4, 3, 16, 8)" in done.out
+    assert done.returncode == 0, done.stderr
+    assert "forkserver (4, 3, 16, 8)" in done.stdout
 
 
 # ---- what a script sees, and how it ends ----
@@ -227,8 +227,8 @@ def test_a_script_sees_what_python_would_show_it(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "sees.py").write_bytes(SEES.lstrip().encode("latin-1"))
     done = run_script(tmp_path, "deep/sees.py", "-s", "market1501", "--help")
-    assert done.code == 0, done.err
-    first, second, third = done.out.splitlines()
+    assert done.returncode == 0, done.stderr
+    first, second, third = done.stdout.splitlines()
     assert first == f"__main__ deep/sees.py ['-s', 'market1501', '--help'] {(tmp_path / 'deep').resolve()} True"
     assert second == "True True"
     assert third == "['Here', 'pickle', 'sys']"
@@ -245,13 +245,13 @@ def test_a_script_sees_what_python_would_show_it(tmp_path):
 def test_exit_codes_pass_through_and_our_errors_are_one_line(tmp_path, text, code, err):
     (tmp_path / "ends.py").write_text(text)
     done = run_script(tmp_path, "ends.py")
-    assert (done.code, done.err) == (code, err)
+    assert (done.returncode, done.stderr) == (code, err)
 
 
 def test_a_scripts_own_exception_keeps_its_traceback(tmp_path):
     (tmp_path / "fails.py").write_text("x = 1\nx / 0\n")
     done = run_script(tmp_path, "fails.py")
-    assert done.code == 1 and 'fails.py", line 2' in done.err and "ZeroDivisionError" in done.err
+    assert done.returncode == 1 and 'fails.py", line 2' in done.stderr and "ZeroDivisionError" in done.stderr
 
 
 def test_a_missing_script_is_a_one_line_error(tmp_path, capsys):

@@ -2,16 +2,14 @@
 import base64
 import hashlib
 import json
-import os
 import re
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers_forks import run_tool
 from helpers_page import Tags
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -83,10 +81,11 @@ def viewer(dpm_run):
 @pytest.fixture(scope="module")
 def drawn(dpm_run, root):
     """The folder that the tool fills, run as its own process without a display, from another folder."""
-    env = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "PYTHONPATH")}
-    command = [sys.executable, str(TOOL), str(dpm_run), "--queries", str(QUERIES), "--topk", "3",
-               "--channels", "2", "--out", "pictures", "--device", "cpu"]
-    process = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=280)
+    command = [str(dpm_run), "--queries", str(QUERIES), "--topk", "3", "--channels", "2", "--out", "pictures",
+               "--device", "cpu"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DISPLAY", raising=False)
+        process = run_tool(root, TOOL, *command)
     assert process.returncode == 0, process.stderr
     return root / "pictures"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import plain_head
 from dpm_plugin import MaskedArcFace
@@ -28,6 +29,18 @@ def test_every_part_runs_at_a_tiny_size_and_writes_its_figures(part, tmp_path, c
     for each in written["comparisons"]:
         assert each["case"] in shown
         assert each["difference"] is None or each["difference"] < 1e-4
+
+
+@pytest.mark.parametrize("part, rows", [("head", 1), ("search", 1), ("retrieval", 0)])
+def test_time_and_memory_against_size_are_drawn_where_a_part_grows(part, rows, tmp_path, capsys):
+    path = tmp_path / "growth.png"
+    code = cli.main([part, "--tiny", "--rounds", "1", "--device", "cpu", "--plot", str(path)])
+    if rows:
+        with Image.open(path) as picture:
+            assert picture.format == "PNG" and picture.size == (800, 300 * rows)
+    else:
+        assert "several sizes" in capsys.readouterr().err and not path.exists()
+    assert code == (0 if rows else 2)
 
 
 def test_contenders_take_turns_and_the_ratio_is_of_their_rounds():

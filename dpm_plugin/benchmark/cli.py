@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from dpm_plugin.benchmark.growth import growth_png
 from dpm_plugin.benchmark.report import as_json, format_comparison
 from dpm_plugin.benchmark.settings import Settings
 from dpm_plugin.command import Parser, exit_code
@@ -36,6 +37,7 @@ def parse(argv):
                         help="where to run (default: a GPU where there is one)")
     parser.add_argument("--tiny", action="store_true", help="sizes that take seconds; the figures mean nothing")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
+    parser.add_argument("--plot", metavar="FILE", help="draw time and memory against size as PNG (head, search, all)")
     args = parser.parse_args(argv)
     if args.rounds < 1 or (args.threads or 1) < 1:
         parser.error("--rounds and --threads are at least 1")
@@ -56,7 +58,9 @@ def main(argv=None):
                 print(format_comparison(comparison), flush=True)
                 comparisons.append(comparison)
                 if args.json:  # after each, so that an interruption loses none
-                    _write(args.json, as_json(comparisons, settings.device, torch.get_num_threads()))
+                    _write(args.json, as_json(comparisons, settings.device, torch.get_num_threads()).encode())
+        if args.plot:
+            _write(args.plot, growth_png(comparisons))
 
     return exit_code(work)
 
@@ -70,9 +74,9 @@ def _device(name):
     return device
 
 
-def _write(path, text):
+def _write(path, content):
     try:
         with replacing(Path(path)) as file:
-            file.write(text.encode())
+            file.write(content)
     except OSError as error:
         raise DPMError(f"'{path}' cannot be written: {error.strerror}") from error

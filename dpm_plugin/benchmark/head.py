@@ -29,7 +29,7 @@ def run(settings):
         timing = take_turns({"ours": lambda: _step(head, *case)}, rounds=settings.rounds, device=settings.device)["ours"]
         yield Comparison(
             "head", f"growth: {batch} x {classes:,} x {dim}", seconds={"ours": timing.median},
-            memory_mb={} if timing.memory_mb is None else {"ours": timing.memory_mb})
+            memory_mb={} if timing.memory_mb is None else {"ours": timing.memory_mb}, size=classes, unit="classes")
 
 
 def _case(batch, classes, dim, device):

@@ -23,6 +23,7 @@ class Comparison:
         memory_mb: contender -> peak memory above the start, 10^6 bytes.
         difference: largest absolute difference between the two results, None where they were not compared.
         extra: further figures by name, such as recall.
+        size, unit: of a case that is measured at several sizes, 100000 and "classes"; else None.
     """
 
     part: str
@@ -34,6 +35,8 @@ class Comparison:
     memory_mb: dict = field(default_factory=dict)
     difference: float = None
     extra: dict = field(default_factory=dict)
+    size: int = None
+    unit: str = None
 
 
 def compared(part, case, timings, *, ours="ours", plain="plain", difference=None, extra=None):

@@ -87,6 +87,7 @@ class _Case:
         comparison = compared("search", case, timings, plain="bare",
                               difference=float((timings["ours"].result[0] - expected).abs().max()))
         comparison.extra["ours / bare"] = 1 / comparison.ratio
+        comparison.size, comparison.unit = size, "gallery images"
         return comparison
 
     def memory_mapped(self, size):

@@ -38,9 +38,9 @@ class DPMExtractor:
     (and by half precision, which a run trained in it keeps on the GPU; the CPU computes in float32).
 
     Args:
-        source: a run's folder (``data.save_dir``), a checkpoint in one (``RUN/model/last.pth.tar``), a
-            checkpoint from elsewhere together with ``config_file``, or a model, which is put on ``device``
-            in eval mode.
+        source: a run's folder (``data.save_dir``), a checkpoint in one (``RUN/model/last.pth.tar``),
+            ``zoo:occluded_duke`` or another of :mod:`dpm_plugin.zoo`, a checkpoint from elsewhere together
+            with ``config_file``, or a model, which is put on ``device`` in eval mode.
         image_size: (height, width) in pixels; with a model only, and then needed.
         mean, std: three numbers each, as in its training; with a model only, and then needed.
         config_file: yaml file of settings such as ``configs/released/dpm_occduke.yaml``.

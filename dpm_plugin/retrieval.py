@@ -1,4 +1,4 @@
-"""Distances between queries and a gallery under the query's mask, as matrix products.
+"""Distances between queries and a gallery under the query's mask (paper section 4.1), as matrix products.
 
 For unit rows q, g and a mask m per query,
 

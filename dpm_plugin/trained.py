@@ -12,6 +12,7 @@ from dpm_plugin.errors import DPMError
 from dpm_plugin.layouts import to_own_names
 from dpm_plugin.variants import MODELS
 from dpm_plugin.weights import load_weights
+from dpm_plugin.zoo import local_file, published
 
 __all__ = ["Trained", "load_as_trained", "open_run", "open_trained", "run_of"]
 
@@ -31,8 +32,9 @@ def open_trained(source, device="cpu", config_file=None):
     """Open a run or a single checkpoint.
 
     Args:
-        source: a run's folder (``data.save_dir``), a checkpoint in one (``RUN/model/...``), or, with
-            ``config_file``, any file that :func:`dpm_plugin.load_weights` reads.
+        source: a run's folder (``data.save_dir``), a checkpoint in one (``RUN/model/...``), ``zoo:NAME`` for
+            published weights, which bring the settings of their ``configs/released/``, or, with ``config_file``,
+            any file that :func:`dpm_plugin.load_weights` reads.
         device: to put the model on. Default: "cpu".
         config_file: yaml file with the settings of a checkpoint that lies in no run. Default: None.
 
@@ -43,7 +45,10 @@ def open_trained(source, device="cpu", config_file=None):
         DPMError: nothing there, no settings for it, or settings of another model.
     """
     if config_file is not None:
-        return _open_checkpoint(source, config_file, device)
+        return _open_checkpoint(source, load_config(str(config_file)), config_file, device)
+    from_zoo = published(source)
+    if from_zoo is not None:
+        return _open_checkpoint(source, load_config(overrides=from_zoo.settings), "configs/released", device)
     source = Path(source).expanduser()
     if not source.exists():
         raise DPMError(f"'{source}' does not exist; name a run's folder (data.save_dir) or a checkpoint in one")
@@ -153,10 +158,10 @@ def _build(config, state):
     return MODELS[config.model.name](**{**arguments, "pretrained": False})
 
 
-def _open_checkpoint(path, config_file, device):
-    config = load_config(str(config_file))
+def _open_checkpoint(path, config, config_file, device):
     if config.model.name not in MODELS:
         raise DPMError(f"'{config_file}' is of '{config.model.name}'; this needs one of {', '.join(sorted(MODELS))}")
+    path = local_file(path)
     layout, state, _ = to_own_names(read_state(path))
     try:
         model = _build(config, state)

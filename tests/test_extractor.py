@@ -1,11 +1,14 @@
 """DPMExtractor and torchreid's own FeatureExtractor: any picture in, the evaluation's features out."""
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers_model import to_released
 from helpers_runs import SETTINGS, untrained_run
 from PIL import Image
+from safetensors.torch import save_file
 
 import dpm_plugin
 from dpm_plugin import DPMError, DPMExtractor
@@ -15,6 +18,7 @@ from dpm_plugin.extraction import Extractor
 from dpm_plugin.torchreid_host import models, utils
 
 # Nothing of this is what torchreid's factory would build: stride, cameras, width, pooling, normalisation.
+RECIPE = Path(__file__).resolve().parents[1] / "configs" / "dpm_occduke.yaml"
 MEAN, STD = [0.5, 0.4, 0.3], [0.5, 0.6, 0.7]
 CHANGES = dict(vit__stride=[6, 4], vit__mask_pool="max", data__norm_mean=MEAN, data__norm_std=STD)
 
@@ -112,6 +116,23 @@ def test_another_checkpoint_of_the_run_and_one_with_a_config_file_open(run, extr
         DPMExtractor(tmp_path / "alone.pth", config_file=tmp_path / "settings.yaml", device="cpu")
 
 
+@pytest.mark.parametrize("name", ["dpm_vit_tiny", "vit_baseline_tiny"])  # layouts of DPM's release and of TransReID
+def test_a_file_of_any_layout_opens_with_a_config_file(tmp_path, name):
+    folder, model, config = untrained_run(tmp_path / "run", model__name=name)
+    (tmp_path / "settings.yaml").write_text(config.dump(), encoding="utf-8")
+    theirs = {f"module.{key}": value for key, value in to_released(model.state_dict()).items()}
+    torch.save({"model": theirs}, tmp_path / "released.pth")
+    save_file(model.state_dict(), tmp_path / "ours.safetensors")
+    expected = DPMExtractor(folder, device="cpu")(picture(), cameras=1).embedding
+    for file in ("released.pth", "ours.safetensors"):
+        opened = DPMExtractor(tmp_path / file, config_file=tmp_path / "settings.yaml", device="cpu")
+        assert torch.equal(opened(picture(), cameras=1).embedding, expected)
+    encoder = {key: value for key, value in model.state_dict().items() if key.startswith("backbone.")}
+    torch.save(encoder, tmp_path / "encoder.pth")
+    with pytest.raises(DPMError, match="is no checkpoint of '.*': it lacks 'classifier.weight'"):
+        DPMExtractor(tmp_path / "encoder.pth", config_file=tmp_path / "settings.yaml", device="cpu")
+
+
 def test_a_baseline_has_no_mask(tmp_path):
     folder, *_ = untrained_run(tmp_path / "run", model__name="vit_baseline_tiny")
     extractor = DPMExtractor(folder, device="cpu")
@@ -120,6 +141,8 @@ def test_a_baseline_has_no_mask(tmp_path):
 
 @pytest.mark.parametrize("arguments, said", [
     ({"source": "gone"}, "'gone' does not exist"),
+    ({"source": "{run}/model/gone.pth.tar"}, "gone.pth.tar' does not exist"),
+    ({"source": "gone.pth", "config_file": RECIPE}, "'gone.pth' does not exist"),
     ({"source": "{tmp}/cut.pth"}, "lies in no finished run"),
     ({"source": "{tmp}/cut/model/last.pth.tar"}, "cannot be read as plain weights"),
     ({"source": "{run}/results.json"}, "lies in no finished run"),

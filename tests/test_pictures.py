@@ -12,6 +12,7 @@ from helpers_runs import untrained_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import save_file
 
 from dpm_plugin import DPMError, DPMExtractor
 from dpm_plugin.pictures import store
@@ -20,7 +21,8 @@ from dpm_plugin.pictures.indexing import index_pictures
 from dpm_plugin.pictures.page import answers_page
 from dpm_plugin.pictures.querying import Answer, Match, search
 from dpm_plugin.pictures.reading import list_pictures, read_picture
-from dpm_plugin.pictures.store import FOLDER, find_index, locked, read_index
+from dpm_plugin.pictures.store import FOLDER, add_batch, find_index, locked, read_index
+from dpm_plugin.search import exact
 
 
 class MeanColour:
@@ -186,7 +188,12 @@ def list_twice(path):
     path.write_text(json.dumps({**content, "pictures": content["pictures"] * 2}), encoding="utf-8")
 
 
+def narrower(path):
+    save_file({"embedding": torch.zeros(1, 2)}, path)
+
+
 @pytest.mark.parametrize("name, harm", [
+    ("features-00000001.safetensors", narrower),
     ("features-00000001.safetensors", cut), ("features-00000001.safetensors", os.unlink), ("index.json", cut),
     ("index.json", lambda path: path.write_text("[1]")), ("index.json", list_twice)])
 def test_a_damaged_index_is_one_line(tmp_path, name, harm):
@@ -303,6 +310,40 @@ def test_rankings_are_those_of_a_loop_over_the_formula(run, place):
             other = answer.off if name == "on" else answer.on
             assert [match.other_rank for match in other] == [ranks[match.name] for match in other]
     assert [match.name for match in answers[0].on] != [match.name for match in answers[0].off]
+
+
+def test_an_index_is_searched_chunk_by_chunk_with_the_same_results(run, place, monkeypatch):
+    extractor, index = DPMExtractor(run, device="cpu"), read_index(find_index(place / "gallery"))
+    expected, _ = search(queries(place), index, extractor, top=4)
+    shapes = []
+
+    def watched(queries, gallery, rows):
+        shapes.append((len(queries), len(gallery)))
+        return block(queries, gallery, rows)
+
+    block = exact.distance_block
+    monkeypatch.setattr(exact, "distance_block", watched)
+    monkeypatch.setitem(exact.CHUNK_SIZES, "cpu", 2)
+    found, _ = search(queries(place), index, extractor, top=4)
+    assert max(shapes) == (2, 2)  # of 9 pictures
+    for answer, wanted in zip(found, expected, strict=True):
+        for (name, matches), (_, others) in zip(answer.lists, wanted.lists, strict=True):
+            assert [match._replace(score=0) for match in matches] == [match._replace(score=0) for match in others]
+            scores = [[match.score for match in each] for each in (matches, others)]
+            np.testing.assert_allclose(*scores, atol=1e-6)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="a process's mapped files are seen on Linux only")
+def test_an_index_is_memory_mapped_and_joined_with_batches_that_are_not_merged_yet(tmp_path):
+    for number in range(3):
+        draw(tmp_path / f"{number}.png", number)
+    update(tmp_path)
+    index = read_index(tmp_path / FOLDER)
+    assert str(tmp_path / FOLDER / index.features) in Path("/proc/self/maps").read_text()
+    add_batch(tmp_path / FOLDER, ["1.png"], [(1, 1)], torch.full((1, 3), 0.5))  # "1.png" anew, after an interruption
+    joined = read_index(tmp_path / FOLDER)
+    assert joined.paths == index.paths and joined.stamps[1] == (1, 1)
+    assert torch.equal(joined.embedding[[0, 2]], index.embedding[[0, 2]]) and (joined.embedding[1] == 0.5).all()
 
 
 def test_a_search_prints_and_writes_its_results(place, tmp_path, capsys):

@@ -101,6 +101,9 @@ WORKERS = """
 import glob, multiprocessing, os, sys
 import torchreid.utils
 from torchreid import data
+from torchreid.reid.data import ImageDataset  # by either import style the same
+
+assert data.ImageDataset is ImageDataset
 
 class Mine(data.ImageDataset):
     def __init__(self, root="", **kwargs):

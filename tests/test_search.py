@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dpm_plugin.benchmark.timing import take_turns
 from dpm_plugin.errors import DPMError
 from dpm_plugin.retrieval import query_mask_distance
-from dpm_plugin.search import Gallery, topk
+from dpm_plugin.search import Gallery, ranks, topk
 from plain_retrieval import masked_distance, nearest
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -58,6 +58,40 @@ def test_equals_the_stable_sort_of_the_matrix_with_ties_in_gallery_order(count_q
     distances, indices = topk(*case, k, chunk_size=chunk_size)
     expected = nearest(query_mask_distance(*case), k)
     assert torch.equal(distances, expected[0]) and torch.equal(indices, expected[1])
+
+
+# Ranks of chosen images
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 300), st.integers(1, 5), CHUNKS, st.booleans(), st.data())
+def test_ranks_are_places_in_the_stable_sort_of_the_matrix(count_q, count_g, dim, chunk_size, masked, data):
+    query, gallery, mask = exact_case(count_q, count_g, dim, data.draw(st.integers(0, 10 ** 6)))
+    mask = mask if masked else None
+    count = data.draw(st.integers(0, 8))  # of chosen images, also the same one twice
+    chosen = torch.randint(count_g, (count_q, count), generator=torch.Generator().manual_seed(count))
+    order = np.argsort(query_mask_distance(query, gallery, mask).numpy(), axis=1, kind="stable")
+    expected = [[int(np.flatnonzero(order[row] == image)[0]) + 1 for image in chosen[row]] for row in range(count_q)]
+    assert ranks(query, gallery, mask, chosen, chunk_size=chunk_size).tolist() == expected
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_was_found_nearest_has_the_ranks_from_1_also_among_copies_of_itself(masked):
+    query, gallery, mask = draw(1100, 60, 24)  # more queries than one block holds
+    gallery, mask = gallery.repeat(4, 1), mask if masked else None
+    _, indices = topk(query, gallery, mask, 9, chunk_size=100)
+    found = ranks(query, gallery, mask, indices, chunk_size=100)
+    assert torch.equal(found, torch.arange(1, 10).expand(1100, 9))
+    assert torch.equal(ranks(query, gallery, mask, indices.flip(1), chunk_size=100), found.flip(1))
+
+
+@pytest.mark.parametrize("chosen, said", [
+    (torch.zeros(4, 2, dtype=torch.int64), r"of 5 queries, got \(4, 2\)"), (torch.zeros(5, 2), "whole numbers"),
+    (torch.full((5, 1), 40), "between 0 and 39, got 40"), (torch.full((5, 1), -1), "got -1"),
+])
+def test_images_that_are_not_in_the_gallery_have_no_rank(chosen, said):
+    with pytest.raises(DPMError, match=said):
+        ranks(*draw(), chosen)
 
 
 @pytest.mark.parametrize("order", [False, True])

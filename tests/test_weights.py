@@ -1,4 +1,5 @@
 """load_weights and pretrained weights: what is recognised, resized, skipped and refused."""
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
@@ -80,6 +81,43 @@ def test_a_transreid_file_fills_encoder_neck_and_cameras(tmp_path, jigsaw):
     assert report.missing == [key for key in target.state_dict() if key.startswith("mask_generator.")]
     others = {key for key in state if key.startswith(("b2.", "bottleneck_", "classifier_"))}
     assert set(report.unused) == {"base.fc.weight", "base.fc.bias"} | others and bool(others) == jigsaw
+
+
+WRAPPERS = {
+    "plain": lambda state: state,
+    "state_dict": lambda state: {"state_dict": state},
+    "model": lambda state: {"model": state},
+    "torchreid's": lambda state: {"state_dict": state, "epoch": 3, "rank1": np.float64(0.25), "optimizer": {}},
+}
+
+
+@pytest.fixture(scope="module")
+def foreign():
+    """{layout: (its state dict, a model that takes it, a name in the file, the model's name for the same)}."""
+    shape = {"img_size": (64, 32), "patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 3}
+    plain = timm.create_model("vit_tiny_patch16_224", num_classes=7, **shape)
+    osnet, same = (models.build_model("osnet_x0_25", num_classes=4, pretrained=False) for _ in range(2))
+    block, conv = "blocks.3.mlp.fc1.weight", "conv1.conv.weight"
+    return {
+        "transreid": (transreid(tiny_model(mask_blocks=()).state_dict()), tiny_model(), f"base.{block}",
+                      f"backbone.transformer.{block}"),
+        "timm": (plain.state_dict(), tiny_model(), block, f"backbone.transformer.{block}"),
+        "torchreid": (osnet.state_dict(), same, conv, conv),
+    }
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("layout", ["transreid", "timm", "torchreid"])
+def test_foreign_layouts_load_with_or_without_wrapper_and_prefix(tmp_path, foreign, layout, prefix, wrapper):
+    state, model, theirs, ours = foreign[layout]
+    path = tmp_path / "weights.pth"
+    torch.save(WRAPPERS[wrapper]({prefix + key: value for key, value in state.items()}), path)
+    with torch.no_grad():
+        model.state_dict()[ours].zero_()
+    report = load_weights(model, path)
+    assert report.layout == layout and ours in report.loaded and not report.skipped
+    assert torch.equal(model.state_dict()[ours], state[theirs])
 
 
 def test_a_safetensors_file_loads_whatever_its_name_and_however_wrapped(tmp_path):

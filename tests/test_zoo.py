@@ -1,14 +1,25 @@
 """The model zoo: fetched once, whole or not at all, and a way by hand where the network refuses."""
 import os
+import shutil
 from pathlib import Path
 
 import gdown
+import numpy as np
 import pytest
 import torch
+from helpers_data import draw
 from helpers_model import tiny_model, to_released
+from PIL import Image
 
-from dpm_plugin import DPMError, load_weights, zoo
+from dpm_plugin import DPMError, DPMExtractor, load_weights, zoo
+from dpm_plugin.config import load_config, model_kwargs
+from dpm_plugin.export import exporting
+from dpm_plugin.export.cli import main as export
+from dpm_plugin.pictures.cli import main as search
 from dpm_plugin.torchreid_host import models
+from dpm_plugin.variants import MODELS
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 @pytest.fixture
@@ -135,6 +146,60 @@ def test_a_cache_that_cannot_be_made_is_an_error(cache):
 def test_an_unknown_name_is_an_error_with_the_nearest_known_one(model):
     with pytest.raises(DPMError, match="the zoo has no weights 'occ_reid'; .* 'zoo:occluded_reid'"):
         load_weights(model, "zoo:occ_reid")
+
+
+# ---- opened as a trained model ----
+
+@pytest.mark.parametrize("name, file", [("occluded_duke", "dpm_occduke.yaml"), ("occluded_reid", "dpm_occreid.yaml")])
+def test_a_name_brings_the_settings_of_its_released_config(name, file):
+    own, config = load_config(overrides=zoo.ZOO[name].settings), load_config(str(CONFIGS / "released" / file))
+    assert model_kwargs(own, 5, 3) == model_kwargs(config, 5, 3) and own.model.name == config.model.name
+    for key in ("height", "width", "norm_mean", "norm_std"):
+        assert own.data[key] == config.data[key]
+    assert own.train.amp == config.train.amp
+
+
+@pytest.fixture
+def small(cache, monkeypatch):
+    """zoo:occluded_duke in the cache, of a size for tests; (file, config file) of the same from elsewhere."""
+    entry = zoo.ZOO["occluded_duke"]
+    sizes = {"vit.embed_dim": 24, "vit.depth": 4, "vit.num_heads": 3, "vit.patch_size": 32, "vit.stride": 32}
+    monkeypatch.setitem(zoo.ZOO, "occluded_duke", entry._replace(settings={**entry.settings, **sizes}))
+    config = load_config(overrides=zoo.ZOO["occluded_duke"].settings)
+    model = MODELS["dpm_vit"](**{**model_kwargs(config, 7, 8), "pretrained": False})
+    cache.mkdir()
+    torch.save(to_released(model.state_dict()), cache / "occluded_duke.pth")
+    shutil.copy(cache / "occluded_duke.pth", cache.parent / "alone.pth")
+    (cache.parent / "settings.yaml").write_text(config.dump(), encoding="utf-8")
+    return cache.parent / "alone.pth", cache.parent / "settings.yaml"
+
+
+def test_an_extractor_opens_a_name_as_it_opens_the_file_with_its_config(small):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 20, 3), dtype=np.uint8))
+    by_name = DPMExtractor("zoo:occluded_duke", device="cpu")
+    by_file = DPMExtractor(small[0], config_file=small[1], device="cpu")
+    assert by_name.image_size == (256, 128) and by_name.model.mask_generator.pool == "max"
+    assert all(map(torch.equal, by_name(picture, cameras=3), by_file(picture, cameras=3)))
+    again = DPMExtractor("zoo:occluded_duke", config_file=small[1], device="cpu")
+    assert torch.equal(again(picture).embedding, by_name(picture).embedding)
+
+
+def test_a_search_by_name_remembers_the_name_and_an_export_takes_it(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    draw("pictures/a.png")
+    assert search(["index", "pictures", "--model", "zoo:occluded_duke", "--device", "cpu"]) == 0
+    monkeypatch.chdir("pictures")  # a name is no path
+    assert search(["query", "a.png", "--index", ".", "--device", "cpu"]) == 0
+    assert "a.png" in capsys.readouterr().out
+    monkeypatch.setattr(exporting, "_torch", lambda graph, extractor: (b"content", graph))
+    assert export(["zoo:occluded_duke", "out.pt2"]) == 0 and Path("out.pt2").read_bytes() == b"content"
+
+
+def test_weights_of_other_settings_are_refused_by_name(small, cache, monkeypatch):
+    entry = zoo.ZOO["occluded_duke"]
+    monkeypatch.setitem(zoo.ZOO, "occluded_duke", entry._replace(settings={**entry.settings, "vit.depth": 3}))
+    with pytest.raises(DPMError, match="occluded_duke.pth' .* another encoder"):
+        DPMExtractor("zoo:occluded_duke", device="cpu")
 
 
 def test_the_cache_lies_in_torchs_hub_folder_unless_said(tmp_path, monkeypatch):

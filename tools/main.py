@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Train and evaluate: ``python tools/main.py --config-file FILE [-s ... -t ... --root ...] [KEY VALUE ...]``.
 
-Takes torchreid's options and every key of ``dpm_plugin/config/schema.py``. Exit codes: 0 done, 2 a mistake
+Takes torchreid's options and every key of ``configs/REFERENCE.md``. Exit codes: 0 done, 2 a mistake
 in the command, the configuration or the data (one line on stderr), 130 interrupted. In several processes:
 ``torchrun --nproc_per_node=N tools/main.py ...``, see ``dpm_plugin/distributed.py``.
 """
@@ -28,7 +28,7 @@ from dpm_plugin.torchreid_host import utils  # noqa: E402
 def parse(argv):
     """Command line -> namespace; ``argv`` None takes the process's."""
     parser = Parser(description="Train and evaluate person re-identification models.",
-                    epilog="Keys and their meaning: dpm_plugin/config/schema.py")
+                    epilog="Keys and their meaning: configs/REFERENCE.md")
     parser.add_argument("--config-file", default="", help="yaml file with settings")
     parser.add_argument("-s", "--sources", nargs="+", help="data sets to train on")
     parser.add_argument("-t", "--targets", nargs="+", help="data sets to evaluate on")

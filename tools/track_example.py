@@ -88,14 +88,17 @@ def main(argv=None):
     parser = Parser(description="Track people with deep-sort-realtime and a DPM model's features.")
     parser.add_argument("video", help="a video, or a pattern of pictures like frames/%%06d.jpg")
     parser.add_argument("detections", help="MOT file of boxes")
-    parser.add_argument("--model", required=True, metavar="RUN_OR_CHECKPOINT", help="a run's data.save_dir")
+    parser.add_argument("--model", required=True, metavar="RUN_OR_CHECKPOINT",
+                        help="a run's data.save_dir, a checkpoint, or zoo:NAME")
+    parser.add_argument("--config-file", metavar="FILE",
+                        help="yaml file with the settings of a checkpoint that lies in no run")
     parser.add_argument("--max-cosine-distance", type=float, default=0.2, help="of two features of one person")
     parser.add_argument("--out", help="file to write (default: the screen)")
     options = parser.parse_args(argv)
 
     def work():
         detections = read_detections(options.detections)
-        extractor = DPMExtractor(options.model, bgr=True)
+        extractor = DPMExtractor(options.model, config_file=options.config_file, bgr=True)
         tracked = track(read_frames(options.video), detections, extractor,
                         max_cosine_distance=options.max_cosine_distance)
         lines = (f"{number},{each.track_id},{','.join(f'{value:.1f}' for value in each.to_ltwh(orig=True))},1"

@@ -21,7 +21,7 @@ def parse(argv):
     parser = Parser(
         description="Models under one budget: accuracy, parameters, FLOPs, images per second, memory.",
         usage="compare.py MODEL [MODEL ...] [options] [KEY VALUE ...]",
-        epilog="KEY VALUE: settings for every run, such as train.batch_size 32; dpm_plugin/config/schema.py")
+        epilog="KEY VALUE: settings for every run, such as train.batch_size 32; configs/REFERENCE.md")
     add = parser.add_argument
     add("models", nargs="+", metavar="MODEL", help="of torchreid or this plugin, e.g. osnet_x1_0")
     add("--config-file", default=str(CONFIG), help="yaml for all models (default: %(default)s)")

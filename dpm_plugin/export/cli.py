@@ -9,7 +9,7 @@ __all__ = ["main"]
 def main(argv=None):
     """Returns the exit code: 0, 2 for an error in one line, 130 when interrupted."""
     parser = Parser(prog="export", description="Write a trained model as ONNX (.onnx) or torch.export (.pt2) file.")
-    parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's data.save_dir, or a checkpoint")
+    parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's data.save_dir, a checkpoint, or zoo:NAME")
     parser.add_argument("out", metavar="OUT", help="file to write; ends in .onnx or .pt2")
     parser.add_argument("--config-file", help="yaml file with the settings of a checkpoint that lies in no run")
     options = parser.parse_args(argv)

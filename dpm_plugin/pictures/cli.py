@@ -30,7 +30,7 @@ def _parser():
     index = commands.add_parser("index", help="embed a folder of pictures; later only what is new or changed")
     index.add_argument("folder", metavar="FOLDER", help="pictures, one person in each; folders in it count too")
     index.add_argument("--model", required=True, metavar="RUN_OR_CHECKPOINT",
-                       help="a run's data.save_dir, or a checkpoint")
+                       help="a run's data.save_dir, a checkpoint, or zoo:NAME")
     index.add_argument("--index", metavar="FOLDER", help=f"where the index is kept (default: {FOLDER} in FOLDER)")
     index.set_defaults(work=_index)
     query = commands.add_parser("query", help="rank the pictures of an index")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from dpm_plugin.zoo import published
+
 __all__ = ["describe", "fingerprint"]
 
 
@@ -23,7 +25,7 @@ def describe(extractor, source=None, config_file=None):
         "name": extractor.model.backbone.backbone_name if extractor.config is None else extractor.config.model.name,
         "image_size": list(extractor.image_size),
         "feature_dim": extractor.model.feature_dim,
-        "source": None if source is None else str(Path(source).absolute()),
+        "source": source if source is None or published(source) else str(Path(source).absolute()),
         "config_file": None if config_file is None else str(Path(config_file).absolute()),
     }
 

@@ -4,15 +4,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-import numpy as np
-
 from dpm_plugin.errors import DPMError
 from dpm_plugin.pictures.reading import read_picture, shown
-from dpm_plugin.retrieval import query_mask_distance
+from dpm_plugin.search import Gallery, ranks, topk
 
 __all__ = ["Answer", "Match", "hidden_share", "search"]
-
-CHUNK = 64  # queries whose distances are held at a time
 
 
 class Match(NamedTuple):
@@ -54,7 +50,7 @@ class Answer(NamedTuple):
 
 
 def search(queries, index, extractor, top=20):
-    """Rank the index for each query.
+    """Rank the index for each query, reading it chunk by chunk: no distance matrix is built.
 
     Args:
         queries: paths of pictures.
@@ -82,38 +78,26 @@ def search(queries, index, extractor, top=20):
     if not paths:
         raise DPMError(f"no query can be read; the first: {unreadable[0]}")
     found = extractor(images)
-    answers = []
-    for start in range(0, len(paths), CHUNK):
-        rows = slice(start, start + CHUNK)
-        mask = None if found.mask is None else found.mask[rows]
-        off = query_mask_distance(found.embedding[rows], index.embedding, None)
-        on = None if mask is None else query_mask_distance(found.embedding[rows], index.embedding, mask)
-        for row, path in enumerate(paths[rows]):
-            answers.append(_answer(path, index, None if on is None else on[row], off[row], top))
-    return answers, unreadable
+    off = _ranked(index, found.embedding, None, [] if found.mask is None else [found.mask], top)
+    on = [None] * len(paths) if found.mask is None else _ranked(index, found.embedding, found.mask, [None], top)
+    return [Answer(path, hidden_share(path), *lists) for path, *lists in zip(paths, on, off)], unreadable
 
 
-def _answer(path, index, on, off, top):
-    ranks = {name: _ranks(distance) for name, distance in (("on", on), ("off", off)) if distance is not None}
+def _ranked(index, embedding, mask, other, top):
+    """For each query its list of Match under ``mask``.
 
-    def matches(name, distance):
-        order, _ = ranks[name]
-        other = next((ranks[key][1] for key in ranks if key != name), None)
-        return [
-            Match(place + 1, index.paths[row], index.root / index.paths[row], 1 - float(distance[row]),
-                  None if other is None else int(other[row]), hidden_share(index.root / index.paths[row]))
-            for place, row in enumerate(order[:top])
-        ]
+    ``other`` is empty, or holds the mask (or None) of the other list, in which the same pictures have other ranks.
+    """
+    gallery = Gallery(index.embedding)
+    distances, rows = topk(embedding, gallery, mask, min(top, len(gallery)))  # (Q, top)
+    other_ranks = [ranks(embedding, gallery, other_mask, rows) for other_mask in other]  # one or none of (Q, top)
 
-    return Answer(path, hidden_share(path), None if on is None else matches("on", on), matches("off", off))
+    def match(query, place):
+        name = index.paths[rows[query, place]]
+        return Match(place + 1, name, index.root / name, 1 - float(distances[query, place]),
+                     int(other_ranks[0][query, place]) if other_ranks else None, hidden_share(index.root / name))
 
-
-def _ranks(distance):
-    """(order, rank from 1 of each picture) of distances (G,)."""
-    order = np.argsort(distance.numpy(), kind="stable")
-    ranks = np.empty_like(order)
-    ranks[order] = np.arange(1, len(order) + 1)
-    return order, ranks
+    return [[match(query, place) for place in range(rows.shape[1])] for query in range(len(rows))]
 
 
 def hidden_share(path):

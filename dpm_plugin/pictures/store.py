@@ -41,7 +41,7 @@ class Index(NamedTuple):
         model: see :func:`dpm_plugin.pictures.identity.describe`.
         paths: of N pictures, relative to ``root``, with forward slashes, sorted.
         stamps: (size in bytes, time of change in ns) of each when it was embedded.
-        embedding: (N, D) float32.
+        embedding: (N, D) float32; memory-mapped, unless there are batches that are not merged yet.
         features: name of the features file; None before the first merge.
         batches: paths of the batch files.
     """
@@ -90,7 +90,7 @@ def read_index(folder):
             raise DPMError(f"index '{shown(folder)}' has format {content['format']}, this version reads {FORMAT}; "
                            "delete the folder and index again")
         pictures = [tuple(each) for each in content["pictures"]]
-        blocks = [torch.zeros(0, content["model"]["feature_dim"])]
+        blocks = []
         if content["features"] is not None:
             blocks.append(_read_features(folder / Path(content["features"]).name)[0])
         batches = _files(folder, "batch")
@@ -98,15 +98,17 @@ def read_index(folder):
             embedding, metadata = _read_features(path)
             pictures += [tuple(each) for each in json.loads(metadata["pictures"])]
             blocks.append(embedding)
-        embedding = torch.cat(blocks)
+        embedding = _joined(blocks, content["model"]["feature_dim"])
         if len(embedding) != len(pictures):
             raise ValueError(f"{len(pictures)} pictures with {len(embedding)} embeddings")
         place = {path: row for row, (path, _) in enumerate(pictures)}  # of a changed picture the last row counts
         paths = sorted(place)
         rows = [place[path] for path in paths]
         stamps = [tuple(pictures[row][1]) for row in rows]
+        if rows != list(range(len(pictures))):  # else it stays memory-mapped
+            embedding = embedding[rows]
         root = (folder.resolve() / content["root"]).resolve()
-        return Index(folder, root, content["model"], paths, stamps, embedding[rows], content["features"], batches)
+        return Index(folder, root, content["model"], paths, stamps, embedding, content["features"], batches)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         if isinstance(error, DPMError):
             raise
@@ -194,5 +196,15 @@ def _write(path, content):
 
 
 def _read_features(path):
-    with safe_open(path, framework="pt") as file:
+    with safe_open(path, framework="pt") as file:  # which maps the file
         return file.get_tensor("embedding"), file.metadata() or {}
+
+
+def _joined(blocks, dim):
+    """Blocks of rows as one (N, dim) tensor; a single one as it is."""
+    wrong = next((tuple(block.shape) for block in blocks if block.shape[1:] != (dim,)), None)
+    if wrong is not None:
+        raise ValueError(f"embeddings of shape {wrong}, expected {dim} columns")
+    if len(blocks) == 1:
+        return blocks[0]
+    return torch.cat([torch.zeros(0, dim), *blocks])

@@ -1,9 +1,11 @@
 """The nearest gallery images under each query's mask, from galleries of any size.
 
-:func:`topk` is exact; :class:`ApproximateIndex`, on faiss, ranks the likely candidates only.
+:func:`topk` is exact, as is :func:`ranks`, which says where chosen images stand; :class:`ApproximateIndex`, on
+faiss, ranks the likely candidates only.
 """
 from dpm_plugin.search.approximate import ApproximateIndex
 from dpm_plugin.search.exact import topk
 from dpm_plugin.search.gallery import Gallery
+from dpm_plugin.search.ranks import ranks
 
-__all__ = ["ApproximateIndex", "Gallery", "topk"]
+__all__ = ["ApproximateIndex", "Gallery", "ranks", "topk"]

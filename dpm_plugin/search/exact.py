@@ -5,7 +5,7 @@ from dpm_plugin.errors import DPMError
 from dpm_plugin.masked_cosine import Side, distance_block, unit_rows
 from dpm_plugin.search.gallery import Gallery
 
-__all__ = ["pack", "ready_queries", "topk", "unpack"]
+__all__ = ["blocks", "pack", "ready_queries", "size_of_chunks", "topk", "unpack"]
 
 # Gallery rows in one block: on a CPU small enough for its caches (3 MB at D = 768), on a GPU large enough to fill it.
 CHUNK_SIZES = {"cpu": 1024, "cuda": 32_768}
@@ -40,18 +40,35 @@ def topk(query, gallery, query_mask, k=50, *, chunk_size=None):
     queries = ready_queries(query, query_mask, gallery.dim)
     if not 1 <= k <= len(gallery):
         raise DPMError(f"k is {k}, but must be between 1 and the {len(gallery)} images of the gallery")
-    if chunk_size is None:
-        chunk_size = CHUNK_SIZES.get(query.device.type, CHUNK_SIZES["cuda"])
-    elif chunk_size < 1:
-        raise DPMError(f"chunk_size must be at least 1, got {chunk_size}")
     nearest = _Nearest(len(query), k, query.device)
     with torch.autocast(query.device.type, enabled=False):  # it would silently use half precision
-        for start, unit in gallery.chunks(chunk_size, query.device):
-            chunk = Side(unit)
-            for first in range(0, len(query), QUERY_BLOCK):
-                rows = slice(first, first + QUERY_BLOCK)
-                nearest.add(rows, start, distance_block(queries, chunk, rows))
+        for rows, start, distance in blocks(queries, gallery, size_of_chunks(chunk_size, query.device)):
+            nearest.add(rows, start, distance)
     return nearest.result()
+
+
+def size_of_chunks(given, device):
+    """Gallery rows in one block: as given, or by default what suits the device."""
+    if given is None:
+        return CHUNK_SIZES.get(device.type, CHUNK_SIZES["cuda"])
+    if given < 1:
+        raise DPMError(f"chunk_size must be at least 1, got {given}")
+    return given
+
+
+def blocks(queries, gallery, chunk_size, starts=None):
+    """Yield (slice of the queries, number of the first gallery row, distances (q, c)).
+
+    Args:
+        queries: of :func:`ready_queries`.
+        gallery: :class:`Gallery`; each of its chunks is read once.
+        starts: numbers of the first rows of the chunks. Default: of all of them.
+    """
+    for start in range(0, len(gallery), chunk_size) if starts is None else starts:
+        chunk = Side(gallery.unit_rows(slice(start, start + chunk_size), queries.unit.device))
+        for first in range(0, len(queries), QUERY_BLOCK):
+            rows = slice(first, first + QUERY_BLOCK)
+            yield rows, start, distance_block(queries, chunk, rows)
 
 
 def ready_queries(query, query_mask, dim):

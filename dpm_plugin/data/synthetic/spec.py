@@ -6,6 +6,8 @@ import numbers
 
 from dpm_plugin.errors import DPMError
 
+__all__ = ["INTEGERS", "SHARES", "SyntheticSpec"]
+
 # Part of the digest: raise it when a change of the drawing code changes the pictures, so that no
 # old data set is taken for a new one.
 DRAWING_VERSION = 7
@@ -54,9 +56,9 @@ class SyntheticSpec:
     lookalike_group: int = 3
 
     def __post_init__(self):
-        for name, low, high in _INTEGERS:
+        for name, low, high in INTEGERS:
             self._check(name, numbers.Integral, low, high)
-        for name, low, high in _SHARES:
+        for name, low, high in SHARES:
             self._check(name, numbers.Real, low, high)
         if self.hidden_max - self.hidden_min < 0.05 - 1e-9:
             raise DPMError(
@@ -87,7 +89,8 @@ class SyntheticSpec:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-_INTEGERS = (
+# Field, smallest and largest value.
+INTEGERS = (
     ("seed", 0, 2**32 - 1),
     ("height", 32, 1024),
     ("width", 16, 1024),
@@ -100,7 +103,7 @@ _INTEGERS = (
     ("distractor_ids", 0, 9999),
     ("lookalike_group", 2, 6),
 )
-_SHARES = (
+SHARES = (
     ("train_occluded", 0.0, 1.0),
     ("hidden_min", 0.05, 0.85),
     ("hidden_max", 0.1, 0.9),

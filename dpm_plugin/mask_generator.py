@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from dpm_plugin.errors import DPMError
 
 PAPER_BLOCKS = (2, 4, 10, 12)  # of ViT-B's 12 blocks, paper section 3.2
+WIDE = 192  # channels from which a CPU's convolutions are faster on contiguous maps
 
 
 def default_blocks(depth):
@@ -51,7 +52,7 @@ class HierarchicalMaskGenerator(nn.Module):
         if pool not in ("avg", "max"):
             raise DPMError(f"mask_pool '{pool}' is unknown; choose 'avg' or 'max'")
         self.pool = pool
-        self.memory_format = None  # of the maps: as they come from the tokens, which is channels-last
+        self.memory_format = None  # of the maps: the faster one
         self.conv1 = _conv_bn_relu(num_maps * dim, 2 * dim)
         self.conv2 = _conv_bn_relu(2 * dim, dim)
         self.conv3 = _conv_bn_relu(dim, dim)
@@ -65,8 +66,11 @@ class HierarchicalMaskGenerator(nn.Module):
     def logits(self, patch_maps):
         """The mask before its sigmoid, (B, c) float32; a saturated mask no longer tells its logits apart."""
         x = torch.cat(patch_maps, dim=1)  # (B, M * c, h, w)
-        if self.memory_format is not None:
-            x = x.contiguous(memory_format=self.memory_format)
+        layout = self.memory_format
+        if layout is None and x.device.type == "cpu" and self.linear.in_features >= WIDE:
+            layout = torch.contiguous_format
+        if layout is not None:  # else as they come from the tokens, which is channels-last
+            x = x.contiguous(memory_format=layout)
         x = _halve(self.conv1(x))  # (B, 2c, h / 2, w / 2)
         x = _halve(self.conv2(x))  # (B, c, h / 4, w / 4)
         x = self.conv3(x)

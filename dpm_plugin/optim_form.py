@@ -7,6 +7,7 @@ __all__ = ["FORMS", "form_flags", "keep_form"]
 
 FORMS = ("auto", "loop", "foreach", "fused")
 FUSED = ("sgd", "adam", "amsgrad", "adamw")  # the ones torch has fused kernels for
+LARGE = 20_000_000  # parameters from which the fused kernels are chosen on a CPU: the others read memory several times
 
 
 def form_flags(form, optim, parameters, dampening=0.0):
@@ -14,7 +15,8 @@ def form_flags(form, optim, parameters, dampening=0.0):
 
     Args:
         form: "loop", "foreach", "fused", or "auto": fused on a GPU, where it also spares the gradient scaler
-            of float16 a wait for the device in every step, and torch's own choice elsewhere.
+            of float16 a wait for the device in every step, and for models of 20 million parameters or more;
+            torch's own choice elsewhere.
         optim: name of the optimizer.
         parameters: what it will hold, already on their device.
         dampening: of SGD's momentum. The fused kernel starts a momentum at zero, where torch's loop starts it
@@ -31,7 +33,8 @@ def form_flags(form, optim, parameters, dampening=0.0):
         raise DPMError(f"train.optim_form fused: there is no fused form {why}; set train.optim_form auto")
     if form == "auto":
         on_gpu = all(parameter.device.type == "cuda" for parameter in parameters)
-        form = "fused" if has_fused and on_gpu else None
+        is_large = sum(parameter.numel() for parameter in parameters) >= LARGE
+        form = "fused" if has_fused and (on_gpu or is_large) else None
     flags = {"foreach": form == "foreach", "fused": form == "fused"} if form else {"foreach": None, "fused": None}
     return flags if optim in FUSED else {"foreach": flags["foreach"]}
 

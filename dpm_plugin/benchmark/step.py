@@ -12,7 +12,6 @@ from dpm_plugin.benchmark.settings import plain_module
 from dpm_plugin.benchmark.timing import take_turns
 from dpm_plugin.engine import ImageDPMEngine
 from dpm_plugin.errors import DPMError
-from dpm_plugin.masked_arcface import MaskedArcFace
 from dpm_plugin.model import DPM
 from dpm_plugin.optim import build_optimizer
 from dpm_plugin.precision import autocast
@@ -21,8 +20,6 @@ CAMERAS = 8
 PAPER = dict(img_size=(256, 128), stride=16)  # ViT-B/16
 TINY = dict(
     backbone="vit_tiny_patch16_224", img_size=(64, 32), patch_size=8, stride=8, embed_dim=24, depth=2, num_heads=3)
-# The options that are fastest on each kind of device, beside the defaults.
-TUNED = {"cpu": ("contiguous", "fused"), "cuda": ("channels_last", "auto")}  # train.conv_layout, train.optim_form
 
 
 class Case(NamedTuple):
@@ -58,48 +55,32 @@ def build(case, device, num_cameras=CAMERAS):
 
 
 def run(settings):
-    """Yields ours and ours tuned against plain with the looped and with our head, then option after option."""
+    """Yields the engine's iteration against the plain one, then option after option against the default."""
     what = case(settings)
     data = _batch(what, settings.device)
     model = build(what, settings.device)
     optimizer = build_optimizer(model)
-    engine = _engine(model, optimizer, settings.device, amp=what.amp)
-    yield from _against_plain(settings, what, engine, data)
-    gc.collect()
+    yield _against_plain(settings, what, _engine(model, optimizer, settings.device, amp=what.amp), data)
+    gc.collect()  # the plain one's model and optimizers
     yield from _options(settings, what, model, optimizer, data)
 
 
 def _against_plain(settings, what, engine, data):
-    plain = plain_module("plain_step")
     precision = partial(autocast, settings.device, what.amp) if what.amp != "off" else nullcontext
-    heads = {"plain": plain_module("plain_head").masked_arcface, "plain, our head": MaskedArcFace()}
-    steps = {
-        contender: plain.TwoSteps(
-            build(what, settings.device).train(), head, precision=precision, scale=what.amp == "float16")
-        for contender, head in heads.items()}
-    layout, form = TUNED.get(settings.device.type, TUNED["cpu"])
-    tuned = build(what, settings.device)
-    engines = {"ours": engine, "tuned": _engine(
-        tuned, build_optimizer(tuned, form=form), settings.device, amp=what.amp, conv_layout=layout)}
-    # Ours first: the others then find freed memory, and their peak is if anything too low.
-    calls, told = {}, {contender: [] for contender in (*engines, *steps)}
-    for contender, each in engines.items():
-        each.on_step = lambda parts, losses=told[contender]: losses.append(
-            torch.stack([value.detach() for value in parts[:5]]))
-        calls[contender] = partial(each.forward_backward, data)
-    for contender, step in steps.items():
-        calls[contender] = lambda step=step, losses=told[contender]: losses.extend(
-            torch.tensor(step(data["img"], data["pid"], data["camid"])))
-    timings = take_turns(calls, rounds=settings.rounds, device=settings.device)
+    plain = plain_module("plain_step").TwoSteps(
+        build(what, settings.device).train(), plain_module("plain_head").masked_arcface, precision=precision,
+        scale=what.amp == "float16")
+    ours, theirs = [], []  # the five losses of every step
+    engine.on_step = lambda parts: ours.append(torch.stack([value.detach() for value in parts[:5]]))
+    timings = take_turns({  # ours first: the other then finds freed memory, and its peak is if anything too low
+        "ours": partial(engine.forward_backward, data),
+        "plain": lambda: theirs.extend(torch.tensor(plain(data["img"], data["pid"], data["camid"]))),
+    }, rounds=settings.rounds, device=settings.device)
     engine.on_step = lambda parts: None
-    for ours, name in (("ours", "by default"), ("tuned", f"tuned (conv_layout {layout}, optim_form {form})")):
-        for contender, step in steps.items():
-            pair = {each: timings[each] for each in (ours, contender)}
-            losses = torch.stack(told[ours]).cpu() - torch.stack(told[contender])
-            pairs = zip(engines[ours].model.parameters(), step.model.parameters())
-            weights = max(float((a.detach() - b.detach()).abs().max()) for a, b in pairs)
-            yield compared("step", f"two-step iteration {name}, {what}, against {contender}", pair, ours=ours,
-                           plain=contender, difference=max(float(losses.abs().max()), weights))
+    losses = float((torch.stack(ours).cpu() - torch.stack(theirs)).abs().max())
+    weights = max(float((a.detach() - b.detach()).abs().max())
+                  for a, b in zip(engine.model.parameters(), plain.model.parameters()))
+    return compared("step", f"two-step iteration, {what}", timings, difference=max(losses, weights))
 
 
 def _options(settings, what, model, optimizer, data):

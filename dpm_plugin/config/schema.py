@@ -149,12 +149,13 @@ TRAIN = {
                                "forward pass, same result (losses and BatchNorm see the whole batch)", low=1),
     "train.compile": Key(False, "[DPM] loss dpm: torch.compile for encoder and heads in training"),
     "train.conv_layout": Key("auto", "[DPM] loss dpm: memory layout of the convolutions, equal up to rounding; "
-                                     "auto: as it comes; contiguous is fastest for ViT-B on a CPU",
+                                     "auto: the faster one for the width and the device",
                              choices=("auto", "channels_last", "contiguous")),
     "train.grad_checkpointing": Key(False, "[DPM] loss dpm: transformer blocks run again in the backward pass "
                                            "instead of keeping their activations; saves memory, same result"),
     "train.optim_form": Key("auto", "[DPM] kernels of the optimizer, equal up to rounding: loop, foreach, fused; "
-                                    "auto: fused on a GPU where there is a right one, else torch's own choice",
+                                    "auto: fused on a GPU and for large models where there is a right one, else "
+                                    "torch's own choice",
                             choices=("auto", "loop", "foreach", "fused")),
     "sgd.momentum": Key(0.9, "momentum of sgd and rmsprop", low=0),
     "sgd.dampening": Key(0.0, "dampening of the momentum", low=0),

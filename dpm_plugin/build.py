@@ -1,10 +1,15 @@
-"""Build the parts of one run from its configuration: data, model, optimizer, schedule, engine.
+"""Build the parts of one run from its configuration: data, model, optimizer, schedule, engine; resume it.
 
 torchreid's own models keep torchreid's optimizers and engines; the plugin's models use the plugin's.
 """
+from pathlib import Path
+
+from dpm_plugin import checkpoint
+from dpm_plugin.checkpoint_files import newest_checkpoint
 from dpm_plugin.config import (
     criterion_kwargs, datamanager_kwargs, engine_kwargs, evaluation_kwargs, model_kwargs, nearest,
     optimizer_kwargs, scheduler_kwargs, stock_model_kwargs, stock_optimizer_kwargs, stock_scheduler_kwargs,
+    training_kwargs,
 )
 from dpm_plugin.data import DPMImageDataManager
 from dpm_plugin.data.sharing import check_same_data
@@ -13,6 +18,7 @@ from dpm_plugin.engine import ImageDPMEngine
 from dpm_plugin.errors import DPMError
 from dpm_plugin.evaluating import SoftmaxEngine, TripletEngine
 from dpm_plugin.losses import DPMLoss
+from dpm_plugin.metric import matching_counts
 from dpm_plugin.optim import build_optimizer as build_dpm_optimizer
 from dpm_plugin.optim import build_scheduler as build_dpm_scheduler
 from dpm_plugin.sync_bn import synchronise_batch_norm
@@ -21,7 +27,7 @@ from dpm_plugin.variants import MODELS
 from dpm_plugin.weights import load_weights
 
 __all__ = ["check_names", "build_datamanager", "build_model", "build_optimizer", "build_scheduler",
-           "build_engine"]
+           "build_engine", "resume"]
 
 
 def check_names(config, processes=ALONE):
@@ -59,14 +65,15 @@ def build_datamanager(config, processes=ALONE):
     """The data manager: ``DPMImageDataManager``, or torchreid's ``VideoDataManager``.
 
     Raises:
-        DPMError: a data set is unknown, missing or broken, cannot fill a training batch, or has fewer gallery
-            images than the highest of ``test.ranks``.
+        DPMError: a data set is unknown, missing or broken, cannot fill a training batch, has no query or gallery, no
+            query with an image to find, or fewer gallery images (CUHK03's protocol: identities) than the highest of
+            ``test.ranks``.
     """
     if config.data.type == "image":
         with processes.main_first():
             datamanager = DPMImageDataManager(**datamanager_kwargs(config), processes=processes)
         check_same_data(datamanager, processes)
-        _check_ranks(config.test.ranks, datamanager)
+        _check_targets(config, datamanager)
         return datamanager
     known = video_dataset_names()
     for name in config.data.sources + config.data.targets:
@@ -81,12 +88,23 @@ def build_datamanager(config, processes=ALONE):
                        f"'{config.data.root}' cannot be loaded: {error}") from error
 
 
-def _check_ranks(ranks, datamanager):
+def _check_targets(config, datamanager):
     # Now, not in the evaluation after hours of training.
     for name, parts in datamanager.test_dataset.items():
-        if max(ranks) > len(parts["gallery"]):
-            raise DPMError(f"test.ranks asks for rank {max(ranks)}, but '{name}' has {len(parts['gallery'])} "
-                           "gallery images; lower it")
+        for side, entries in parts.items():
+            if not entries:
+                raise DPMError(f"the {side} set of '{name}' is empty")
+        sides = [parts["query"], parts["gallery"]]
+        try:
+            counts = matching_counts(*([entry[field] for entry in side] for field in (1, 2) for side in sides))
+        except DPMError as error:
+            raise DPMError(f"'{name}' cannot be evaluated: {error}") from error
+        ranked, what = counts.gallery, "images"
+        if config.cuhk03.use_metric_cuhk03:
+            ranked, what = counts.gallery_ids, "identities"
+        if max(config.test.ranks) > ranked:
+            raise DPMError(f"test.ranks asks for rank {max(config.test.ranks)}, but '{name}' has {ranked} gallery "
+                           f"{what}; lower it")
 
 
 def build_model(config, datamanager, processes=ALONE):
@@ -146,6 +164,29 @@ def build_engine(config, datamanager, model, optimizer, scheduler, processes=ALO
     if config.loss.name == "dpm":
         kwargs.update(criterion=DPMLoss(**criterion_kwargs(config), processes=processes), processes=processes)
     built = engines[config.data.type, config.loss.name](datamanager, model, **kwargs)
-    for name, value in evaluation_kwargs(config).items():
+    seed = processes.seed(config.train.seed)
+    for name, value in {**evaluation_kwargs(config), **training_kwargs(config, seed)}.items():
         setattr(built, name, value)
     return built
+
+
+def resume(config, engine, processes=ALONE):
+    """Take up the checkpoint of ``train.resume`` or ``model.resume`` in an engine of :func:`build_engine`.
+
+    Returns:
+        Number of finished epochs for ``engine_run_kwargs``; None where nothing is resumed.
+
+    Raises:
+        DPMError: the checkpoint is missing, unreadable or of another run.
+    """
+    source = config.train.resume or config.model.resume
+    if source == "auto":
+        folder = Path(config.data.save_dir) / "model"
+        source = processes.from_main(lambda: newest_checkpoint(folder))
+        if source is None:
+            print(f"=> No checkpoint in '{folder}': from the beginning")
+    if not source:
+        return None
+    if hasattr(engine, "resume"):
+        return engine.resume(source)
+    return checkpoint.resume(source, engine.model, engine.optimizer, engine.scheduler)  # torchreid's video engines

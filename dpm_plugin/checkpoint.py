@@ -1,5 +1,6 @@
 """Checkpoint files: read without executing anything, written whole or not at all, resumed by torchreid's call."""
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 
 from dpm_plugin.errors import DPMError
 from dpm_plugin.files import replacing
+
+__all__ = ["read_checkpoint", "read_state", "restore", "resume", "write_checkpoint", "write_state"]
 
 # torchreid writes rank1 as a numpy scalar; these are the only globals beyond torch's own
 # that its files need, and none of them can run code.
@@ -73,9 +76,21 @@ def read_state(path):
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
-def write_checkpoint(state, path):
-    """Write ``state`` to ``path``: beside it first, then renamed, so that no half-written file ever has its name."""
-    with replacing(path) as file:
+def write_checkpoint(state, path, before=None):
+    """Write ``state`` to ``path``: beside it first, read back, then renamed, so that only whole files have its name.
+
+    Args:
+        before: called without arguments when all is written and right before ``path`` is replaced. Default: None.
+
+    Raises:
+        DPMError: it cannot be written or read back; the old file is then as it was.
+    """
+    def check(temporary):
+        read_checkpoint(temporary)
+        if before is not None:
+            before()
+
+    with _written(path), replacing(path, check) as file:
         torch.save(state, file)
 
 
@@ -85,22 +100,29 @@ def write_state(state, path):
         write_checkpoint(state, path)
         return
     own = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
-    with replacing(path) as file:
+    with _written(path), replacing(path, read_checkpoint) as file:
         file.write(safetensors.torch.save(own, metadata={"format": "pt"}))  # which transformers and timm ask for
 
 
-def resume(path, model, optimizer=None, scheduler=None, scaler=None):
-    """Continue a training run: torchreid's ``resume_from_checkpoint``, for old and new files.
+@contextmanager
+def _written(path):
+    """An error in writing ``path`` as a DPMError with its cause."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause = error
+        while cause is not None and not isinstance(cause, (OSError, DPMError)):  # torch.save wraps what a file raises
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        why = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
+        raise DPMError(f"checkpoint '{path}' cannot be written: {why}; what was there before is intact") from error
 
-    Args:
-        path: a file written by this package or by torchreid.
-        scaler: a ``torch.amp.GradScaler`` whose state is taken up where the file has one.
 
-    Returns:
-        Number of finished epochs: torchreid's ``start_epoch``.
+def restore(path, model, optimizer=None, scheduler=None, scaler=None):
+    """Put weights and training state of a checkpoint into the parts of a run; returns the checkpoint's content.
 
-    Raises:
-        DPMError: unreadable, or of another model; names what differs.
+    Args and errors: as :func:`resume`.
     """
     checkpoint = read_checkpoint(path)
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "epoch" not in checkpoint:
@@ -125,5 +147,24 @@ def resume(path, model, optimizer=None, scheduler=None, scaler=None):
                 part.load_state_dict(checkpoint[name])
             except (ValueError, KeyError, TypeError) as error:
                 raise DPMError(f"the {name} state in '{path}' does not fit this run's {name}: {error}") from error
-    print(f"=> Resumed from '{path}' after epoch {checkpoint['epoch']}")
-    return checkpoint["epoch"]
+    return checkpoint
+
+
+def resume(path, model, optimizer=None, scheduler=None, scaler=None):
+    """Continue a training run: torchreid's ``resume_from_checkpoint``, for old and new files.
+
+    Random generators and the position within an epoch are left alone; an engine's ``resume`` restores these too.
+
+    Args:
+        path: a file written by this package or by torchreid.
+        scaler: a ``torch.amp.GradScaler`` whose state is taken up where the file has one.
+
+    Returns:
+        Number of finished epochs: torchreid's ``start_epoch``.
+
+    Raises:
+        DPMError: unreadable, or of another model; names what differs.
+    """
+    epoch = restore(path, model, optimizer, scheduler, scaler)["epoch"]
+    print(f"=> Resumed from '{path}' after epoch {epoch}")
+    return epoch

@@ -33,10 +33,7 @@ def convert(source, target, to="dpm"):
     if named.layout == "torchreid":
         raise DPMError(f"'{source}' holds no weights of DPM, of TransReID's ViT or of a timm ViT: nothing to convert")
     state, left_out = from_own_names(named.state, to)
-    try:
-        write_state(state, target)
-    except OSError as error:
-        raise DPMError(f"'{target}' cannot be written: {error.strerror or error}") from error
+    write_state(state, target)
     left_out = named.unused + left_out
     shown = ", ".join(left_out[:4]) + (", ..." if len(left_out) > 4 else "")
     print(f"=> '{source}' ({named.layout} layout) to '{target}' ({to} layout): {len(state)} tensors"

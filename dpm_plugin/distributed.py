@@ -7,6 +7,7 @@ parameters in turn, which that wrapper must not see, while a gradient that is No
 """
 import os
 import re
+import signal
 import warnings
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from datetime import timedelta
@@ -192,7 +193,7 @@ class Processes:
             raise ProcessLost(
                 f"process {self.rank} of {self.size} lost the others: one ended (it says why itself, unless the "
                 f"system killed it) or gave no answer for dist.timeout, {self._timeout:g} minutes; checkpoints are "
-                f"kept, continue with model.resume ({_reason(error)})"
+                f"kept, continue with model.resume or train.resume auto ({_reason(error)})"
             ) from error
 
     def first_to_fail(self):
@@ -237,7 +238,8 @@ def launched():
         except (DPMError, KeyboardInterrupt) as error:
             if processes.first_to_fail():
                 raise
-            raise SystemExit(2 if isinstance(error, DPMError) else 130) from None
+            stopped = 128 + getattr(error, "signum", signal.SIGINT)
+            raise SystemExit(2 if isinstance(error, DPMError) else stopped) from None
         except BaseException:
             processes.first_to_fail()  # the traceback follows, so the others need not speak
             raise

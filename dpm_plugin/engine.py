@@ -1,4 +1,6 @@
 """ImageDPMEngine: torchreid's engine with DPM's two steps an iteration (paper section 4.1)."""
+import signal
+
 import torch
 
 from dpm_plugin.compiling import check_backend
@@ -7,13 +9,15 @@ from dpm_plugin.errors import DPMError
 from dpm_plugin.evaluating import EvaluationMixin, check_cameras
 from dpm_plugin.losses import DPMLoss
 from dpm_plugin.micro_batches import encode_in_micro_batches
+from dpm_plugin.non_finite import gradient_norm
 from dpm_plugin.precision import autocast, check_amp
 from dpm_plugin.torchreid_host import Engine, metrics
+from dpm_plugin.training import TrainingMixin
 
 STEPS = ("alternating", "simultaneous")
 
 
-class ImageDPMEngine(EvaluationMixin, Engine):
+class ImageDPMEngine(TrainingMixin, EvaluationMixin, Engine):
     """Trains and evaluates :class:`dpm_plugin.model.DPM`.
 
     Every iteration runs two steps. Step one freezes the mask generator (HMG) and updates the
@@ -38,14 +42,16 @@ class ImageDPMEngine(EvaluationMixin, Engine):
             :meth:`~dpm_plugin.model.DPM.set_conv_layout`. Default: "auto".
         grad_checkpointing: keep only the input of each transformer block in the forward pass and run
             it again in the backward pass. Default: False.
-        feature, mask, cameras: of the evaluation, see :class:`~dpm_plugin.evaluating.EvaluationMixin`.
+        feature, mask, cameras: of the evaluation, see :class:`~dpm_plugin.evaluating.EvaluationMixin`. Attributes
+            say how checkpoints are kept and what follows a non-finite loss, see
+            :class:`~dpm_plugin.training.TrainingMixin`.
         run_info: dict for the ``run`` section of results.json.
         processes: :class:`~dpm_plugin.distributed.Processes` that train together, each with its share of the
             batch; the criterion must know them too. Weights and BatchNorm statistics start as rank 0's, and
             the statistics are rank 0's again after every epoch. Default: one process.
 
     Raises:
-        DPMError: unknown choices; in training, a non-finite loss or weight.
+        DPMError: unknown choices; in training, a non-finite loss, gradient or weight.
     """
 
     def __init__(
@@ -103,11 +109,11 @@ class ImageDPMEngine(EvaluationMixin, Engine):
         # A parameter the user froze stays frozen; torchreid would open everything every epoch.
         self._user_frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
         self._parts = None
+        self._gradient = None  # norm of the last step's; not with float16, whose scaler expects infinite ones
 
     def after_epoch(self):
-        """Opens both parts again and stops before the checkpoint of a diverged epoch."""
+        """Opens both parts again; several processes take over rank 0's statistics."""
         self._set_trainable(main=True, mask=True)
-        self._check_weights()
         self.processes.copy_from_main(self.model.buffers())
 
     def two_stepped_transfer_learning(self, epoch, fixbase_epoch, open_layers, model=None):
@@ -138,8 +144,8 @@ class ImageDPMEngine(EvaluationMixin, Engine):
             images = images.contiguous(memory_format=torch.channels_last)
         return images, labels, camids
 
-    def forward_backward(self, data):
-        """One iteration: both steps, or one for both. Returns the numbers that torchreid prints and logs."""
+    def iterate(self, data):
+        """One iteration: both steps, or one for both; its numbers come to the host together, at the end."""
         if self._parts is None:
             self._parts = self._open_parts()
         images, labels, camids = self.parse_data_for_train(data)
@@ -148,6 +154,8 @@ class ImageDPMEngine(EvaluationMixin, Engine):
         for step in [trained] if self.steps == "simultaneous" else [[part] for part in trained]:
             parts = self._step(images, labels, camids, step)
             summary.update(self._summary(parts, labels) if "main" in step else {"masked_2": parts.masked})
+            if self._gradient is not None:
+                summary["gradient" if "main" in step else "gradient_2"] = self._gradient
         return self._as_numbers(summary)
 
     def _summary(self, parts, labels):
@@ -191,6 +199,7 @@ class ImageDPMEngine(EvaluationMixin, Engine):
         if not self.scaler.is_enabled():
             loss.backward()
             self.processes.average_gradients(self.model.parameters())
+            self._gradient = gradient_norm(self.model.parameters())
             self.optimizer.step()
             return
         self.scaler.scale(loss).backward()
@@ -199,25 +208,15 @@ class ImageDPMEngine(EvaluationMixin, Engine):
         self.scaler.update()
 
     def _as_numbers(self, summary):
-        """One transfer for all numbers, means over the processes; stops on a non-finite one."""
-        numbers = torch.stack([value.detach().float().reshape(()) for value in summary.values()])
-        summary = dict(zip(summary, self.processes.mean(numbers).tolist()))
-        bad = [name for name, value in summary.items() if value != value or abs(value) == float("inf")]
-        if bad:
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in summary.items())
-            raise DPMError(
-                f"non-finite loss in epoch {self.epoch + 1}, iteration {self.batch_idx + 1} of {self.num_batches} "
-                f"({shown}); the checkpoint of the last good epoch is kept; lower train.lr or switch train.amp off"
-            )
-        return summary
-
-    def _check_weights(self):
-        norms = torch._foreach_norm([p.detach() for p in self.model.parameters()])
-        if not bool(torch.isfinite(torch.stack(norms)).all()):
-            raise DPMError(
-                f"non-finite weights after epoch {self.epoch + 1}; the checkpoint of the last good epoch is kept; "
-                "lower train.lr or switch train.amp off"
-            )
+        """One transfer for all numbers, means over the processes; with them goes whether one was asked to stop."""
+        values = [value.detach().float().reshape(()) for value in summary.values()]
+        if self.processes.size == 1:
+            return dict(zip(summary, torch.stack(values).tolist()))
+        asked = torch.full((), float(self._asked or 0), device=self._device)
+        *numbers, stop = self.processes.mean(torch.stack([*values, asked])).tolist()
+        if stop > 0:
+            self._stop_of_all = self._asked or signal.SIGTERM
+        return dict(zip(summary, numbers))
 
     def checkpoint_state(self, name, epoch, rank1=None):
         """With the state of the gradient scaler."""

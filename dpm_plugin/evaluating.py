@@ -1,9 +1,8 @@
-"""What every engine of this package adds to torchreid's: four-row evaluation, results.json, sound checkpoints."""
+"""What every engine of this package adds to torchreid's evaluation: four rows and results.json."""
 import os
 
 import torch
 
-from dpm_plugin.checkpoint import write_checkpoint
 from dpm_plugin.distributed import ALONE
 from dpm_plugin.errors import DPMError
 from dpm_plugin.evaluation import Features, evaluate, format_headline, format_table
@@ -12,6 +11,7 @@ from dpm_plugin.phases import format_phases, measure
 from dpm_plugin.precision import autocast
 from dpm_plugin.results import library_versions, write_results
 from dpm_plugin.torchreid_host import ImageSoftmaxEngine, ImageTripletEngine
+from dpm_plugin.training import TrainingMixin
 from dpm_plugin.visrank import visualize_ranks
 
 TRANSFER_EVERY = 50  # batches: features move to the CPU together, because a transfer waits for the device
@@ -30,6 +30,7 @@ class EvaluationMixin:
         run_info: dict written to the ``run`` section of results.json [{}].
         processes: :class:`~dpm_plugin.distributed.Processes` that share the test batches out; rank 0 alone
             writes [``ALONE``].
+        skipped_iterations: of the training before, for results.json [0].
     """
 
     feature = "after"
@@ -39,49 +40,7 @@ class EvaluationMixin:
     run_info = {}
     processes = ALONE
     run_phases = {}
-
-    def run(self, save_dir="log", max_epoch=0, start_epoch=0, test_only=False, **options):
-        """torchreid's ``run``; a run that was resumed after its last epoch is evaluated, not trained again."""
-        if not test_only and 0 < max_epoch <= start_epoch:
-            print(f"=> All {max_epoch} epochs are trained (start_epoch {start_epoch}); evaluating only")
-            test_only = True
-        self.save_dir = save_dir
-        self.run_phases = {}
-        self._in_training = not test_only
-        if not self.processes.is_main:
-            self.writer = _NoWriter()
-        super().run(
-            save_dir=save_dir, max_epoch=max_epoch, start_epoch=start_epoch, test_only=test_only, **options
-        )
-
-    def train(self, print_freq=10, fixbase_epoch=0, open_layers=None):
-        """One epoch, timed, then ``save_dir/<model name>/last.pth.tar``."""
-        with measure(self.run_phases, "train", self._device):
-            super().train(print_freq=print_freq, fixbase_epoch=fixbase_epoch, open_layers=open_layers)
-        self.after_epoch()
-        for name in self.get_model_names() if self.processes.is_main else ():
-            path = os.path.join(self.save_dir, name, "last.pth.tar")
-            write_checkpoint(self.checkpoint_state(name, self.epoch), path)
-
-    def after_epoch(self):
-        """Called between the end of an epoch and its checkpoint; for subclasses."""
-
-    def save_model(self, epoch, rank1, save_dir, is_best=False):
-        """Write ``save_dir/model/model.pth.tar-<epoch + 1>``, which torchreid's own resume reads safely."""
-        for name in self.get_model_names() if self.processes.is_main else ():
-            path = os.path.join(save_dir, name, f"model.pth.tar-{epoch + 1}")
-            write_checkpoint(self.checkpoint_state(name, epoch, rank1), path)
-            print(f'Checkpoint saved to "{path}"')
-
-    def checkpoint_state(self, name, epoch, rank1=None):
-        """torchreid's checkpoint content, with plain numbers and without a scheduler that is None."""
-        state = {"state_dict": self._models[name].state_dict(), "epoch": epoch + 1}
-        if rank1 is not None:
-            state["rank1"] = float(rank1)  # a numpy scalar would be unreadable under weights_only=True
-        for key, part in (("optimizer", self._optims[name]), ("scheduler", self._scheds[name])):
-            if part is not None:
-                state[key] = part.state_dict()
-        return state
+    skipped_iterations = 0
 
     @torch.no_grad()
     def _evaluate(
@@ -123,7 +82,8 @@ class EvaluationMixin:
         print(format_phases(result.phases))
         trained = self.epoch + 1 if getattr(self, "_in_training", False) else None
         path = os.path.join(save_dir, "results.json")
-        run = {**self.run_info, "processes": self.processes.size, "versions": library_versions()}
+        run = {**self.run_info, "processes": self.processes.size, "skipped_iterations": self.skipped_iterations,
+               "versions": library_versions()}
         write_results(path, dataset_name, result, epoch=trained, run=run)
         if visrank:
             visualize_ranks(
@@ -217,19 +177,9 @@ def check_cameras(cameras):
     )
 
 
-class _NoWriter:
-    """Stands for TensorBoard's writer where nothing is written."""
-
-    def add_scalar(self, *values):
-        pass
-
-    def close(self):
-        pass
+class SoftmaxEngine(TrainingMixin, EvaluationMixin, ImageSoftmaxEngine):
+    """torchreid's ``ImageSoftmaxEngine`` with this package's training and evaluation."""
 
 
-class SoftmaxEngine(EvaluationMixin, ImageSoftmaxEngine):
-    """torchreid's ``ImageSoftmaxEngine`` with this package's evaluation and checkpoints."""
-
-
-class TripletEngine(EvaluationMixin, ImageTripletEngine):
-    """torchreid's ``ImageTripletEngine`` with this package's evaluation and checkpoints."""
+class TripletEngine(TrainingMixin, EvaluationMixin, ImageTripletEngine):
+    """torchreid's ``ImageTripletEngine`` with this package's training and evaluation."""

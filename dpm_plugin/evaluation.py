@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from dpm_plugin import torchreid_host
 from dpm_plugin.errors import DPMError
-from dpm_plugin.metric import MatchingCounts, evaluate_rank, matching_counts
+from dpm_plugin.metric import MatchingCounts, evaluate_rank, matching_counts, unmatched_queries
 from dpm_plugin.phases import measure
 from dpm_plugin.rerank import check_memory, masked_reranking, rerank_distances
 from dpm_plugin.retrieval import query_mask_distance, shuffled_masks
@@ -25,6 +25,7 @@ SPACES = {"before": "cls", "after": "embedding"}  # field of Features that holds
 DIST_METRICS = ("euclidean", "cosine")
 CMC_LENGTH = 50  # torchreid's
 CHECKED_ROWS = 4096
+NAMED = 5  # queries without a match
 RERANKED = "+rerank"  # ends the name of a re-ranked row
 MATRIX_LIMIT = 2 * 1024 ** 3  # bytes of the largest distance matrix; beyond it, CMC and mAP are streamed
 
@@ -76,6 +77,7 @@ class Result:
 
     ``phases`` holds seconds and peak memory as :func:`dpm_plugin.phases.measure` writes them; callers add
     theirs (extraction). ``distmat`` is the headline's (Q, G) float32 distances where they were asked for.
+    ``unmatched`` names the first few queries that have no image to find.
     """
 
     headline: str
@@ -84,6 +86,7 @@ class Result:
     counts: MatchingCounts
     phases: dict = field(default_factory=dict)
     distmat: Optional[np.ndarray] = None
+    unmatched: Sequence[str] = ()
 
     @property
     def rank1(self):
@@ -146,8 +149,9 @@ def evaluate(query, gallery, *, ranks=(1, 5, 10, 20), feature="after", mask=True
         raise DPMError(f"the distances of {len(query)} x {len(gallery)} images would take "
                        f"{4e-9 * len(query) * len(gallery):.3g} GB and are not kept; switch test.visrank off")
 
-    result = Result(headline, {}, tuple(ranks), counts)
     labels = (query.pids, gallery.pids, query.camids, gallery.camids)
+    unmatched = [_name(query, index) for index in unmatched_queries(*labels)[:NAMED]]
+    result = Result(headline, {}, tuple(ranks), counts, unmatched=unmatched)
     max_rank = min(max(CMC_LENGTH, *ranks), len(gallery))
     for name, distance in distances.items():
         if streamed and distance.blocks is not None:
@@ -254,16 +258,20 @@ def _check_features(query, gallery):
                        f"{_describe(query)}, gallery {_describe(gallery)}")
 
 
+def _name(features, index):
+    return f"image {index}" if features.paths is None else str(features.paths[index])
+
+
 def _check_finite(side, features):
     for name, rows in features.tensors().items():
         # In parts: isfinite takes temporaries of its argument's size.
         bad = torch.nonzero(torch.cat([~part.isfinite().all(dim=1) for part in rows.split(CHECKED_ROWS)])).flatten()
         if len(bad):
-            first = int(bad[0])
-            where = f"image {first}" if features.paths is None else f"'{features.paths[first]}'"
+            quote = "" if features.paths is None else "'"
             raise DPMError(
-                f"{side} {name}: {len(bad)} of {len(rows)} images have NaN or infinite values, the first is "
-                f"{where}; the model has diverged or its weights are damaged (try train.amp off)")
+                f"{side} {name}: {len(bad)} of {len(rows)} images have NaN or infinite values, the first is {quote}"
+                f"{_name(features, int(bad[0]))}{quote}; the model has diverged or its weights are damaged (try "
+                "train.amp off)")
 
 
 def _describe(features):
@@ -279,7 +287,8 @@ def format_table(result):
         marker = "*" if name == result.headline else " "
         lines.append(f"{marker} {name:<16}" + " ".join(f"{100 * value:6.1f}" for value in values))
     if result.counts.unmatched_queries:
-        lines.append(result.counts.unmatched_message())
+        more = ", ..." if result.counts.unmatched_queries > len(result.unmatched) else ""
+        lines.append(f"{result.counts.unmatched_message()}: {', '.join(result.unmatched)}{more}")
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ from dpm_plugin import torchreid_host
 from dpm_plugin.errors import DPMError
 
 __all__ = ["GalleryIds", "MatchingCounts", "check_labels", "cmc_and_map", "curve_length", "evaluate_rank",
-           "matching_counts"]
+           "matching_counts", "unmatched_queries"]
 
 
 def evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids, max_rank=50, use_metric_cuhk03=False,
@@ -70,8 +70,7 @@ def matching_counts(q_pids, g_pids, q_camids, g_camids):
         DPMError: no query has a match, so there is nothing to evaluate.
     """
     q_pids, q_camids = np.asarray(q_pids), np.asarray(q_camids)
-    gallery = GalleryIds(g_pids, g_camids)
-    unmatched = sum(len(gallery.split(*query)[0]) == 0 for query in zip(q_pids, q_camids))
+    unmatched = len(unmatched_queries(q_pids, g_pids, q_camids, g_camids))
     gallery_ids = np.unique(np.asarray(g_pids))
     if unmatched == len(q_pids):
         known = int(np.isin(q_pids, gallery_ids).sum())
@@ -81,7 +80,13 @@ def matching_counts(q_pids, g_pids, q_camids, g_camids):
                "none of their identities is in the gallery: do query and gallery number them alike?")
         raise DPMError(f"none of the {len(q_pids)} queries has a gallery image to find; {why}")
     return MatchingCounts(len(q_pids), len(g_pids), len(np.unique(q_pids)),
-                          len(gallery_ids), int(unmatched))
+                          len(gallery_ids), unmatched)
+
+
+def unmatched_queries(q_pids, g_pids, q_camids, g_camids):
+    """Positions of the queries without a gallery image of their identity under another camera."""
+    gallery = GalleryIds(g_pids, g_camids)
+    return [index for index, query in enumerate(zip(q_pids, q_camids)) if len(gallery.split(*query)[0]) == 0]
 
 
 class GalleryIds:

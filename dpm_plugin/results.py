@@ -28,12 +28,15 @@ def write_results(path, dataset, result, *, epoch=None, run=None):
             "ranks": [1, 5, 10, 20],
             "counts": {"query": 2210, "gallery": 17661, "query_ids": 519, "gallery_ids": 1110,
                        "unmatched_queries": 0},
+            "unmatched": ["query/0001_c2_f0046182.jpg", ...],
             "phases": {"distance": {"seconds": ..., "peak_memory_mb": ...}, ...},
             "history": [{"epoch": 10, "row": "after/on", "rank1": ..., "mAP": ...}, ...]}}}
 
     Shares are in [0, 1]; ``cmc[k - 1]`` is rank k. The latest evaluation is at the top of its data set;
     ``history`` lists the headline of each evaluated epoch, ascending; evaluating epoch n again drops the
     entries from n on (a run resumed or started afresh). Evaluations without epoch (test only) are not listed.
+    The same seed on the same machine gives the same ``datasets`` but for ``phases`` (seconds and memory).
+    ``unmatched`` names the first few queries without an image to find.
     Values that JSON does not have (NaN, infinity) are written as null, unknown types as their text.
 
     Args:
@@ -77,6 +80,7 @@ def _entry(result, epoch, history):
         "rows": {name: _row(row) for name, row in result.rows.items()},
         "ranks": result.ranks,
         "counts": result.counts._asdict(),
+        "unmatched": list(result.unmatched),
         "phases": result.phases,
         "history": history,
     }
@@ -106,7 +110,7 @@ def _read(path):
 
 def _replace(path, text):
     try:
-        with replacing(path) as file:
+        with replacing(path, lambda written: json.loads(written.read_text(encoding="utf-8"))) as file:
             file.write((text + "\n").encode())
     except OSError as error:
         raise DPMError(

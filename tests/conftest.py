@@ -40,6 +40,8 @@ def pytest_collection_modifyitems(items):
 def pytest_configure(config):
     import torch
 
+    config.addinivalue_line("markers", "fuzz: nightly-sized runs, pytest -m fuzz")
+
     torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same for subprocesses
     if config.getoption("--torchreid-layout") == "upstream":
@@ -49,6 +51,13 @@ def pytest_configure(config):
         sys.path.insert(0, str(folder))
         paths = [str(folder), os.environ.get("PYTHONPATH", "")]
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+
+
+def pytest_collection_modifyitems(config, items):
+    if "fuzz" not in config.getoption("-m"):
+        for item in items:
+            if "fuzz" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="nightly-sized: pytest -m fuzz"))
 
 
 def rearrange_torchreid(folder):

@@ -44,3 +44,19 @@ def engine_for(model, batches=(), criterion=None, scheduler=None, optimizer=None
     engine.num_batches, engine.batch_idx, engine.max_epoch = len(batches), 0, 1
     model.train()
     return engine
+
+
+def assert_identical(found, expected, where=""):
+    """Equal in every bit: tensors, numbers, names and their order."""
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected) and found.dtype == expected.dtype, where
+    elif isinstance(expected, dict):
+        assert list(found) == list(expected), where
+        for key in expected:
+            assert_identical(found[key], expected[key], f"{where}.{key}")
+    elif isinstance(expected, (list, tuple)):
+        assert len(found) == len(expected), where
+        for index, item in enumerate(expected):
+            assert_identical(found[index], item, f"{where}[{index}]")
+    else:
+        assert found == expected, where

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from dpm_plugin import build, checkpoint
+from dpm_plugin import build
 from dpm_plugin.checkpoint import write_checkpoint
 from dpm_plugin.config import engine_run_kwargs, evaluation_kwargs, load_config, model_kwargs
 from dpm_plugin.distributed import ALONE
@@ -26,11 +26,12 @@ SETTINGS = {
 }
 
 
-def finished_run(folder, root, processes=ALONE, **changes):
+def finished_run(folder, root, processes=ALONE, prepare=lambda engine: None, **changes):
     """Train one epoch into ``folder``; returns (folder, the trained model in eval mode, its configuration).
 
     Args:
         processes: those that train it together.
+        prepare: called with the engine before it runs.
         changes: settings with "__" for the dot, such as ``model__name="vit_baseline_tiny"``.
     """
     changes = {key.replace("__", "."): value for key, value in changes.items()}
@@ -42,10 +43,8 @@ def finished_run(folder, root, processes=ALONE, **changes):
     optimizer = build.build_optimizer(config, model)
     scheduler = build.build_scheduler(config, optimizer)
     engine = build.build_engine(config, datamanager, model, optimizer, scheduler, processes)
-    start_epoch = None
-    if config.model.resume:
-        start_epoch = checkpoint.resume(config.model.resume, model, optimizer, scheduler)
-    engine.run(**engine_run_kwargs(config, start_epoch))
+    prepare(engine)
+    engine.run(**engine_run_kwargs(config, build.resume(config, engine, processes)))
     return Path(folder), model.eval(), config
 
 

@@ -234,9 +234,15 @@ def test_the_table_shows_every_row_in_percent_and_marks_the_headline(query, gall
 
 
 @pytest.mark.filterwarnings("ignore:.*left out of CMC")
-def test_the_table_counts_queries_without_a_match(query, gallery):
-    query.pids[:2] = 77
-    assert "2 of 20 queries have no gallery image" in format_table(evaluate(query, gallery))
+def test_queries_without_a_match_are_counted_and_the_first_of_them_named(query, gallery, tmp_path):
+    query.paths = [f"{index}.jpg" for index in range(20)]
+    query.pids[[3, 11]] = 77
+    result = evaluate(query, gallery)
+    assert "2 of 20 queries" in format_table(result) and format_table(result).endswith(": 3.jpg, 11.jpg")
+    write_results(tmp_path / "results.json", "occluded_duke", result)
+    assert strict(tmp_path / "results.json")["datasets"]["occluded_duke"]["unmatched"] == ["3.jpg", "11.jpg"]
+    query.pids[:7] = 77
+    assert format_table(evaluate(query, gallery)).endswith(": 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg, ...")
 
 
 def test_the_headline_reads_as_in_torchreid(query, gallery):

@@ -113,3 +113,35 @@ def test_its_checkpoint_is_resumed_by_two_processes_as_by_one(robbed, tmp_path):
     for found in results_of(in_processes(tmp_path, resumed, tmp_path / "two", *arguments)):
         assert_equal(found, expected)
     assert checkpoint.read_checkpoint(tmp_path / "two" / "model" / "last.pth.tar")["epoch"] == 2
+
+
+def drawing(processes, folder, data, stop_in=None):
+    """A run in which every process draws numbers of its own; its last one gets a signal in iteration ``stop_in``."""
+    def prepare(engine):
+        own, calls = engine.iterate, []
+
+        def counted(batch):
+            calls.append(batch)
+            if len(calls) == stop_in and processes.rank == processes.size - 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return own(batch)
+
+        engine.iterate = counted
+
+    _, model, _ = finished_run(
+        folder, data, processes, prepare, train__resume="auto", train__max_epoch=2, train__sync_bn=True,
+        train__batch_size=8, synthetic__train_images=6, data__transforms=["pad_crop", "random_erase"],
+        vit__drop_path=0.3)
+    return model.state_dict()
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_iteration_and_resumed_they_end_in_the_same_bits(tmp_path):
+    data = tmp_path / "data"
+    expected = results_of(in_processes(tmp_path, drawing, tmp_path / "alone", data))
+    stopped = in_processes(tmp_path, drawing, tmp_path / "stopped", data, 2)
+    assert [each.code for each in stopped] == [128 + signal.SIGTERM] * 2
+    line, = [line for each in stopped for line in each.stderr.splitlines()]
+    assert line.startswith("stopped by SIGTERM in epoch 1 after iteration 2 of 3")
+    for found, left_alone in zip(results_of(in_processes(tmp_path, drawing, tmp_path / "stopped", data)), expected):
+        for name, tensor in left_alone.items():
+            assert (found[name] == tensor).all(), name

@@ -2,7 +2,8 @@
 """Train and evaluate: ``python tools/main.py --config-file FILE [-s ... -t ... --root ...] [KEY VALUE ...]``.
 
 Takes torchreid's options and every key of ``configs/REFERENCE.md``. Exit codes: 0 done, 2 a mistake
-in the command, the configuration or the data (one line on stderr), 130 interrupted. In several processes:
+in the command, the configuration or the data, or a full disk (one line on stderr), 130 and 143 stopped by Ctrl-C or
+SIGTERM, after the iteration and a checkpoint: ``train.resume auto`` goes on. In several processes:
 ``torchrun --nproc_per_node=N tools/main.py ...``, see ``dpm_plugin/distributed.py``.
 """
 import argparse
@@ -17,9 +18,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
-from dpm_plugin import build, checkpoint  # noqa: E402
+from dpm_plugin import build  # noqa: E402
 from dpm_plugin.command import Parser, exit_code  # noqa: E402
 from dpm_plugin.config import engine_run_kwargs, load_config  # noqa: E402
+from dpm_plugin.determinism import deterministic_kernels  # noqa: E402
 from dpm_plugin.distributed import ALONE, launched  # noqa: E402
 from dpm_plugin.errors import DPMError  # noqa: E402
 from dpm_plugin.torchreid_host import utils  # noqa: E402
@@ -63,12 +65,15 @@ def logged(path):
         raise DPMError(f"data.save_dir '{path.parent}' cannot be written: {error.strerror}") from error
     console, logger = sys.stdout, utils.Logger(str(path))
     sys.stdout = logger
+    lost = contextlib.suppress(OSError)  # after an error, such as of a full disk, the first one says more
     try:
         yield
+        lost = contextlib.nullcontext()
     finally:
         sys.stdout = console
         logger.console = io.StringIO()  # Logger closes its console with itself, and this one is the process's
-        logger.close()
+        with lost:
+            logger.close()
 
 
 def run(config, processes=ALONE):
@@ -89,10 +94,7 @@ def run(config, processes=ALONE):
         optimizer = build.build_optimizer(config, model)
         scheduler = build.build_scheduler(config, optimizer)
         engine = build.build_engine(config, datamanager, model, optimizer, scheduler, processes)
-        start_epoch = None
-        if config.model.resume:
-            scaler = getattr(engine, "scaler", None)  # of mixed precision
-            start_epoch = checkpoint.resume(config.model.resume, model, optimizer, scheduler, scaler)
+        start_epoch = build.resume(config, engine, processes)
         engine.run(**engine_run_kwargs(config, start_epoch))
 
 
@@ -103,7 +105,8 @@ def main(argv=None):
     def work():
         with launched() as processes:
             config = load_config(args.config_file, args.opts, overrides_of(args))
-            with processes.joined(config.use_gpu, config.dist.timeout):
+            with (deterministic_kernels(config.train.deterministic, config.use_gpu),
+                  processes.joined(config.use_gpu, config.dist.timeout)):
                 run(config, processes)
 
     return exit_code(work)

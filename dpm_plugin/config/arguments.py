@@ -7,7 +7,7 @@ from dpm_plugin.data.synthetic.spec import SyntheticSpec
 __all__ = [
     "datamanager_kwargs", "model_kwargs", "stock_model_kwargs", "criterion_kwargs", "optimizer_kwargs",
     "stock_optimizer_kwargs", "scheduler_kwargs", "stock_scheduler_kwargs", "engine_kwargs",
-    "evaluation_kwargs", "engine_run_kwargs", "synthetic_spec",
+    "training_kwargs", "evaluation_kwargs", "engine_run_kwargs", "synthetic_spec",
 ]
 
 
@@ -123,6 +123,14 @@ def engine_kwargs(config):
     if config.data.type == "video":
         kwargs.update(pooling_method=config.video.pooling_method)
     return kwargs
+
+
+def training_kwargs(config, seed):
+    """Attributes of ``TrainingMixin``; ``seed`` is this process's."""
+    train = config.train
+    return dict(checkpoint_every=train.checkpoint_every, keep_checkpoints=train.keep_checkpoints,
+                non_finite=train.non_finite, non_finite_limit=train.non_finite_limit,
+                position_seed=seed if train.deterministic else None)
 
 
 def evaluation_kwargs(config):

@@ -74,6 +74,14 @@ def check_together(config):
         raise DPMError("data.persistent_workers needs data.workers above 0 and data.type image; set it to False")
     if is_dpm and config.data.type == "video":
         raise DPMError("loss.name dpm trains on images; set data.type image, or loss.name softmax or triplet")
+    if config.train.resume and config.model.resume and config.train.resume != config.model.resume:
+        raise DPMError("train.resume and model.resume name different checkpoints; set one of them")
+    for name in ("checkpoint_every", "non_finite", "deterministic"):
+        if config.data.type == "video" and config.train[name] != SCHEMA[f"train.{name}"].default:
+            raise DPMError(f"train.{name} {config.train[name]} works with data.type image only")
+    if config.train.deterministic and "random_patch" in config.data.transforms:
+        raise DPMError("data.transforms random_patch pastes from images that its process read before, which "
+                       "train.deterministic excludes; leave one of them out")
     if config.data.k_tfm > 1 and is_dpm:
         raise DPMError(f"loss.name dpm takes one view per image; set data.k_tfm 1 (got {config.data.k_tfm})")
     for name in ("visrank", "rerank"):

@@ -39,7 +39,8 @@ MODEL = {
     "model.pretrained": Key(True, "start from ImageNet weights"),
     "model.load_weights": Key("", "file of model weights to start from (fine-tuning, evaluation); or zoo:occluded_duke, "
                                   "zoo:occluded_reid: the method's published weights, downloaded once"),
-    "model.resume": Key("", "checkpoint to continue: weights, optimizer, schedule and epoch"),
+    "model.resume": Key("", "checkpoint to continue: weights, optimizer, schedule, epoch, and the place in it where "
+                            "the checkpoint says so"),
 }
 
 DATA = {
@@ -119,7 +120,20 @@ TRAIN = {
     "train.lr": Key(0.0003, "learning rate", low=0),
     "train.weight_decay": Key(5e-4, "weight decay", low=0),
     "train.max_epoch": Key(60, "epochs in all", low=0),
-    "train.start_epoch": Key(0, "epochs already done (model.resume sets it)", low=0),
+    "train.start_epoch": Key(0, "epochs already done (resuming sets it)", low=0),
+    "train.resume": Key("", "[DPM] auto: go on exactly where the newest readable checkpoint of data.save_dir was "
+                            "written, from the beginning where there is none; or a file, as model.resume"),
+    "train.checkpoint_every": Key(0, "[DPM] iterations between checkpoints (model/last.pth.tar); 0: at the end of "
+                                     "each epoch only", low=0),
+    "train.keep_checkpoints": Key(3, "[DPM] newest checkpoints to keep: last.pth.tar, last-1.pth.tar, ...; those of "
+                                     "evaluated epochs and best.pth.tar are kept beside them", low=1),
+    "train.non_finite": Key("stop", "[DPM] a loss or gradient that is not finite: stop the run, or skip: undo the "
+                                    "iteration and count it (takes a second copy of weights and optimizer state)",
+                            choices=("stop", "skip")),
+    "train.non_finite_limit": Key(10, "[DPM] iterations skipped in a row that stop the run all the same", low=1),
+    "train.deterministic": Key(False, "[DPM] torch's deterministic kernels (slower on a GPU), and augmentation that "
+                                      "depends on train.seed, epoch and position in the sampler's order alone, not "
+                                      "on data.workers; it is another one than without this key"),
     "train.batch_size": Key(32, "images per training batch, of all processes together", low=1),
     "train.fixbase_epoch": Key(0, "epochs that train open_layers only", low=0),
     "train.open_layers": Key(["classifier"], "layers trained during fixbase_epoch"),

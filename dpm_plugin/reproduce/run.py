@@ -22,10 +22,16 @@ NEUTRAL = (
     "data.save_dir",
     "data.workers",
     "model.resume",
+    "train.resume",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
     "train.seed",
     "train.print_freq",
     "use_gpu",
 )
+
+#: Keys younger than finished runs on people's disks: at these values they leave the names of folders as they were.
+YOUNG = {"train.non_finite": "stop", "train.non_finite_limit": 10, "train.deterministic": False}
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,9 @@ class Run:
 
     @cached_property
     def digest(self):
-        """Ten hexadecimal digits of every resolved setting that determines the run, defaults included."""
-        settings = {key: value for key, value in flat(self.config()) if key not in NEUTRAL}
+        """Ten hexadecimal digits of every resolved setting that determines the run, all but new defaults included."""
+        settings = {key: value for key, value in flat(self.config())
+                    if key not in NEUTRAL and (key not in YOUNG or value != YOUNG[key])}
         text = json.dumps(settings, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 

@@ -30,6 +30,7 @@ _RESERVED = {
     "train.seed": "--seeds",
     "data.save_dir": "--out",
     "model.resume": "nothing, it is found by itself",
+    "train.resume": "nothing, it is found by itself",
     "model.load_weights": "nothing: every run is trained from the config's start",
 }
 

@@ -47,6 +47,7 @@ def register():
         setattr(torchreid_host.losses, loss.__name__, loss)
     torchreid_host.engine.ImageDPMEngine = ImageDPMEngine
     torchreid_host.install_read_image()
+    torchreid_host.install_download_guard()
     torchreid_host.install_checkpoint_reader(read_checkpoint)
     torchreid_host.install_weight_loader(load_as_trained, DPM)
     torchreid_host.install_layout_names()

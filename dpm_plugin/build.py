@@ -11,7 +11,7 @@ from dpm_plugin.config import (
     optimizer_kwargs, scheduler_kwargs, stock_model_kwargs, stock_optimizer_kwargs, stock_scheduler_kwargs,
     training_kwargs,
 )
-from dpm_plugin.data import DPMImageDataManager
+from dpm_plugin.data import DPMImageDataManager, torchreid_sets
 from dpm_plugin.data.sharing import check_same_data
 from dpm_plugin.distributed import ALONE
 from dpm_plugin.engine import ImageDPMEngine
@@ -22,7 +22,9 @@ from dpm_plugin.metric import matching_counts
 from dpm_plugin.optim import build_optimizer as build_dpm_optimizer
 from dpm_plugin.optim import build_scheduler as build_dpm_scheduler
 from dpm_plugin.sync_bn import synchronise_batch_norm
-from dpm_plugin.torchreid_host import data, engine, model_names, models, optim, video_dataset_names
+from dpm_plugin.torchreid_host import (
+    data, engine, model_names, models, optim, video_dataset_classes, weights_by_plain_http,
+)
 from dpm_plugin.variants import MODELS
 from dpm_plugin.weights import load_weights
 
@@ -75,11 +77,12 @@ def build_datamanager(config, processes=ALONE):
         check_same_data(datamanager, processes)
         _check_targets(config, datamanager)
         return datamanager
-    known = video_dataset_names()
+    known = video_dataset_classes()
     for name in config.data.sources + config.data.targets:
         if name not in known:
             raise DPMError(f"unknown video data set '{name}'; "
                            f"the nearest known one is '{nearest(name, known)}'")
+        torchreid_sets.check_present(name, known[name], config.data.root)
     try:
         return data.VideoDataManager(**datamanager_kwargs(config))
     except (RuntimeError, ValueError, AssertionError, OSError) as error:
@@ -119,6 +122,9 @@ def build_model(config, datamanager, processes=ALONE):
         with processes.main_first():  # it may download weights
             model = MODELS[name](**model_kwargs(config, classes, datamanager.num_cameras))
     else:
+        if config.model.pretrained and weights_by_plain_http(name):
+            raise DPMError(f"torchreid fetches the ImageNet weights of '{name}' by plain HTTP and executes what is "
+                           "in them; set model.pretrained False, or choose another model")
         model = models.build_model(**stock_model_kwargs(config, classes))
     for layer in config.train.open_layers if config.train.fixbase_epoch else ():
         if not hasattr(model, layer):

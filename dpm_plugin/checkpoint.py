@@ -1,5 +1,7 @@
 """Checkpoint files: read without executing anything, written whole or not at all, resumed by torchreid's call."""
+import tarfile
 import warnings
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +20,7 @@ _NUMPY_SCALARS = [np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32
 _NUMPY_SCALARS += [
     (np._core.multiarray.scalar, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")
 ]
+MOST_WRAPPERS = 4  # dicts around a state dict, such as {"model": {"state_dict": ...}}
 
 
 def read_checkpoint(path):
@@ -32,6 +35,7 @@ def read_checkpoint(path):
     try:
         if _is_safetensors(path):
             return safetensors.torch.load_file(path)
+        _check_records(path)
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             return _load_torch_file(path)
     except Exception as error:  # zip, pickle, header and allow-list errors have no common class
@@ -49,6 +53,27 @@ def _is_safetensors(path):
         return file.read(9)[8:] == b"{"  # the length of a header in json, then the header
 
 
+def _check_records(path):
+    """Raise ValueError for a file that torch would load, but torch.save never wrote.
+
+    A packed record can unpack to any size, many names can mean one record, and torch itself does not look at the
+    records' checksums: a changed bit would go unseen.
+    """
+    if tarfile.is_tarfile(path):  # torch would extract it; only torch before 0.2 wrote such files
+        raise ValueError("it is a tar archive")
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+            raise ValueError("its records are packed, which torch.save never does")
+        if sum(record.file_size for record in records) > path.stat().st_size:
+            raise ValueError("its records are together larger than the file")
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of its record '{damaged}' is wrong")
+
+
 def _load_torch_file(path):
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -62,18 +87,56 @@ def read_state(path):
     """The tensors of a checkpoint as a flat dict, wrappers and ``module.`` prefixes removed.
 
     Raises:
-        DPMError: see :func:`read_checkpoint`; or there are no tensors in it.
+        DPMError: see :func:`read_checkpoint` and :func:`plain_tensors`.
     """
     state = read_checkpoint(path)
-    while isinstance(state, dict):
-        inner = next((state[name] for name in ("state_dict", "model") if isinstance(state.get(name), dict)), None)
-        if inner is None:
-            break
-        state = inner
+    for _ in range(MOST_WRAPPERS):  # a pickle can hold itself
+        names = ("state_dict", "model") if isinstance(state, dict) else ()
+        state = next((state[name] for name in names if isinstance(state.get(name), dict)), state)
+    return plain_tensors(state, path)
+
+
+def plain_tensors(state, path):
+    """``state``, read from ``path``, as a flat dict of ordinary tensors, ``module.`` prefixes removed.
+
+    Raises:
+        DPMError: it is something else, two names become one, or a tensor is no dense one with all its numbers in
+            the file, such as one row that declares to be a billion.
+    """
     pairs = state.items() if isinstance(state, dict) else ()
     if not pairs or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in pairs):
         raise DPMError(f"'{path}' holds no state dict of tensors")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    tensors = {key.removeprefix("module."): value for key, value in pairs}
+    if len(tensors) < len(state):
+        raise DPMError(f"'{path}' names a tensor twice, with and without 'module.'; which one counts is not known")
+    for key, value in tensors.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise DPMError(f"tensor '{key}' in '{path}' is sparse, quantised or empty; save it as a plain one")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise DPMError(f"tensor '{key}' in '{path}' declares {value.numel():,} numbers, more than the file holds "
+                           "for it; the file is damaged, or the tensor was expanded: save a clone")
+    return tensors
+
+
+def check_numbers(state, own, source):
+    """Refuse numbers of another kind than in ``own``, which would be cast in silence, and damaged ones.
+
+    Args:
+        state, own: flat dicts of tensors; names that ``own`` lacks are passed over.
+        source: where ``state`` comes from, for the message.
+
+    Raises:
+        DPMError: names the tensor.
+    """
+    for key, value in state.items():
+        if key not in own:
+            continue
+        if (value.is_floating_point(), value.is_complex()) != (own[key].is_floating_point(), own[key].is_complex()):
+            raise DPMError(f"tensor '{key}' of {source} is of {value.dtype}, in the model of {own[key].dtype}; it "
+                           "was quantised or damaged")
+        if value.is_floating_point() and not value.float().isfinite().all():
+            raise DPMError(f"tensor '{key}' of {source} holds NaN or infinity; the run diverged or the file is "
+                           "damaged: take an earlier checkpoint")
 
 
 def write_checkpoint(state, path, before=None):
@@ -130,7 +193,7 @@ def restore(path, model, optimizer=None, scheduler=None, scaler=None):
             f"'{path}' holds weights but no training state, so it can't be resumed; use model.load_weights"
         )
     own = model.state_dict()
-    state = {key.removeprefix("module."): value for key, value in checkpoint["state_dict"].items()}
+    state = plain_tensors(checkpoint["state_dict"], path)
     differing = sorted(
         key for key in own.keys() | state.keys()
         if key not in own or key not in state or own[key].shape != state[key].shape

@@ -11,10 +11,14 @@ class DPMError(RuntimeError):
     """
 
     def __init__(self, message=""):
-        super().__init__(_without_worker_traceback(str(message)))
+        super().__init__(_without_worker_traceback(str(message), type(self)))
 
 
-def _without_worker_traceback(message):
-    if not message.startswith("Caught DPMError in "):
+class UnreadableImage(DPMError):
+    """An image file that is there and cannot be decoded; ``data.corrupt skip`` puts another in its place."""
+
+
+def _without_worker_traceback(message, kind):
+    if not message.startswith(f"Caught {kind.__name__} in "):
         return message
-    return message.rpartition(f"\n{DPMError.__module__}.DPMError: ")[2].strip()
+    return message.rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")[2].strip()

@@ -3,6 +3,7 @@ import os
 
 import torch
 
+from dpm_plugin.data.skipping import describe_skipped, merge_skipped
 from dpm_plugin.distributed import ALONE
 from dpm_plugin.errors import DPMError
 from dpm_plugin.evaluation import Features, evaluate, format_headline, format_table
@@ -62,6 +63,8 @@ class EvaluationMixin:
         for position, (side, loader) in enumerate((("query", query_loader), ("gallery", gallery_loader))):
             with measure(phases, f"extract_{side}", self._device):
                 sides[side] = self._extract(loader, dataset_name, position, side)
+        skipped = getattr(self.datamanager, "skipped", None)  # of data.corrupt skip
+        counts = None if skipped is None else self.processes.to_main(skipped)
         if not self.processes.is_main:
             return self.processes.from_main(None)  # what rank 0 finds below
         result = evaluate(
@@ -84,6 +87,10 @@ class EvaluationMixin:
         path = os.path.join(save_dir, "results.json")
         run = {**self.run_info, "processes": self.processes.size, "skipped_iterations": self.skipped_iterations,
                "versions": library_versions()}
+        if counts is not None:
+            run["skipped_images"] = merge_skipped(counts)
+            if run["skipped_images"]["count"]:
+                print(f"=> {describe_skipped(run['skipped_images'])}")
         write_results(path, dataset_name, result, epoch=trained, run=run)
         if visrank:
             visualize_ranks(

@@ -1,4 +1,5 @@
 """Whose names the tensors of a checkpoint have: recognised by what is in it, and renamed to ours and back."""
+import re
 from typing import NamedTuple
 
 __all__ = ["LAYOUTS", "RELEASED_NAMES", "Renamed", "from_own_names", "recognise", "rename_released", "to_own_names"]
@@ -74,7 +75,8 @@ def _rename(state, table):
         if own is None:
             unused.append(key)
         else:
-            renamed[own] = value.squeeze(1) if own == "backbone.camera_embedding" else value  # (n, 1, C) to (n, C)
+            is_camera = own == "backbone.camera_embedding" and value.dim() == 3
+            renamed[own] = value.squeeze(1) if is_camera else value  # (n, 1, C) to (n, C)
     return renamed, unused
 
 
@@ -94,7 +96,8 @@ def from_own_names(state, layout):
         if new is None:
             left_out.append(key)
         else:
-            renamed[new] = value.unsqueeze(1) if new == "base.sie_embed" else value  # (n, C) to (n, 1, C)
+            is_camera = new == "base.sie_embed" and value.dim() == 2
+            renamed[new] = value.unsqueeze(1) if is_camera else value  # (n, C) to (n, 1, C)
     return renamed, left_out
 
 
@@ -105,7 +108,8 @@ def _global_branch(state):
     """
     if "b1.0.norm1.weight" not in state:
         return state
-    last = max(int(key.split(".")[2]) for key in state if key.startswith("base.blocks."))
+    numbers = [key.split(".")[2] for key in state if key.startswith("base.blocks.")]
+    last = max((number for number in numbers if re.fullmatch("[0-9]{1,3}", number)), key=int, default=0)
     state = dict(state)
     for branch, base in (("b1.0.", f"base.blocks.{last}."), ("b1.1.", "base.norm.")):
         for key in [key for key in state if key.startswith(branch)]:

@@ -25,7 +25,7 @@ class Side:
 
     def __init__(self, unit, mask=None):
         self.unit = unit
-        self.mask = None if mask is None else _largest_is_one(mask.float())  # (n, D)
+        self.mask = None if mask is None else _largest_is_one(mask)  # (n, D)
 
     def __len__(self):
         return len(self.unit)
@@ -64,11 +64,12 @@ def distance_block(query, gallery, rows=slice(None), *, out=None):
 
 def unit_rows(rows):
     """Rows (n, D) of any float type, of length 1 in float32; a zero row stays zero."""
-    rows = _largest_is_one(rows.float())
+    rows = _largest_is_one(rows)
     return rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_(min=EPS))
 
 
 def _largest_is_one(rows):
-    """Scale each row so that its largest magnitude is 1, for squares that neither overflow nor vanish."""
+    """Scale each row so that its largest magnitude is 1, for squares that neither overflow nor vanish; float32."""
+    rows = rows if rows.dtype == torch.float64 else rows.float()  # what is finite in float64 need not be in float32
     largest = rows.abs().amax(dim=1, keepdim=True)
-    return rows / torch.where(largest == 0, torch.ones_like(largest), largest)
+    return (rows / torch.where(largest == 0, torch.ones_like(largest), largest)).float()

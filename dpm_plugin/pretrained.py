@@ -6,9 +6,11 @@ from pathlib import Path
 import timm
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 
+from dpm_plugin.checkpoint import check_numbers
 from dpm_plugin.errors import DPMError
 
 ENVIRONMENT_VARIABLE = "DPM_PRETRAINED"
+LARGEST_PATCH = 64  # pixels; resizing needs a matrix of the fourth power of this
 
 
 def load_pretrained(vit, pretrained):
@@ -67,6 +69,7 @@ def load_state(vit, state, source, square=True):
             f"{source} does not fit backbone '{vit.backbone_name}': {len(missing)} of {len(own)} tensors are "
             f"missing, the first is '{missing[0]}'"
         )
+    check_numbers(state, own, source)
     state, _ = fit_embeddings(state, transformer, square)
     wrong = [key for key in own if own[key].shape != state[key].shape]
     if wrong:
@@ -93,10 +96,11 @@ def fit_embeddings(state, transformer, square):
     state, resized = dict(state), {}
     patch, position = state.get("patch_embed.proj.weight"), state.get("pos_embed")
     size = tuple(transformer.patch_embed.patch_size)
-    if patch is not None and patch.dim() == 4 and patch.shape[-2:] != size:
+    if patch is not None and _is_resizable(patch, transformer.patch_embed.proj.weight):
         resized["patch_embed.proj.weight"] = f"{_by(patch.shape[-2:])} to {_by(size)} pixels"
         state["patch_embed.proj.weight"] = resample_patch_embed(patch, size)
-    if position is None or transformer.pos_embed is None or position.shape[-1] != transformer.pos_embed.shape[-1]:
+    own = transformer.pos_embed
+    if position is None or own is None or position.dim() != 3 or position.shape[::2] != own.shape[::2]:
         return state, resized
     prefix = 0 if transformer.no_embed_class else transformer.num_prefix_tokens
     grid = tuple(transformer.patch_embed.grid_size)
@@ -108,6 +112,13 @@ def fit_embeddings(state, transformer, square):
             antialias=False,
         )
     return state, resized
+
+
+def _is_resizable(patch, own):
+    """Whether a patch embedding differs from the model's in its height and width alone."""
+    if patch.dim() != 4 or patch.shape[:2] != own.shape[:2] or patch.shape == own.shape:
+        return False
+    return all(1 <= side <= LARGEST_PATCH for side in patch.shape[2:])
 
 
 def guess_grid(patches, grid, square):

@@ -100,6 +100,8 @@ def _check(query, gallery, query_mask, gallery_mask, chunk_size):
     for name, value in named.items():
         if not isinstance(value, torch.Tensor):
             raise DPMError(f"{name} must be a torch tensor, got {type(value).__name__}; use torch.from_numpy")
+        if value.is_complex():
+            raise DPMError(f"{name} must hold real numbers, got {value.dtype}")
     shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in named.items())
     width = query.shape[-1] if query.dim() == 2 else 0
     fits = all(value.dim() == 2 and value.shape[1] == width for value in named.values())

@@ -17,19 +17,18 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="Cython evaluation")
     from torchreid import data, engine, losses, metrics, models, optim, utils
 
-from PIL import Image
-
-from dpm_plugin.errors import DPMError
+from dpm_plugin.decoding import Undecodable, decode
+from dpm_plugin.errors import DPMError, UnreadableImage
 
 __all__ = [
     "data", "engine", "losses", "metrics", "models", "optim", "utils",
     "Engine", "ImageDataManager", "ImageDataset", "ImageSoftmaxEngine", "ImageTripletEngine",
     "compiled_rank_available",
     "read_image", "register_dataset", "register_model", "install_read_image",
-    "install_checkpoint_reader", "install_layout_names", "install_weight_loader",
+    "install_checkpoint_reader", "install_download_guard", "install_layout_names", "install_weight_loader",
     "build_train_sampler", "build_transforms", "image_dataset_classes", "init_image_dataset",
     "is_torchreid_own", "manager_builders",
-    "model_names", "video_dataset_names",
+    "model_names", "video_dataset_classes", "weights_by_plain_http",
 ]
 
 Engine = engine.Engine
@@ -108,9 +107,15 @@ def model_names():
     return sorted(vars(models)["__model_factory"])
 
 
-def video_dataset_names():
-    """Every name that torchreid's ``VideoDataManager`` knows."""
-    return sorted(vars(_module_of(data.register_video_dataset))["__video_datasets"])
+def video_dataset_classes():
+    """{name: class} of the data sets that torchreid's ``VideoDataManager`` knows."""
+    return dict(vars(_module_of(data.register_video_dataset))["__video_datasets"])
+
+
+def weights_by_plain_http(name):
+    """Whether torchreid fetches the ImageNet weights of its model ``name`` by HTTP, where anyone can change them."""
+    module = _module_of(vars(models)["__model_factory"][name])
+    return "'http://" in repr(vars(module).get("pretrained_settings", ""))
 
 
 def register_dataset(name, cls):
@@ -159,15 +164,15 @@ def read_image(path):
     Replaces torchreid's reader, which retries an unreadable file for ever.
 
     Raises:
-        DPMError: the file is missing or is no readable image; the message names it.
+        UnreadableImage: the file is no readable image; the message names it.
+        DPMError: it is missing.
     """
     if not Path(path).is_file():
         raise DPMError(f"image '{path}' does not exist; was the data set moved while it was in use?")
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DPMError(
+        return decode(path)
+    except Undecodable as error:
+        raise UnreadableImage(
             f"image '{path}' cannot be read ({error}); replace it by an intact copy or remove it"
         ) from error
 
@@ -177,6 +182,21 @@ def install_read_image():
     _module_of(ImageDataset).read_image = read_image
     _module_of(utils.read_image).read_image = read_image
     utils.read_image = read_image
+
+
+def install_download_guard():
+    """Make every torchreid data set whose folder is missing an error; repeating it is harmless.
+
+    Its own would make the folder, fetch an archive by plain HTTP and extract whatever paths are in it.
+    """
+    owner = next(cls for cls in ImageDataset.__mro__ if "download_dataset" in vars(cls))
+    owner.download_dataset = _refuse_download
+
+
+def _refuse_download(self, dataset_dir, dataset_url):
+    if not Path(dataset_dir).exists():
+        raise DPMError(f"{type(self).__name__}: no folder '{dataset_dir}'; nothing is downloaded for you, put the "
+                       f"data there by hand (torchreid names {dataset_url or 'no address'})")
 
 
 def install_checkpoint_reader(read):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from yacs.config import CfgNode
 
-from dpm_plugin.checkpoint import read_checkpoint, read_state
+from dpm_plugin.checkpoint import plain_tensors, read_checkpoint, read_state
 from dpm_plugin.config import SCHEMA, flat, load_config, model_kwargs
 from dpm_plugin.errors import DPMError
 from dpm_plugin.layouts import to_own_names
@@ -85,9 +85,9 @@ def open_run(folder, device="cpu", root=None, checkpoint=None):
     path = folder / "model" / "last.pth.tar" if checkpoint is None else Path(checkpoint)
     content = read_checkpoint(path)
     try:
-        state, epoch = content["state_dict"], content["epoch"]
-        model = _build(config, state)
-    except (KeyError, TypeError) as error:
+        state, epoch = plain_tensors(content["state_dict"], path), int(content["epoch"])
+        model = _build(config, state, path)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DPMError(f"'{path}' is no checkpoint of tools/main.py: it lacks {error}") from error
     try:
         model.load_state_dict(state)
@@ -151,10 +151,14 @@ def _settings(folder):
     return settings
 
 
-def _build(config, state):
-    """The untrained model of these settings, with the classes and cameras of ``state``."""
-    cameras = state.get("backbone.camera_embedding")
-    arguments = model_kwargs(config, len(state["classifier.weight"]), 0 if cameras is None else len(cameras))
+def _build(config, state, path):
+    """The untrained model of these settings, with the classes and cameras of ``state``, read from ``path``."""
+    weight, cameras = state["classifier.weight"], state.get("backbone.camera_embedding")
+    for name, rows in (("classifier.weight", weight), ("backbone.camera_embedding", cameras)):
+        if rows is not None and (rows.dim() != 2 or 0 in rows.shape):  # rows without numbers can be billions
+            raise DPMError(f"tensor '{name}' in '{path}' has shape {tuple(rows.shape)}, not one row for each class "
+                           "or camera; the file is damaged")
+    arguments = model_kwargs(config, len(weight), 0 if cameras is None else len(cameras))
     return MODELS[config.model.name](**{**arguments, "pretrained": False})
 
 
@@ -164,7 +168,7 @@ def _open_checkpoint(path, config, config_file, device):
     path = local_file(path)
     layout, state, _ = to_own_names(read_state(path))
     try:
-        model = _build(config, state)
+        model = _build(config, state, path)
     except KeyError as error:
         raise DPMError(f"'{path}' ({layout} layout) is no checkpoint of '{config.model.name}': "
                        f"it lacks {error}") from error

@@ -2,7 +2,7 @@
 from typing import NamedTuple
 
 from dpm_plugin import pretrained
-from dpm_plugin.checkpoint import read_state
+from dpm_plugin.checkpoint import check_numbers, read_state
 from dpm_plugin.errors import DPMError
 from dpm_plugin.layouts import recognise, to_own_names
 from dpm_plugin.vit import ViT
@@ -69,7 +69,10 @@ def load_weights(model, path):
     layout, unused, sizes = recognise(state), [], {}
     if isinstance(getattr(model, "backbone", None), ViT):
         layout, state, unused = to_own_names(state)
+        check_numbers(state, own, f"'{path}'")
         state, sizes = _fit_encoder(state, own, model, layout, path)
+    else:
+        check_numbers(state, own, f"'{path}'")
     fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
     if not any(key != "classifier.weight" and value.dim() for key, value in fits.items()):
         raise _fits_nothing(model, layout, path)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-LONGEST = ("compare", "reproduce", "benchmark", "cli", "torchrun", "golden", "scripts", "weights", "visualize",
-           "data_manager", "sharing", "processes")
+LONGEST = ("exact_resume", "compare", "torchrun", "benchmark", "golden", "reproduce", "resumable", "training_faults",
+           "scripts", "cli", "readme", "visualize", "bad_input", "data_manager", "weights", "sharing", "processes")
 
 
 def pytest_addoption(parser):
@@ -31,16 +31,9 @@ def pytest_cmdline_main(config):
         config.option.loadscopereorder = False  # the order below, not by number of tests
 
 
-def pytest_collection_modifyitems(items):
-    """The longest files first, so that no core waits for the other at the end."""
-    rank = {f"test_{name}": place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
-
-
 def pytest_configure(config):
-    import torch
-
     config.addinivalue_line("markers", "fuzz: nightly-sized runs, pytest -m fuzz")
+    import torch
 
     torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same for subprocesses
@@ -54,10 +47,23 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    if "fuzz" not in config.getoption("-m"):
-        for item in items:
-            if "fuzz" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="nightly-sized: pytest -m fuzz"))
+    """The longest files first, so that no core waits for the other at the end; nightly sizes when asked for."""
+    rank = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+    if "fuzz" in config.getoption("-m"):
+        return
+    for item in items:
+        if item.get_closest_marker("fuzz"):
+            item.add_marker(pytest.mark.skip(reason="nightly-sized: pytest -m fuzz"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How many cases the fuzz tests ran, wherever they ran."""
+    counts = [value for reports in terminalreporter.stats.values() for report in reports
+              if getattr(report, "when", "") == "call"
+              for name, value in report.user_properties if name == "fuzz_cases"]
+    if counts and "fuzz" in terminalreporter.config.getoption("-m"):
+        terminalreporter.write_line(f"fuzz: {sum(counts):,} cases in {len(counts)} tests")
 
 
 def rearrange_torchreid(folder):

@@ -51,8 +51,9 @@ def test_released_to_ours_to_released_is_bit_equal(tmp_path, model, between):
 
 
 def test_a_converted_file_loads_as_its_source_does(tmp_path, model):
-    source = tmp_path / "released.pth"
-    torch.save(released_state(model), source)
+    source, state = tmp_path / "released.pth", released_state(model)
+    state["base.cls_token"] = state["base.cls_token"].nan_to_num()  # NaN is converted, but not loaded
+    torch.save(state, source)
     convert(source, tmp_path / "ours.pth")
     by_source, by_converted = tiny_model(), tiny_model()
     reports = load_weights(by_source, source), load_weights(by_converted, tmp_path / "ours.pth")

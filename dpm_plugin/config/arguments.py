@@ -31,7 +31,7 @@ def datamanager_kwargs(config):
         cuhk03_labeled=config.cuhk03.labeled_images, cuhk03_classic_split=config.cuhk03.classic_split,
         market1501_500k=config.market1501.use_500k_distractors,
         interpolation=data.interpolation, persistent_workers=data.persistent_workers,
-        synthetic=synthetic_spec(config),
+        corrupt=data.corrupt, synthetic=synthetic_spec(config),
     )
 
 

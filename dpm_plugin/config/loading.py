@@ -8,7 +8,7 @@ from yacs.config import CfgNode
 
 from dpm_plugin.config.arguments import synthetic_spec
 from dpm_plugin.config.schema import SCHEMA
-from dpm_plugin.config.types import convert
+from dpm_plugin.config.types import YAML_ERRORS, convert, short
 from dpm_plugin.errors import DPMError
 
 __all__ = ["default_config", "flat", "load_config", "nearest"]
@@ -72,6 +72,8 @@ def check_together(config):
                        f"{config.train.batch_size} (train.batch_size); lower it")
     if config.data.persistent_workers and (config.data.workers == 0 or config.data.type == "video"):
         raise DPMError("data.persistent_workers needs data.workers above 0 and data.type image; set it to False")
+    if config.data.corrupt == "skip" and config.data.type == "video":
+        raise DPMError("data.corrupt skip works with data.type image only; set it to error")
     if is_dpm and config.data.type == "video":
         raise DPMError("loss.name dpm trains on images; set data.type image, or loss.name softmax or triplet")
     if config.train.resume and config.model.resume and config.train.resume != config.model.resume:
@@ -112,7 +114,7 @@ def flat(node, prefix=""):
 
 def nearest(name, known):
     """The known name most like ``name``: by spelling, else by its last part (``lr`` -> ``train.lr``)."""
-    known = list(known)
+    known, name = list(known), name[:100]  # the comparison below is slow on long texts
     last = name.rsplit(".", 1)[-1]
     same_last = [other for other in known if other.rsplit(".", 1)[-1] == last]
     found = (difflib.get_close_matches(name, known, n=1, cutoff=0.75)
@@ -124,9 +126,9 @@ def nearest(name, known):
 def _set(config, name, value, where):
     if name not in SCHEMA:
         if name in _SECTIONS:
-            raise DPMError(f"'{name}' {where} is a section; set one of its keys, "
+            raise DPMError(f"{short(name)} {where} is a section; set one of its keys, "
                            f"such as {next(key for key in SCHEMA if key.startswith(name + '.'))}")
-        raise DPMError(f"unknown key '{name}' {where}; "
+        raise DPMError(f"unknown key {short(name)} {where}; "
                        f"the nearest known key is '{nearest(name, SCHEMA)}'")
     try:
         _store(config, name, convert(SCHEMA[name], value))
@@ -147,10 +149,10 @@ def _pairs(opts):
     opts = list(opts)
     options = [text for text in opts if text.startswith("--")]
     if options:
-        raise DPMError(f"option '{options[0]}' comes after the first KEY VALUE pair; "
+        raise DPMError(f"option {short(options[0])} comes after the first KEY VALUE pair; "
                        "put options before the pairs")
     if len(opts) % 2:
-        raise DPMError(f"keys and values on the command line come in pairs: '{opts[-1]}' has no partner")
+        raise DPMError(f"keys and values on the command line come in pairs: {short(opts[-1])} has no partner")
     return zip(opts[0::2], opts[1::2])
 
 
@@ -170,10 +172,11 @@ def _read_yaml(file):
         raise DPMError(f"config file '{file}' cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DPMError(f"config file '{file}' is no UTF-8 text") from error
-    except yaml.YAMLError as error:
+    except YAML_ERRORS as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or getattr(error, "reason", error)
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or error
+        problem = (str(problem).splitlines() or [type(error).__name__])[0]
         raise DPMError(f"config file '{file}'{line}: no valid YAML ({problem})") from error
 
 
@@ -183,12 +186,15 @@ def _entries(loader, node, prefix, file):
         raise DPMError(f"'{prefix or 'the file'}' in {file}, line {line} must hold 'key: value' lines")
     seen = set()
     for key, value in node.value:
-        name = prefix + ("." if prefix else "") + str(key.value)
         line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise DPMError(f"a key in {file}, line {line} is a list or mapping; keys are words")
+        name = prefix + ("." if prefix else "") + key.value
         if name in seen:
-            raise DPMError(f"key '{name}' appears twice in {file}, the second time in line {line}")
+            raise DPMError(f"key {short(name)} appears twice in {file}, the second time in line {line}")
         seen.add(name)
-        if isinstance(value, yaml.MappingNode) or name in _SECTIONS:
+        # Not into mappings of unknown keys: an alias in one may lead back to itself.
+        if name in _SECTIONS:
             yield from _entries(loader, value, name, file)
         else:
             yield name, loader.construct_object(value, deep=True), line

@@ -66,6 +66,10 @@ DATA = {
     "data.save_dir": Key("log", "folder for logs, checkpoints and results.json"),
     "data.persistent_workers": Key(False, "[DPM] keep the processes of data.workers from epoch to epoch; random "
                                           "numbers then differ from those of processes started anew"),
+    "data.corrupt": Key("error", "[DPM] a training image that cannot be read: error ends the run and names it; skip "
+                                 "lets another image of its identity take its place, counted after each epoch and "
+                                 "in results.json. A test image that cannot be read always ends the run",
+                        choices=("error", "skip")),
     "data.load_train_targets": Key(False, "also load the targets' training images (domain adaptation)"),
     "data.interpolation": Key("bilinear", "[DPM] resize filter of training images; test images: bilinear",
                               choices=("bilinear", "bicubic")),

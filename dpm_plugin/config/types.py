@@ -1,9 +1,25 @@
 """Reading one value of a key: from YAML or the command line to the type, choices and range of the schema."""
 import ast
+import reprlib
 
 import yaml
 
-__all__ = ["KINDS", "kind_of", "convert"]
+__all__ = ["KINDS", "YAML_ERRORS", "convert", "kind_of", "short"]
+
+# What PyYAML raises on a text that is no YAML, or whose explicit tag (!!int x, !!timestamp x) does not fit it.
+YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
+LARGEST = 2**63 - 1  # what torch and numpy take for a whole number
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 120
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 2, 4, 4, 4
+
+
+def short(value):
+    """A value as one short line for a message, also of a YAML text whose aliases mean a billion items."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        return "a number of thousands of digits"
 
 
 def _number(value):
@@ -67,12 +83,12 @@ def convert(key, value):
         value = _unquoted_word(value, key.choices)
     name, right_type = KINDS[kind]
     if not right_type(value):
-        raise ValueError(f"expected {name}, got {given!r}")
+        raise ValueError(f"expected {name}, got {short(given)}")
+    _check_items(key, value)
     if isinstance(value, (list, tuple)):
         value = [float(item) for item in value] if kind == "floats" else list(value)
     elif kind.startswith("float") and value is not None:
         value = float(value)
-    _check_items(key, value)
     return value
 
 
@@ -80,28 +96,30 @@ def _decode(text):
     """A command-line text, or a YAML text such as 1e-4 (YAML 1.1 sees no number in it), as a Python value."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # the last two: nested too deeply
         pass
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except YAML_ERRORS:
         return text
 
 
 def _unquoted_word(value, choices):
     # YAML 1.1 reads an unquoted off as False, and a Python literal may say None: both are words we use.
     words = {False: "off", None: "none"}
-    word = words.get(value, value) if value in (False, None) else value
+    word = words[value] if value is False or value is None else value
     return word if word in choices else value
 
 
 def _check_items(key, value):
-    for item in value if isinstance(value, list) else [value]:
+    for item in value if isinstance(value, (list, tuple)) else [value]:
         if isinstance(item, str) and key.choices and item not in key.choices:
-            raise ValueError(f"expected one of {', '.join(key.choices)}, got {item!r}")
+            raise ValueError(f"expected one of {', '.join(key.choices)}, got {short(item)}")
         if not _number(item):
             continue
-        if key.low is not None and not item >= key.low:  # "not >=" also refuses NaN
+        if not -LARGEST <= item <= LARGEST:  # NaN and infinity too
+            raise ValueError(f"expected a number between -{LARGEST:g} and {LARGEST:g}, got {short(item)}")
+        if key.low is not None and item < key.low:
             raise ValueError(f"expected at least {key.low}, got {item!r}")
-        if key.high is not None and not item <= key.high:
+        if key.high is not None and item > key.high:
             raise ValueError(f"expected at most {key.high}, got {item!r}")

@@ -132,16 +132,25 @@ def list_images(folder, example, split):
     Raises:
         DPMError: there is none, or an image is a link that leads nowhere.
     """
-    levels = [folder] + [os.path.join(folder, name) for name in subfolders(folder) if name[0] != "."]
-    paths = sorted(path for level in levels for path in _images_of(level))
+    paths = sorted(path for level in levels(folder) for path in _images_of(level))
     if not paths:
         raise DPMError(f"{split} folder '{folder}' has no images; expected names like {example}")
     return paths
 
 
+def levels(folder):
+    """The folder itself and those directly below it, where images are looked for."""
+    return [folder] + [os.path.join(folder, name) for name in subfolders(folder) if name[0] != "."]
+
+
+def is_image_name(name):
+    """Whether a file of that name counts as an image: by its suffix, and not hidden."""
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+
+
 def _images_of(folder):
     for entry in os.scandir(folder):
-        if entry.name.startswith(".") or not entry.name.lower().endswith(IMAGE_SUFFIXES):
+        if not is_image_name(entry.name):
             continue
         if entry.is_file():
             yield entry.path
@@ -171,6 +180,6 @@ def person_of(path, pid):
         DPMError: the folder is named by another number than the file.
     """
     folder = Path(path).parent.name
-    if folder.isdigit() and int(folder) != pid:
+    if folder.isdecimal() and folder.isascii() and folder.lstrip("0") != str(pid).lstrip("0"):
         raise DPMError(f"'{path}' is of person {pid} by its name but lies in folder '{folder}'; move it away")
     return pid

@@ -3,11 +3,13 @@ from dpm_plugin import torchreid_host
 from dpm_plugin.data import sharing, torchreid_sets
 from dpm_plugin.data.persistent import persistent
 from dpm_plugin.data.sampling import build_train_sampler
+from dpm_plugin.data.skipping import skipped_images, skipping
 from dpm_plugin.data.transforms import build_transforms, unknown
 from dpm_plugin.distributed import ALONE
 from dpm_plugin.errors import DPMError
 from dpm_plugin.torchreid_host import ImageDataManager
 
+CORRUPT = ("error", "skip")
 #: What torchreid's readers raise on a data set that is not as they expect.
 READER_ERRORS = (AssertionError, AttributeError, IndexError, OSError, RuntimeError)
 
@@ -18,7 +20,8 @@ class DPMImageDataManager(ImageDataManager):
     - ``transforms`` also knows ``jitter``, ``pad_crop`` and ``erase_pixel``
       (:func:`dpm_plugin.data.transforms.build_transforms`).
     - A missing data set is an error: nothing is created or downloaded.
-    - An unreadable image is an error that names it, in worker processes too.
+    - An unreadable image is an error that names it, in worker processes too; ``corrupt`` can let another one stand
+      for a training image.
     - Settings that would train on nothing are an error before training.
 
     Args:
@@ -26,6 +29,9 @@ class DPMImageDataManager(ImageDataManager):
         interpolation: ``"bilinear"`` or ``"bicubic"``, of the training resize.
         persistent_workers: keep the ``workers`` processes from epoch to epoch, default False: each epoch starts
             new ones. Either way a run repeats itself, but the two draw different random numbers.
+        corrupt: what a training image that cannot be read does: ``"error"`` ends the run (default), ``"skip"`` lets
+            another image of its identity take its place, see :mod:`dpm_plugin.data.skipping`. A test image that
+            cannot be read is an error always: the result would be another one without it.
         synthetic: a ``SyntheticSpec`` for the data set ``synthetic_occluded``; None is its default one.
         processes: :class:`~dpm_plugin.distributed.Processes` that share the batches out: ``batch_size_train`` is
             that of all together, ``batch_size_test`` that of each. Default: one process.
@@ -36,7 +42,7 @@ class DPMImageDataManager(ImageDataManager):
 
     def __init__(
         self, root="", sources=None, targets=None, *positional, interpolation="bilinear", persistent_workers=False,
-        synthetic=None, processes=ALONE, **torchreid_arguments,
+        corrupt="error", synthetic=None, processes=ALONE, **torchreid_arguments,
     ):
         sources, targets = _names(sources), _names(targets)
         if not sources:
@@ -44,6 +50,8 @@ class DPMImageDataManager(ImageDataManager):
         self._check_names(root, sources, targets or sources)
         if torchreid_arguments.get("load_train_targets") and set(sources) & set(targets or sources):
             raise DPMError("data.load_train_targets needs targets that are no sources")
+        if corrupt not in CORRUPT:
+            raise unknown("choice (data.corrupt)", corrupt, CORRUPT)
         self._synthetic = synthetic
         self._source_cameras = []
 
@@ -64,6 +72,10 @@ class DPMImageDataManager(ImageDataManager):
             super().__init__(root, sources, targets, *positional, **torchreid_arguments)
         if persistent_workers and self.train_loader.num_workers > 0:
             self._keep_workers()
+        if corrupt == "skip":
+            self.train_loader = skipping(self.train_loader)
+            if self.train_loader_t is not None:
+                self.train_loader_t = skipping(self.train_loader_t)
         for loader in self._loaders():
             # A spawned worker starts with torchreid's own reader.
             loader.worker_init_fn = install_reader_in_worker
@@ -79,6 +91,11 @@ class DPMImageDataManager(ImageDataManager):
         Not ``num_train_cams``, which counts the ids that occur.
         """
         return 1 + max(camid for _, _, camid, _ in self.train_loader.dataset.train)
+
+    @property
+    def skipped(self):
+        """Counter of the unreadable training images that others stood for; None where ``corrupt`` is "error"."""
+        return skipped_images((self.train_loader, self.train_loader_t))
 
     def camera_offset(self, name):
         """What training adds to the camera ids of source ``name``; test images come without it.

@@ -5,7 +5,7 @@ from dpm_plugin.data.layout import Layout, Part, parse_name
 from dpm_plugin.data.reid_dataset import ReidImageDataset
 
 #: 0001_c2_f0046182.jpg: person 1, camera 2 of 8, frame 46182
-DUKE_NAME = re.compile(r"(?P<pid>\d+)_c(?P<camera>[1-8])(?!\d)")
+DUKE_NAME = re.compile(r"(?P<pid>[0-9]{1,9})_c(?P<camera>[1-8])(?![0-9])")
 
 
 class OccludedDuke(ReidImageDataset):
@@ -35,6 +35,7 @@ class OccludedDuke(ReidImageDataset):
         published={"train": (15618, 702), "query": (2210, 519), "gallery": (17661, 1110)},
     )
 
-    def parse(self, path, view):
-        match = parse_name(DUKE_NAME, path, self.layout)
+    @classmethod
+    def parse(cls, path, view):
+        match = parse_name(DUKE_NAME, path, cls.layout)
         return int(match["pid"]), int(match["camera"]) - 1

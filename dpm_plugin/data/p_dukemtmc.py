@@ -43,11 +43,13 @@ class PDukeMTMC(ReidImageDataset):
         published={"train": (12927, 665), "query": (2163, 634), "gallery": (9053, 634)},
     )
 
-    def parse(self, path, view):
-        pid = int(parse_name(PERSON_NAME, path, self.layout)["pid"])
+    @classmethod
+    def parse(cls, path, view):
+        pid = int(parse_name(PERSON_NAME, path, cls.layout)["pid"])
         return person_of(path, pid), view
 
-    def assign_cameras(self, images):
+    @classmethod
+    def assign_cameras(cls, images):
         cameras = {path: camera_of(path) for entries in images.values() for path, _, _ in entries}
         if None in cameras.values():
             return images

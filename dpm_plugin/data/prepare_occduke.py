@@ -28,6 +28,8 @@ SPLITS = (
 )
 TARGET = OccludedDuke.layout.folders[0]
 LARGEST_IMAGE = 64 * 2**20
+LARGEST_TOTAL = 4 * 2**30  # bytes of all images together; the published ones are far below
+LARGEST_RATIO = 200  # of an image's bytes to its packed ones; JPEG hardly packs, a bomb by a thousand
 PARTIAL = ".{}.part"
 
 #: What zipfile raises on a member that is damaged, cut short, encrypted or packed in an unknown way.
@@ -116,15 +118,19 @@ def index_members(opened, archive):
     """{(folder, file name): ZipInfo} of the images in Duke's three folders.
 
     Raises:
-        DPMError: an entry is a link, has an absolute path or ``..``, or one name has two contents.
+        DPMError: an entry is a link or another special file, has an absolute path or ``..``, or one name has two
+            contents.
     """
     members = {}
     for info in opened.infolist():
         parts = re.split(r"[\\/]", info.filename)
         if ".." in parts or parts[0] == "" or parts[0].endswith(":"):
             raise DPMError(f"'{archive}' holds '{info.filename}', which leads elsewhere; no Duke zip")
-        if stat.S_ISLNK(info.external_attr >> 16):
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind == stat.S_IFLNK:
             raise DPMError(f"'{archive}' holds the link '{info.filename}'; no DukeMTMC-reID.zip")
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise DPMError(f"'{archive}' holds '{info.filename}', which is neither file nor folder; no Duke zip")
         if info.is_dir() or len(parts) < 2 or parts[0] == "__MACOSX":
             continue
         known = members.setdefault((parts[-2], parts[-1]), info)
@@ -137,7 +143,8 @@ def find_members(opened, names, archive):
     """[(target folder, file name, ZipInfo), ...] for every listed name, in the zip's own order.
 
     Raises:
-        DPMError: listed names are missing in the zip (how many, and the first), or one is no image's size.
+        DPMError: listed names are missing in the zip (how many, and the first), one is no image's size or packed
+            as no image can be, or all together are too large.
     """
     members = index_members(opened, archive)
     found, missing = [], []
@@ -146,10 +153,10 @@ def find_members(opened, names, archive):
             info = next((members[s, name] for s in split.sources if (s, name) in members), None)
             if info is None:
                 missing.append(f"{'|'.join(split.sources)}/{name}")
-            elif not 0 < info.file_size <= LARGEST_IMAGE:
+            elif not 0 < info.file_size <= min(LARGEST_IMAGE, LARGEST_RATIO * info.compress_size):
                 raise DPMError(
-                    f"'{info.filename}' in '{archive}' has {info.file_size} bytes, no image's size; "
-                    "fetch the zip again"
+                    f"'{info.filename}' in '{archive}' has {info.file_size:,} bytes, packed in "
+                    f"{info.compress_size:,}, which no image has; fetch the zip again"
                 )
             else:
                 found.append((split.folder, name, info))
@@ -158,6 +165,10 @@ def find_members(opened, names, archive):
             f"{len(missing)} of {len(missing) + len(found)} listed images are not in '{archive}', e.g. "
             f"{', '.join(missing[:3])}; give the complete DukeMTMC-reID.zip"
         )
+    total = sum(info.file_size for _, _, info in found)
+    if total > LARGEST_TOTAL:
+        raise DPMError(f"the listed images in '{archive}' have {total:,} bytes together, more than "
+                       f"{LARGEST_TOTAL:,}; no Duke zip")
     return sorted(found, key=lambda item: item[2].header_offset)
 
 

@@ -59,7 +59,8 @@ class ReidImageDataset(ImageDataset):
     def is_test_set(cls):
         return "train" not in cls.layout.splits
 
-    def parse(self, path, view):
+    @classmethod
+    def parse(cls, path, view):
         """(pid, camid) of an image: the published identity and the camera index from 0."""
         raise NotImplementedError
 
@@ -71,7 +72,8 @@ class ReidImageDataset(ImageDataset):
             for path in list_images(folder, self.layout.example, split)
         ]
 
-    def assign_cameras(self, images):
+    @classmethod
+    def assign_cameras(cls, images):
         """Give camera ids that depend on the whole data set; ``images`` is {split: [(path, pid, camid)]}."""
         return images
 

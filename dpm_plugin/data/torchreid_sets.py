@@ -16,6 +16,12 @@ TREES = {
         "0001_c2_f0046182.jpg"
     ),
 }
+#: Data set -> split -> (images, identities) as published and as torchreid reads them: without junk images, and
+#: with Market-1501's background as an identity of the gallery.
+PUBLISHED = {
+    "market1501": {"train": (12936, 751), "query": (3368, 750), "gallery": (15913, 751)},
+    "dukemtmcreid": {"train": (16522, 702), "query": (2228, 702), "gallery": (17661, 1110)},
+}
 
 
 def check_present(name, cls, root):

@@ -11,7 +11,7 @@ WHOLE = ("whole_body_images", "whole_body", "whole", "gallery")
 QUERY_CAMERA, GALLERY_CAMERA = 0, 1
 
 #: 001_01.tif, 001.jpg: the number in front is the person
-PERSON_NAME = re.compile(r"(?P<pid>\d+)(?=[_.-])")
+PERSON_NAME = re.compile(r"(?P<pid>[0-9]{1,9})(?=[_.-])")
 
 
 class TwoViewDataset(ReidImageDataset):
@@ -21,6 +21,7 @@ class TwoViewDataset(ReidImageDataset):
     evaluation's rule (no gallery image of the query's identity and camera) discards nothing.
     """
 
-    def parse(self, path, view):
-        pid = int(parse_name(PERSON_NAME, path, self.layout)["pid"])
+    @classmethod
+    def parse(cls, path, view):
+        pid = int(parse_name(PERSON_NAME, path, cls.layout)["pid"])
         return person_of(path, pid), view

@@ -2,9 +2,9 @@
 import os
 from pathlib import Path
 
-import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from dpm_plugin.decoding import check_opened, to_rgb
 from dpm_plugin.errors import DPMError
 
 __all__ = ["list_pictures", "read_picture", "shown"]
@@ -20,10 +20,9 @@ def read_picture(path):
         raise DPMError(f"picture '{shown(path)}' does not exist")
     try:
         with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file) if _is_turned(file) else file
-            if picture.mode.startswith("I;16"):  # which Pillow would clip to white
-                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-            return picture.convert("RGB")
+            check_opened(file)
+            file.load()  # now: looking for EXIF loads a PNG too, and after damage there it would pass as read
+            return to_rgb(ImageOps.exif_transpose(file) if _is_turned(file) else file)
     except Exception as error:  # Pillow's readers of 60 formats raise what their parsing meets
         reason = str(error).replace(f" {str(path)!r}", "").strip() or type(error).__name__
         raise DPMError(f"picture '{shown(path)}' cannot be read ({shown(reason.splitlines()[0])})") from error

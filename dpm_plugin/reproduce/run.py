@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dpm_plugin.checkpoint import read_checkpoint
 from dpm_plugin.config import flat, load_config
+from dpm_plugin.config.schema import SCHEMA
 from dpm_plugin.errors import DPMError
 
 __all__ = ["MAIN", "Run"]
@@ -21,6 +22,7 @@ NEUTRAL = (
     "data.root",
     "data.save_dir",
     "data.workers",
+    "dist.timeout",
     "model.resume",
     "train.resume",
     "train.checkpoint_every",
@@ -30,8 +32,21 @@ NEUTRAL = (
     "use_gpu",
 )
 
-#: Keys younger than finished runs on people's disks: at these values they leave the names of folders as they were.
-YOUNG = {"train.non_finite": "stop", "train.non_finite_limit": 10, "train.deterministic": False}
+#: Keys younger than finished runs on people's disks: at their defaults they leave the names of folders as they were.
+YOUNG = (
+    "data.corrupt",
+    "data.persistent_workers",
+    "train.accumulate",
+    "train.compile",
+    "train.conv_layout",
+    "train.deterministic",
+    "train.grad_checkpointing",
+    "train.non_finite",
+    "train.non_finite_limit",
+    "train.optim_form",
+    "train.steps",
+    "train.sync_bn",
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +95,7 @@ class Run:
     def digest(self):
         """Ten hexadecimal digits of every resolved setting that determines the run, all but new defaults included."""
         settings = {key: value for key, value in flat(self.config())
-                    if key not in NEUTRAL and (key not in YOUNG or value != YOUNG[key])}
+                    if key not in NEUTRAL and (key not in YOUNG or value != SCHEMA[key].default)}
         text = json.dumps(settings, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 

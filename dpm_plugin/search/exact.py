@@ -78,7 +78,9 @@ def ready_queries(query, query_mask, dim):
             continue
         if not isinstance(value, torch.Tensor):
             raise DPMError(f"{name} must be a torch tensor, got {type(value).__name__}; use torch.from_numpy")
-        if value.shape != (len(query), dim) or value.device != query.device:
+        if value.is_complex():
+            raise DPMError(f"{name} must hold real numbers, got {value.dtype}")
+        if value.dim() != 2 or value.shape != (len(query), dim) or value.device != query.device:
             raise DPMError(f"{name} is {tuple(value.shape)} on {value.device}; expected (Q, {dim}) as the gallery's "
                            f"rows, on {query.device}")
         bad = (~value.isfinite().all(dim=1)).nonzero().flatten()

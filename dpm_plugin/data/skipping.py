@@ -1,0 +1,96 @@
+"""``data.corrupt skip``: a training image that cannot be read gives its place to another of its identity."""
+from bisect import bisect_left
+from collections import Counter, defaultdict
+
+import torch
+from torch.utils.data import DataLoader, get_worker_info
+
+from dpm_plugin.errors import DPMError, UnreadableImage
+from dpm_plugin.torchreid_host import ImageDataset
+
+__all__ = ["SkippingDataset", "describe_skipped", "merge_skipped", "skipped_images", "skipping"]
+
+SHOWN = 5  # files named on screen; results.json lists all
+
+
+class SkippingDataset(ImageDataset):
+    """The training images of ``dataset``; one that cannot be read is replaced by the next of its identity.
+
+    "Next" is in the order of the training set, from the image on and then from the start, so the replacement
+    depends on nothing but the files: not on epoch, worker or process. An image is named on screen when it is
+    replaced for the first time.
+
+    Args:
+        dataset: torchreid's, of images.
+        workers: processes that will load from it; their counts are in memory that all of them share.
+
+    Attributes:
+        replaced: (processes, images) int64, how often each process had another image stand for each.
+
+    Raises:
+        DPMError: when an image is read of which no image of the identity can be, or whose file is missing.
+    """
+
+    def __init__(self, dataset, workers=0):
+        super().__init__(dataset.train, dataset.query, dataset.gallery, transform=dataset.transform,
+                         k_tfm=dataset.k_tfm, mode="train", verbose=False)
+        self.replaced = torch.zeros(max(1, workers), len(self.train), dtype=torch.int64).share_memory_()
+        self.positions = defaultdict(list)  # identity -> its places in the training set, ascending
+        for position, (_, pid, _, _) in enumerate(self.train):
+            self.positions[pid].append(position)
+
+    def __getitem__(self, index):
+        try:
+            return super().__getitem__(index)
+        except UnreadableImage as error:
+            self._note(index, error)
+        same = self.positions[self.train[index][1]]
+        start = bisect_left(same, index)
+        for position in same[start + 1:] + same[:start]:
+            try:
+                return super().__getitem__(position)
+            except UnreadableImage:
+                pass
+        raise DPMError(f"none of the {len(same)} images of an identity can be read, the first is "
+                       f"'{self.train[same[0]][0]}'; replace one by an intact copy, or remove them all")
+
+    def _note(self, index, error):
+        if not self.replaced[:, index].any():
+            print(f"=> {error}; until then another image of its identity stands for it", flush=True)
+        worker = get_worker_info()
+        self.replaced[0 if worker is None else worker.id, index] += 1
+
+    @property
+    def skipped(self):
+        """Counter of {path of an unreadable image: how often another stood for it}, since the start."""
+        counts = self.replaced.sum(dim=0)
+        return Counter({self.train[index][0]: int(counts[index]) for index in counts.nonzero().flatten().tolist()})
+
+
+def skipping(loader):
+    """A ``DataLoader`` like the training ``loader``, over a :class:`SkippingDataset`."""
+    return DataLoader(
+        SkippingDataset(loader.dataset, loader.num_workers), batch_size=loader.batch_size, sampler=loader.sampler,
+        num_workers=loader.num_workers, pin_memory=loader.pin_memory, drop_last=loader.drop_last,
+        persistent_workers=loader.persistent_workers)
+
+
+def skipped_images(loaders):
+    """Counter of the images that others stood for in several training loaders; None where nothing is skipped."""
+    counts = [loader.dataset.skipped for loader in loaders
+              if loader is not None and isinstance(loader.dataset, SkippingDataset)]
+    return sum(counts, Counter()) if counts else None
+
+
+def merge_skipped(counts):
+    """The ``skipped_images`` of results.json from each process's Counter: {"count": n, "files": {path: n}}."""
+    total = sum(counts, Counter())
+    return {"count": total.total(), "files": dict(sorted(total.items()))}
+
+
+def describe_skipped(merged):
+    """One line on what :func:`merge_skipped` gives."""
+    files = list(merged["files"])
+    shown = ", ".join(f"'{path}'" for path in files[:SHOWN]) + (", ..." if len(files) > SHOWN else "")
+    return (f"{merged['count']} times another image of its identity stood for one of {len(files)} training images that "
+            f"cannot be read: {shown}")

@@ -23,10 +23,10 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the option
 def pytest_cmdline_main(config):
-    """The whole suite runs on two cores, a file at a time, unless the command line says otherwise (``-n 0``)."""
+    """The whole suite runs for two cores, a file at a time, unless the command line says otherwise (``-n 0``)."""
     whole_suite = not config.option.file_or_dir and not hasattr(config, "workerinput")  # that marks a worker
     if whole_suite and getattr(config.option, "numprocesses", 0) is None:
-        config.option.numprocesses = min(2, os.cpu_count() or 1)
+        config.option.numprocesses = min(2, os.cpu_count() or 1) + 1  # one is often waiting for a process it started
         config.option.dist = "loadfile"
         config.option.loadscopereorder = False  # the order below, not by number of tests
 

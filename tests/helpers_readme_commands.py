@@ -42,6 +42,8 @@ train.batch_size 8 train.max_epoch 1 train.print_freq 1
 """.split()
 # A word of a command -> why it is read as tools/main.py reads it, with this config and these keys, but not run.
 ONLY_READ = {"train.seed": "the quick start again, six times", "--root": "a folder of this name is not ours to make"}
+# How a run is resumed -> epochs it then has; each goes on with the run of the command before.
+RESUMED = {"train.resume": 2, "model.resume": 3}
 
 
 class Place:
@@ -141,12 +143,13 @@ def train_or_evaluate(place, args, only_read=False):
     build.check_names(load_config(options.config_file, options.opts, main.overrides_of(options)))
     if only_read or ONLY_READ.keys() & set(args):
         return
-    resumed, evaluated = "model.resume" in args, "test.evaluate" in args
+    evaluated = "test.evaluate" in args
+    epochs = next((epochs for key, epochs in RESUMED.items() if key in args), 1)
     if "zoo:occluded_duke" in args:
         place.release()
-    out = succeeded(main.main, [*args, *SHRINK, *(["train.max_epoch", "2"] if resumed else [])])
-    assert "** Results **" in out and ("epoch: [1/" in out) == (not resumed and not evaluated)
-    assert not resumed or "epoch: [2/2]" in out
+    out = succeeded(main.main, [*args, *SHRINK, "train.max_epoch", str(epochs)])
+    assert "** Results **" in out and ("epoch: [1/" in out) == (epochs == 1 and not evaluated)
+    assert epochs == 1 or f"epoch: [{epochs}/{epochs}]" in out
     assert "test.rerank" not in args or "after/on+rerank" in out
     place.printed[shlex.join(args)] = out
 
@@ -200,6 +203,15 @@ def prepare(place, args):
     assert "0 written, 62 already there" in succeeded(tool("prepare_occduke").main, args)
 
 
+def check(place, args):
+    code, out, err = called(tool("check_data").main, args)
+    if "--json" in args:
+        assert code == 1 and "published" in out, err  # fewer than the published ones
+        assert json.loads(Path("report.json").read_text())
+    else:
+        assert code == 0 and "my-pictures" in out, err
+
+
 def script(place, args):
     done = run_script(place.folder, *args)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "identities: 8"), done.stderr
@@ -221,6 +233,7 @@ TOOLS = {
     "main": train_or_evaluate, "search": index_or_query, "convert_checkpoint": convert_checkpoint,
     "export": export_file, "track_example": track, "reproduce": reproduce, "compare": compare,
     "visualize": visualize, "prepare_occduke": prepare, "benchmark": lambda place, args: parse_benchmark(args),
+    "check_data": check,
 }
 
 

@@ -19,7 +19,8 @@ from dpm_plugin.errors import DPMError
 TOOL = Path(__file__).resolve().parents[1] / "tools" / "benchmark.py"
 
 
-@pytest.mark.parametrize("part", cli.PARTS)
+@pytest.mark.parametrize("part", [  # what ddp starts, test_torchrun.py starts too
+    pytest.param(part, marks=[pytest.mark.fuzz] * (part == "ddp")) for part in cli.PARTS])
 def test_every_part_runs_at_a_tiny_size_and_writes_its_figures(part, tmp_path, capsys):
     path = tmp_path / "figures.json"
     assert cli.main([part, "--tiny", "--rounds", "2", "--device", "cpu", "--json", str(path)]) == 0
@@ -64,6 +65,9 @@ def test_contenders_take_turns_and_the_ratio_is_of_their_rounds():
 def test_memory_is_the_contenders_own():
     # In a fresh process: in this one, memory that earlier tests left with the allocator is used again unseen.
     code = """if True:
+        import sys, types
+        package = sys.modules["dpm_plugin"] = types.ModuleType("dpm_plugin")  # without all that it imports
+        package.__path__ = ["dpm_plugin"]
         import torch
         from dpm_plugin.benchmark.timing import take_turns
         use = lambda megabytes: lambda: torch.ones(megabytes * 250_000).sum().item()  # 4 bytes each

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_data import SHARED_LISTS, draw, touch, write_market, write_occluded_duke
+from helpers_data import SHARED_LISTS, touch, write_market, write_occluded_duke
 from PIL import Image
 
 from dpm_plugin.check_data import check_dataset, check_folder, cli, examining

@@ -10,7 +10,6 @@ import signal
 import time
 
 import pytest
-import torch
 from helpers_model import assert_identical
 from helpers_runs import finished_run
 
@@ -102,7 +101,7 @@ CASES = {
     "images from processes": dict(data__workers=2),
     "images from lasting processes": dict(data__workers=2, data__persistent_workers=True),
 }
-NIGHTLY = ("triplet", "images from processes")
+NIGHTLY = ("triplet", "images from lasting processes")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.fuzz] * (name in NIGHTLY)) for name in CASES])

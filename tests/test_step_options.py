@@ -86,6 +86,7 @@ def test_micro_batches_keep_no_activations_until_their_turn():
     torch.testing.assert_close(weight.grad, (images.exp() * images.exp().cos()).sum(dim=0))
 
 
+@pytest.mark.fuzz  # for what torch.compile needs to import
 def test_compiled_functions_give_the_same_and_leave_the_checkpoints_names():
     # aot_eager traces forward and backward as inductor does, but needs no C++ compiler
     model = masking_model(depth=1)

@@ -1,5 +1,4 @@
 """Command line of ``tools/compare.py``."""
-import argparse
 import shlex
 import sys
 from pathlib import Path

@@ -1,6 +1,5 @@
 """Command line of ``tools/reproduce.py``: one table or figure of the paper, or all of them."""
 
-import argparse
 import importlib
 import shlex
 import sys

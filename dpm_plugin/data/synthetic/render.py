@@ -2,7 +2,6 @@
 import dataclasses
 
 import numpy as np
-from PIL import Image
 
 from . import occluders
 from .identity import id_ranges, identity, shuffled, stream

@@ -1,8 +1,6 @@
 """tools/main.py as a user runs it: what it leaves behind, its exit codes, and one line for every mistake."""
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -54,26 +52,16 @@ def draw_occluded_duke(root, seed=0):
         draw("bounding_box_test", pid, 3, 1)
 
 
-def run_fresh(folder, *args):
-    """A new interpreter, which imports everything anew, as a user starts it; returns the finished process."""
-    env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
-    env.pop("PYTHONPATH", None)
-    command = [sys.executable, str(MAIN), *args]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=280)
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Every command of this file, each in its own process; name -> finished process.
-
-    The first is a new interpreter, the others are forked, which saves them the imports.
-    """
+    """Every command of this file, each in its own process; name -> finished process."""
     folder = tmp_path_factory.mktemp("cli")
     draw_occluded_duke(folder / "data")
     (folder / RECIPE).write_text(TINY_VIT, encoding="utf-8")
     dpm = ["--config-file", RECIPE, "--root", "data"]
     trained = ["model.load_weights", "out/model/last.pth.tar", "test.evaluate", "True"]
-    others = {
+    commands = {
+        "train": [*dpm, "train.max_epoch", "1"],
         "stock model": ["-m", "osnet_x0_25", "-s", "occluded_duke", "-t", "occluded_duke", "--root", "data",
                         "model.pretrained", "False", "data.height", "32", "data.width", "16",
                         "data.workers", "0", "train.max_epoch", "1", "train.batch_size", "8",
@@ -87,8 +75,7 @@ def runs(tmp_path_factory):
                                "test.visrank_topk", "2", "data.save_dir", "drawn"],
     }
     done = {"folder": folder}
-    done["train"] = run_fresh(folder, *dpm, "train.max_epoch", "1")
-    done.update((name, run_tool(folder, MAIN, *args)) for name, args in others.items())
+    done.update((name, run_tool(folder, MAIN, *args)) for name, args in commands.items())
     return done
 
 

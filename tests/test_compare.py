@@ -1,8 +1,10 @@
 """tools/compare.py and what it is made of: costs, budgets, tables, the command line."""
 import csv
+import importlib
 import io
 import json
 import math
+import os
 import stat
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from helpers_data import write_occluded_duke
+from helpers_forks import run_forked
 from helpers_model import tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -478,9 +481,21 @@ def test_ctrl_c_ends_with_130_and_no_traceback(capsys, monkeypatch):
     assert capsys.readouterr().err == "interrupted\n"
 
 
+def run_module(command, *, input, env, **options):
+    """``subprocess.run`` of ``python -m MODULE``, forked: importing everything anew takes most of the time."""
+    def call():
+        os.environ.update(env)
+        sys.stdin = io.StringIO(input)
+        return importlib.import_module(command[2]).main()
+
+    assert command[1] == "-m" and options == {"text": True, "capture_output": True}
+    return run_forked(Path.cwd(), call)
+
+
 def test_a_model_is_compared_from_the_command_line_and_a_second_call_repeats_nothing(
         place, monkeypatch, capsys):
     monkeypatch.chdir(place)
+    monkeypatch.setattr(cost, "subprocess", SimpleNamespace(run=run_module))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     argv = ["osnet_x0_25", "--config-file", "recipe.yaml", "--root", "data", "--budget", "epochs", "1",
             "--jobs", "99", "--out", "out", "data.height", "32", "data.width", "16"]  # 99 jobs: one thread each

@@ -156,7 +156,7 @@ def test_camera_shifts_of_three_sources_are_torchreids(sets, tmp_path):
 @pytest.mark.parametrize("workers, start, sources", [
     (0, None, "occluded_duke"), (0, None, ["market1501", "occluded_duke"]), (2, "fork", "occluded_duke"),
     # The harder case for a fresh process: the class of summed data sets is torchreid's own.
-    (1, "spawn", ["market1501", "occluded_duke"]),
+    pytest.param(1, "spawn", ["market1501", "occluded_duke"], marks=pytest.mark.fuzz),  # imports everything anew
 ])
 def test_a_corrupt_image_is_an_error_that_names_it_in_one_line(workers, start, sources, tmp_path):
     write_market(tmp_path)

@@ -37,6 +37,8 @@ def growth_png(comparisons):
                 if points:
                     axis.plot(*zip(*points), marker="o", label=contender)
             axis.set(xscale="log", yscale=scale, xlabel=unit, ylabel=label, title=part)
+            if scale == "symlog":  # which would show as much below 0 as above
+                axis.set_ylim(bottom=0)
             axis.grid(alpha=0.3)
             axis.legend()
     file = io.BytesIO()

@@ -492,6 +492,7 @@ def run_module(command, *, input, env, **options):
     return run_forked(Path.cwd(), call)
 
 
+@pytest.mark.fuzz  # measures for seconds; CI runs it
 def test_a_model_is_compared_from_the_command_line_and_a_second_call_repeats_nothing(
         place, monkeypatch, capsys):
     monkeypatch.chdir(place)

@@ -1,6 +1,5 @@
 """Numbers over seeds, the published values, and how a page shows them."""
 
-import json
 import statistics
 
 import pytest
@@ -8,9 +7,7 @@ from helpers_reproduce import CONFIG
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpm_plugin.errors import DPMError
 from dpm_plugin.reproduce import published
-from dpm_plugin.reproduce.budgets import train_seconds
 from dpm_plugin.reproduce.measured import Measured
 from dpm_plugin.reproduce.plots import sweep_png, table_png
 from dpm_plugin.reproduce.report import add_command, csv_text, markdown
@@ -97,26 +94,6 @@ def test_a_figures_page_gets_its_command_once(tmp_path):
     add_command(path, "the command")
     add_command(path, "the command")
     assert path.read_text().count("the command") == 1 and path.read_text().startswith("# Figure\n")
-
-
-# ---- the budget ----
-
-
-def test_training_time_of_a_resumed_run_is_that_of_all_its_epochs(tmp_path):
-    run = RUNS[0]  # of 18 epochs
-    found = results_of([40])[run]
-    assert train_seconds(run, found, tmp_path) == 60
-    folder = run.folder(tmp_path)
-    folder.mkdir(parents=True)
-    (folder / "sweep.json").write_text(json.dumps({"start_epoch": run.config().train.max_epoch - 3}))
-    assert train_seconds(run, found, tmp_path) == 60 / 3 * run.config().train.max_epoch
-
-
-def test_an_unknown_training_time_is_an_error_that_says_what_to_do(tmp_path):
-    found = results_of([40])[RUNS[0]]
-    found["datasets"]["d"]["phases"] = {}
-    with pytest.raises(DPMError, match="--budget epochs"):
-        train_seconds(RUNS[0], found, tmp_path)
 
 
 # ---- the paper ----

@@ -1,12 +1,10 @@
 """One budget for different models: settings for torchreid's own, and the epochs that fit into a time."""
 import math
-import sys
 
-from dpm_plugin.compare.cost import training_speed
 from dpm_plugin.errors import DPMError
 from dpm_plugin.variants import MODELS
 
-__all__ = ["epochs_that_fit", "epochs_within", "schedule_overrides", "stock_overrides"]
+__all__ = ["epochs_that_fit", "schedule_overrides", "stock_overrides"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -63,28 +61,6 @@ def schedule_overrides(config, epochs):
         steps = sorted({max(1, round(step * ratio)) for step in train.stepsize})
         overrides.append(("train.stepsize", tuple(steps)))
     return tuple(overrides)
-
-
-def epochs_within(model_name, config_file, overrides, seconds, *, root=None, threads=None, cache=None,
-                  python=sys.executable):
-    """How many whole training epochs fit into ``seconds``, measured on real iterations in their own process.
-
-    Args:
-        seconds: training time; evaluation is not part of it.
-        cache: folder that keeps the measurement. Without it a second call measures anew and may find another
-            number, as machines are not always equally busy: a sweep that reuses runs needs it. Default: None.
-        The rest: as :func:`dpm_plugin.compare.cost.measure_cost`.
-
-    Returns:
-        int, at least 1.
-
-    Raises:
-        DPMError: no time at all, or the model cannot be measured.
-    """
-    _check_seconds(seconds)
-    epoch_seconds = training_speed(model_name, config_file, overrides, root=root, threads=threads,
-                                   cache=cache, python=python)
-    return epochs_that_fit(seconds, epoch_seconds)
 
 
 def epochs_that_fit(seconds, epoch_seconds):

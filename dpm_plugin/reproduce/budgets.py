@@ -1,10 +1,6 @@
-"""The comparison's budget: as long as DPM trained, or as many epochs."""
+"""The comparison's budget: as long as DPM trains, or as many epochs."""
 
-import json
-
-from dpm_plugin.errors import DPMError
-
-__all__ = ["same_epochs", "same_time", "train_seconds"]
+__all__ = ["same_epochs", "same_time"]
 
 
 def same_epochs(setting, tools):
@@ -21,51 +17,29 @@ def same_epochs(setting, tools):
     return runs
 
 
-def same_time(setting, seconds, tools, *, cache, threads):
-    """The same, with as many epochs as fit into the seconds that DPM's training took.
+def same_time(setting, tools, *, cache, threads):
+    """The same, with as many epochs as fit into the time that DPM's own take.
+
+    Both speeds are measured, one process after the other, before anything is trained: what a training run
+    took by the clock depends on what ran beside it.
 
     Args:
-        seconds: {seed: training seconds of DPM}.
-        tools: gives ``stock_overrides``, ``schedule_overrides`` and ``epochs_within``.
+        tools: gives ``stock_overrides``, ``schedule_overrides``, ``training_speed`` and ``epochs_that_fit``.
         cache: folder for measured speeds; a second call must find the same epochs, hence the same runs.
         threads: of a run.
     """
 
-    def one(seed, label, model, changes):
-        run = setting.run(
-            seed, model, dict(changes) | dict(tools.stock_overrides(model, setting.config)), label
+    def epoch_seconds(run):
+        return tools.training_speed(
+            run.model, run.config_file, run.overrides, root=setting.root, threads=threads, cache=cache
         )
-        epochs = tools.epochs_within(
-            model,
-            run.config_file,
-            run.overrides,
-            seconds[seed],
-            root=setting.root,
-            threads=threads,
-            cache=cache,
-        )
+
+    def runs(label, model, changes):
+        own, seed = setting.config.train.max_epoch, setting.seeds[0]
+        changes = dict(changes) | dict(tools.stock_overrides(model, setting.config))
+        run = setting.run(seed, model, changes, label)
+        epochs = tools.epochs_that_fit(own * epoch_seconds(setting.run(seed)), epoch_seconds(run))
         schedule = tools.schedule_overrides(run.config(), epochs)
-        return setting.run(seed, model, dict(run.overrides) | dict(schedule), f"{label}-epochs{epochs}")
+        return setting.runs(model, changes | dict(schedule), f"{label}-epochs{epochs}")
 
-    return lambda label, model, changes: tuple(one(seed, label, model, changes) for seed in setting.seeds)
-
-
-def train_seconds(run, results, base):
-    """Seconds that the training of a finished DPM run took; what an interruption cut off is extrapolated.
-
-    Raises:
-        DPMError: the run was only evaluated in its last session, so nothing was measured.
-    """
-    epochs = run.config().train.max_epoch
-    try:
-        started = json.loads((run.folder(base) / "sweep.json").read_text(encoding="utf-8"))["start_epoch"]
-    except (OSError, ValueError, KeyError, TypeError):
-        started = 0
-    entry = next(iter(results["datasets"].values()))
-    seconds = entry["phases"].get("train", {}).get("seconds")
-    if not seconds or started >= epochs:
-        raise DPMError(
-            f"how long {run.name} trained is not known, as it was interrupted after its last epoch; "
-            f"delete '{run.folder(base)}' to train it again, or use --budget epochs"
-        )
-    return seconds * epochs / (epochs - started)
+    return runs

@@ -23,7 +23,8 @@ class Tools(NamedTuple):
     run_all: Callable
     stock_overrides: Callable
     schedule_overrides: Callable
-    epochs_within: Callable
+    training_speed: Callable
+    epochs_that_fit: Callable
     figure3: Callable
     figure4: Callable
     occlusion_curve: Callable
@@ -35,7 +36,8 @@ class Tools(NamedTuple):
             "run_all": "dpm_plugin.reproduce.sweep",
             "stock_overrides": "dpm_plugin.compare.budget",
             "schedule_overrides": "dpm_plugin.compare.budget",
-            "epochs_within": "dpm_plugin.compare.budget",
+            "training_speed": "dpm_plugin.compare.cost",
+            "epochs_that_fit": "dpm_plugin.compare.budget",
             "figure3": "dpm_plugin.reproduce.attention",
             "figure4": "dpm_plugin.reproduce.attention",
             "occlusion_curve": "dpm_plugin.reproduce.occlusion",

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from dpm_plugin.reproduce import tables
-from dpm_plugin.reproduce.budgets import same_epochs, same_time, train_seconds
+from dpm_plugin.reproduce.budgets import same_epochs, same_time
 from dpm_plugin.reproduce.plots import sweep_png, table_png
 from dpm_plugin.reproduce.report import add_command, csv_text, markdown, write_file
 from dpm_plugin.reproduce.setting import make_setting
@@ -41,7 +41,7 @@ class Maker:
 
     def plan(self, names):
         """Make each of ``names``, yielding it when it is written; their runs are trained together first."""
-        self.train([run for name in names for run in self._first_runs(name)])
+        self.train([run for name in names for run in self._runs(name)])
         for name in names:
             self.make(name)
             yield name
@@ -74,10 +74,7 @@ class Maker:
             runs, self.base, root=self.args.root, jobs=self.args.jobs, threads=self.threads
         )
 
-    def _first_runs(self, name):
-        """The runs of ``name`` that need no other run's result."""
-        if name in _COMPARISONS:
-            return self._data_of(name).runs()
+    def _runs(self, name):
         if name in ("figure3", "figure4", "occlusion"):
             return [run for runs in self._runs_of_figure(name) for run in runs]
         return self._table(name).runs()
@@ -98,9 +95,7 @@ class Maker:
     def _budget(self, setting):
         if self.args.budget == "epochs":
             return same_epochs(setting, self.tools)
-        results = self.train(setting.runs())
-        seconds = {run.seed: train_seconds(run, found, self.base) for run, found in results.items()}
-        return same_time(setting, seconds, self.tools, cache=self.base / "speed", threads=self.threads)
+        return same_time(setting, self.tools, cache=self.base / "speed", threads=self.threads)
 
     def _runs_of_figure(self, name):
         """Groups of runs, the first seed's for a figure of one model."""
@@ -150,8 +145,8 @@ class Maker:
         if name in _COMPARISONS:
             lines.append(
                 {
-                    "time": "Budget: the others train as many epochs as fit into the training seconds of the "
-                    "DPM run of the same seed (at least one), their schedules fitted to that.",
+                    "time": "Budget: the others train as many epochs as fit into the time of DPM's (at least "
+                    "one), their schedules fitted to that; each model's speed was measured alone.",
                     "epochs": "Budget: every model trains the same number of epochs.",
                 }[self.args.budget]
             )

@@ -41,10 +41,15 @@ def _as_main(path, args):
     runpy.run_path(str(path), run_name="__main__")
 
 
-def _run(folder, call, files):
-    for number, path in enumerate(files, start=1):
+def write_to(stdout, stderr):
+    """From now on this process writes to two files, whatever pytest made of its own."""
+    for number, path in enumerate((stdout, stderr), start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout, sys.stderr = open(1, "w", buffering=1), open(2, "w", buffering=1)
+
+
+def _run(folder, call, files):
+    write_to(*files)
     os.chdir(folder)
     sys.path.insert(0, str(folder))  # as -m does with the current folder
     # One that an earlier test started is no child of this process, which then cannot wait for it.

@@ -1,10 +1,11 @@
-"""Functions run in several real processes, joined as torchrun joins them but started with everything imported."""
+"""Functions run in several real processes, joined as torchrun joins them but forks of the test process."""
 import multiprocessing
 import os
 import sys
 from typing import NamedTuple
 
 import torch
+from helpers_forks import write_to
 from torch.distributed import TCPStore
 
 SECONDS = 240  # a child that is not done by then hangs
@@ -27,8 +28,7 @@ def in_processes(folder, function, *arguments, size=2, timeout=5.0, patience=SEC
         timeout: minutes, as dist.timeout.
         patience: seconds that the others get once rank 0 is done; then they are killed.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dpm_plugin.build", "helpers_processes"])
+    context = multiprocessing.get_context("fork")
     # As torchrun does: the store is the launcher's, and outlives each of the processes.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     children = [
@@ -62,12 +62,10 @@ def _child(function, rank, size, port, folder, timeout, arguments):
     from dpm_plugin.distributed import launched
 
     torch.set_num_threads(1)
-    multiprocessing.set_start_method("fork", force=True)  # of loaders' workers, which else would import all anew
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
         TORCHELASTIC_USE_AGENT_STORE="True")
-    with open(f"{folder}/{rank}.err", "w") as file:
-        os.dup2(file.fileno(), 2)
+    write_to(os.devnull, f"{folder}/{rank}.err")
 
     def work():
         with launched() as processes, processes.joined(timeout=timeout):

@@ -1,5 +1,5 @@
 """timm's ViT as DPM's encoder: overlapping patches (Eq. 1), camera embedding (Eq. 2), head logits (Eq. 5)."""
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import timm
@@ -203,6 +203,20 @@ def _to_map(patches, grid):
     return patches.transpose(1, 2).unflatten(2, grid)
 
 
+@cache  # on the meta device a ViT has no memory, but its construction takes a quarter of a second
+def plain_backbone(name):
+    """timm's model as it comes, on the meta device, without classifier; only to be looked at.
+
+    Raises:
+        DPMError: timm cannot build it.
+    """
+    with torch.device("meta"):
+        try:
+            return timm.create_model(name, pretrained=False, num_classes=0)
+        except Exception as error:
+            raise DPMError(f"timm could not build backbone '{name}': {error}") from error
+
+
 def _create_transformer(backbone, img_size, stride, drop_path, shape):
     try:
         timm.models.model_entrypoint(backbone.partition(":")[2] or backbone)
@@ -211,13 +225,7 @@ def _create_transformer(backbone, img_size, stride, drop_path, shape):
         raise DPMError(
             f"timm has no model '{backbone}'" + (f"; similar names: {', '.join(close)}" if close else "")
         ) from error
-    # A wrong backbone fails deep inside timm with many kinds of errors, so the plain model is
-    # looked at first, on the meta device, where it costs no memory.
-    with torch.device("meta"):
-        try:
-            plain = timm.create_model(backbone, pretrained=False, num_classes=0)
-        except Exception as error:
-            raise DPMError(f"timm could not build backbone '{backbone}': {error}") from error
+    plain = plain_backbone(backbone)  # looked at first: a wrong one fails deep inside timm with many kinds of errors
     _check_supported(backbone, plain)
     stride = stride or shape.get("patch_size") or plain.patch_embed.patch_size
     _check_shape(backbone, plain, img_size, stride, shape)

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import timm
-import torch
-
 from dpm_plugin.config import flat, load_config, nearest
 from dpm_plugin.errors import DPMError
 from dpm_plugin.reproduce.run import Run
 from dpm_plugin.torchreid_host import image_dataset_classes
 from dpm_plugin.variants import MODELS
+from dpm_plugin.vit import plain_backbone
 
 __all__ = ["CONFIGS", "Setting", "make_setting"]
 
@@ -99,8 +97,7 @@ class Setting:
         if vit.depth and vit.patch_size:
             return vit.depth, vit.patch_size
         backbone = vit.backbone or inspect.signature(MODELS[self.model]).parameters["backbone"].default
-        with torch.device("meta"):  # costs neither time nor memory
-            plain = timm.create_model(backbone, pretrained=False, num_classes=0)
+        plain = plain_backbone(backbone)
         return vit.depth or len(plain.blocks), vit.patch_size or plain.patch_embed.patch_size[0]
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 from dpm_plugin.data.transforms import evaluation_transform
 from dpm_plugin.devices import pick_device
 from dpm_plugin.errors import DPMError
-from dpm_plugin.pictures.reading import read_picture, shown
+from dpm_plugin.files import shown
+from dpm_plugin.pictures.reading import read_picture
 from dpm_plugin.precision import autocast
 from dpm_plugin.trained import open_trained
 

@@ -5,7 +5,9 @@ import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["is_full", "put_copy", "remove_leftovers", "replacing"]
+from dpm_plugin.errors import DPMError
+
+__all__ = ["is_full", "put_copy", "remove_leftovers", "replacing", "shown", "write_file"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -35,6 +37,26 @@ def replacing(path, check=None):
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_file(path, content):
+    """Replace the file at ``path`` by ``content``, text or bytes, as a whole.
+
+    Raises:
+        DPMError: it cannot be written.
+    """
+    try:
+        with replacing(path) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise DPMError(f"'{shown(path)}' cannot be written: {error.strerror or error}") from error
+
+
+def shown(path):
+    """A path as one line of text that every terminal and encoding takes."""
+    text = os.fspath(path) if isinstance(path, os.PathLike) else str(path)
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def put_copy(source, path):

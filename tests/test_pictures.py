@@ -118,7 +118,7 @@ def test_an_end_at_any_write_loses_nothing_but_its_own_batch(tmp_path, monkeypat
         draw(tmp_path / "pictures" / f"{number}.png", number)
     update(tmp_path / "pictures", tmp_path / "expected")
     expected = content(tmp_path / "expected")
-    write = store._write
+    write = store.write_file
     stops = 0
     while True:
         folder, calls = tmp_path / f"stop{stops}", []
@@ -131,13 +131,13 @@ def test_an_end_at_any_write_loses_nothing_but_its_own_batch(tmp_path, monkeypat
                 raise KeyboardInterrupt
             write(path, data)
 
-        monkeypatch.setattr(store, "_write", interrupted)
+        monkeypatch.setattr(store, "write_file", interrupted)
         try:
             update(tmp_path / "pictures", folder)
             break
         except KeyboardInterrupt:
             pass
-        monkeypatch.setattr(store, "_write", write)
+        monkeypatch.setattr(store, "write_file", write)
         kept = len(read_index(folder).paths) if find_index(folder) else 0
         finished = sum(path.name.startswith("batch") for path in calls[:stops // 2 + stops % 2])
         assert kept == min(7, 2 * finished)

@@ -5,7 +5,6 @@ command, and by the substitutions of SNIPPETS, each of which must occur.
 """
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 from helpers_readme import README, ROOT, blocks, codes, commands, prose

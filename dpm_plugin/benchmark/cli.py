@@ -1,6 +1,5 @@
 """Command line of ``tools/benchmark.py``."""
 import importlib
-from pathlib import Path
 
 import torch
 
@@ -8,8 +7,8 @@ from dpm_plugin.benchmark.growth import growth_png
 from dpm_plugin.benchmark.report import as_json, format_comparison
 from dpm_plugin.benchmark.settings import Settings
 from dpm_plugin.command import Parser, exit_code
-from dpm_plugin.errors import DPMError
-from dpm_plugin.files import replacing
+from dpm_plugin.devices import pick_device
+from dpm_plugin.files import write_file
 
 __all__ = ["PARTS", "main"]
 
@@ -33,8 +32,7 @@ def parse(argv):
     parser.add_argument("part", choices=[*PARTS, "all"], help="what to measure")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds of each contender (default: 5)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu",
-                        help="where to run (default: a GPU where there is one)")
+    parser.add_argument("--device", help="where to run (default: a GPU where there is one)")
     parser.add_argument("--tiny", action="store_true", help="sizes that take seconds; the figures mean nothing")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     parser.add_argument("--plot", metavar="FILE", help="draw time and memory against size as PNG (head, search, all)")
@@ -49,7 +47,7 @@ def main(argv=None):
     args = parse(argv)
 
     def work():
-        settings = Settings(_device(args.device), args.rounds, args.tiny)
+        settings = Settings(pick_device(args.device), args.rounds, args.tiny)
         if args.threads:
             torch.set_num_threads(args.threads)
         comparisons = []
@@ -58,25 +56,8 @@ def main(argv=None):
                 print(format_comparison(comparison), flush=True)
                 comparisons.append(comparison)
                 if args.json:  # after each, so that an interruption loses none
-                    _write(args.json, as_json(comparisons, settings.device, torch.get_num_threads()).encode())
+                    write_file(args.json, as_json(comparisons, settings.device, torch.get_num_threads()))
         if args.plot:
-            _write(args.plot, growth_png(comparisons))
+            write_file(args.plot, growth_png(comparisons))
 
     return exit_code(work)
-
-
-def _device(name):
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise DPMError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
-    return device
-
-
-def _write(path, content):
-    try:
-        with replacing(Path(path)) as file:
-            file.write(content)
-    except OSError as error:
-        raise DPMError(f"'{path}' cannot be written: {error.strerror}") from error

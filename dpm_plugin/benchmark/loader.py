@@ -11,7 +11,7 @@ from dpm_plugin.data import DPMImageDataManager
 from dpm_plugin.data.synthetic.spec import SyntheticSpec
 
 WORKERS = (0, 2)
-GALLERY = {"cpu": (16, 8), "cuda": (256, 64)}  # identities with four images each, batch
+GALLERY = {"cpu": (8, 8), "cuda": (256, 64)}  # identities with four images each, batch
 TINY_GALLERY = (4, 4)
 RECIPE = dict(transforms=["random_flip", "pad_crop", "erase_pixel"], interpolation="bicubic")
 

@@ -7,8 +7,7 @@ from dpm_plugin import torchreid_host
 from dpm_plugin.check_data.checking import check_dataset, check_folder
 from dpm_plugin.check_data.report import as_json, summary
 from dpm_plugin.command import Parser, exit_code
-from dpm_plugin.errors import DPMError
-from dpm_plugin.files import replacing
+from dpm_plugin.files import write_file
 
 __all__ = ["main"]
 
@@ -36,11 +35,7 @@ def _check(options):
         print("\n".join(line for each in found for line in summary(each)), flush=True)
         checked += found
     if options.json:
-        try:
-            with replacing(options.json) as file:
-                file.write(as_json(checked, time.monotonic() - start).encode("ascii"))
-        except OSError as error:
-            raise DPMError(f"report '{options.json}' cannot be written: {error.strerror or error}") from error
+        write_file(options.json, as_json(checked, time.monotonic() - start))
     return sum(len(each.problems) for each in checked)
 
 

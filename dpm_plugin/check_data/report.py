@@ -4,7 +4,7 @@ import os
 from collections import defaultdict
 
 from dpm_plugin.check_data.findings import KINDS
-from dpm_plugin.pictures.reading import shown
+from dpm_plugin.files import shown
 
 __all__ = ["as_json", "summary"]
 

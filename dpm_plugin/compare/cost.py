@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from dpm_plugin.errors import DPMError
-from dpm_plugin.files import replacing
+from dpm_plugin.files import write_file
 
 __all__ = ["Cost", "measure_cost", "training_speed"]
 
@@ -103,7 +103,7 @@ def _measurement(what, model_name, config_file, overrides, *, root, threads, sec
             pass  # measured again below
     found = _ask(request, threads, python)
     if path is not None:
-        _keep(path, found)
+        write_file(path, json.dumps(found, indent=1))
     return found
 
 
@@ -135,11 +135,3 @@ def _ask(request, threads, python):
         last = f"ended by signal {-done.returncode}; is there enough memory for train.batch_size?"
     raise DPMError(f"measuring the {request['what']} of '{request['overrides']['model.name']}': "
                    f"{last.removeprefix('error: ')}")
-
-
-def _keep(path, found):
-    try:
-        with replacing(path) as file:
-            file.write(json.dumps(found, indent=1).encode())
-    except OSError as error:
-        raise DPMError(f"'{path}' cannot be written: {error.strerror}") from error

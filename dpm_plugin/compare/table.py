@@ -4,8 +4,7 @@ import io
 import statistics
 from pathlib import Path
 
-from dpm_plugin.errors import DPMError
-from dpm_plugin.files import replacing
+from dpm_plugin.files import write_file
 
 __all__ = ["csv_text", "markdown", "write_tables"]
 
@@ -16,12 +15,8 @@ def write_tables(comparison, out, command=""):
     """Write ``compare.md`` and ``compare.csv`` to the folder ``out`` and return their paths."""
     texts = {"compare.md": markdown(comparison, command), "compare.csv": csv_text(comparison)}
     paths = [Path(out) / name for name in texts]
-    try:
-        for path, text in zip(paths, texts.values()):
-            with replacing(path) as file:
-                file.write(text.encode())
-    except OSError as error:
-        raise DPMError(f"'{out}' cannot be written: {error.strerror}") from error
+    for path, text in zip(paths, texts.values()):
+        write_file(path, text)
     return paths
 
 

@@ -1,7 +1,7 @@
 """torchreid's image data manager with our transforms, camera counts and errors that speak."""
 from dpm_plugin import torchreid_host
 from dpm_plugin.data import sharing, torchreid_sets
-from dpm_plugin.data.persistent import persistent
+from dpm_plugin.data.loaders import loader_like
 from dpm_plugin.data.sampling import build_train_sampler
 from dpm_plugin.data.skipping import skipped_images, skipping
 from dpm_plugin.data.transforms import build_transforms, unknown
@@ -136,11 +136,14 @@ class DPMImageDataManager(ImageDataManager):
         return dataset
 
     def _keep_workers(self):
-        self.train_loader = persistent(self.train_loader)
+        def kept(loader):
+            return loader_like(loader, persistent_workers=True)
+
+        self.train_loader = kept(self.train_loader)
         if self.train_loader_t is not None:
-            self.train_loader_t = persistent(self.train_loader_t)
+            self.train_loader_t = kept(self.train_loader_t)
         for name, loaders in self.test_loader.items():
-            self.test_loader[name] = {side: persistent(loader) for side, loader in loaders.items()}
+            self.test_loader[name] = {side: kept(loader) for side, loader in loaders.items()}
 
     def _loaders(self):
         yield self.train_loader

@@ -2,8 +2,9 @@
 import hashlib
 from pathlib import Path
 
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
+from dpm_plugin.data.loaders import loader_like
 from dpm_plugin.data.sampling import build_train_sampler
 from dpm_plugin.errors import DPMError
 
@@ -99,11 +100,7 @@ class EveryNthBatch(Sampler):
 
 def share_test_loader(loader, processes):
     """A loader like ``loader``, in order and without dropping, that reads this process's batches only."""
-    return DataLoader(
-        loader.dataset, batch_sampler=EveryNthBatch(len(loader.dataset), loader.batch_size, processes),
-        num_workers=loader.num_workers, collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
-        worker_init_fn=loader.worker_init_fn, prefetch_factor=loader.prefetch_factor,
-        persistent_workers=loader.persistent_workers)
+    return loader_like(loader, batch_sampler=EveryNthBatch(len(loader.dataset), loader.batch_size, processes))
 
 
 def check_same_data(datamanager, processes):

@@ -3,8 +3,9 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 
 import torch
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import get_worker_info
 
+from dpm_plugin.data.loaders import loader_like
 from dpm_plugin.errors import DPMError, UnreadableImage
 from dpm_plugin.torchreid_host import ImageDataset
 
@@ -69,10 +70,7 @@ class SkippingDataset(ImageDataset):
 
 def skipping(loader):
     """A ``DataLoader`` like the training ``loader``, over a :class:`SkippingDataset`."""
-    return DataLoader(
-        SkippingDataset(loader.dataset, loader.num_workers), batch_size=loader.batch_size, sampler=loader.sampler,
-        num_workers=loader.num_workers, pin_memory=loader.pin_memory, drop_last=loader.drop_last,
-        persistent_workers=loader.persistent_workers)
+    return loader_like(loader, dataset=SkippingDataset(loader.dataset, loader.num_workers))
 
 
 def skipped_images(loaders):

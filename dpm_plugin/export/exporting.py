@@ -12,7 +12,7 @@ import torch
 
 from dpm_plugin.errors import DPMError
 from dpm_plugin.export.graph import RetrievalGraph, preparation, traced
-from dpm_plugin.files import replacing
+from dpm_plugin.files import write_file
 
 __all__ = ["Exported", "TOLERANCE", "export"]
 
@@ -65,11 +65,7 @@ def export(extractor, path):
     if difference is not None and not difference <= TOLERANCE:
         raise DPMError(f"'{path}' would differ from PyTorch by {difference:.1e}, more than {TOLERANCE:.0e}; "
                        "nothing was written")
-    try:
-        with replacing(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise DPMError(f"'{path}' cannot be written: {error.strerror or error}") from error
+    write_file(path, content)
     return Exported(graph.outputs, len(content), difference)
 
 

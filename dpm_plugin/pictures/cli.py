@@ -1,17 +1,16 @@
 """Command line of tools/search.py."""
 import json
 import sys
-from pathlib import Path
 
 from dpm_plugin.command import Parser, exit_code
 from dpm_plugin.errors import DPMError
 from dpm_plugin.extractor import DPMExtractor
-from dpm_plugin.files import replacing
+from dpm_plugin.files import shown, write_file
 from dpm_plugin.pictures.identity import describe
 from dpm_plugin.pictures.indexing import check_model, index_pictures
 from dpm_plugin.pictures.page import answers_page
 from dpm_plugin.pictures.querying import search
-from dpm_plugin.pictures.reading import list_pictures, shown
+from dpm_plugin.pictures.reading import list_pictures
 from dpm_plugin.pictures.store import FOLDER, find_index, read_index
 
 __all__ = ["main"]
@@ -76,9 +75,9 @@ def _query(options):
         print("\n".join(_lines(answer)))
     _list_unreadable(unreadable)
     if options.json:
-        _write(options.json, json.dumps(_as_json(answers, unreadable, index), indent=1) + "\n")
+        write_file(options.json, json.dumps(_as_json(answers, unreadable, index), indent=1) + "\n")
     if options.html:
-        _write(options.html, answers_page(answers, index))
+        write_file(options.html, answers_page(answers, index))
 
 
 def _open(options, source, config_file):
@@ -115,11 +114,3 @@ def _as_json(answers, unreadable, index):
              **{name.replace(" ", "_"): [each(match) for match in matches] for name, matches in answer.lists}}
             for answer in answers],
     }
-
-
-def _write(path, text):
-    try:
-        with replacing(Path(path)) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise DPMError(f"'{shown(path)}' cannot be written: {error.strerror or error}") from error

@@ -8,7 +8,8 @@ import torch
 
 from dpm_plugin.data.progress import Progress
 from dpm_plugin.errors import DPMError
-from dpm_plugin.pictures.reading import list_pictures, read_picture, shown
+from dpm_plugin.files import shown
+from dpm_plugin.pictures.reading import list_pictures, read_picture
 from dpm_plugin.pictures.store import FOLDER, add_batch, begin, locked, merge, read_index
 
 __all__ = ["Indexed", "check_model", "index_pictures"]

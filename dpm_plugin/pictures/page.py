@@ -5,7 +5,8 @@ from html import escape
 from PIL import Image
 
 from dpm_plugin.errors import DPMError
-from dpm_plugin.pictures.reading import read_picture, shown
+from dpm_plugin.files import shown
+from dpm_plugin.pictures.reading import read_picture
 from dpm_plugin.visualize.page import page, panel, tile
 from dpm_plugin.visualize.pictures import data_uri
 

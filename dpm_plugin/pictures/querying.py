@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from dpm_plugin.errors import DPMError
-from dpm_plugin.pictures.reading import read_picture, shown
+from dpm_plugin.files import shown
+from dpm_plugin.pictures.reading import read_picture
 from dpm_plugin.search import Gallery, ranks, topk
 
 __all__ = ["Answer", "Match", "hidden_share", "search"]

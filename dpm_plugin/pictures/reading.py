@@ -6,8 +6,9 @@ from PIL import ExifTags, Image, ImageOps
 
 from dpm_plugin.decoding import check_opened, to_rgb
 from dpm_plugin.errors import DPMError
+from dpm_plugin.files import shown
 
-__all__ = ["list_pictures", "read_picture", "shown"]
+__all__ = ["list_pictures", "read_picture"]
 
 
 def read_picture(path):
@@ -64,10 +65,3 @@ def list_pictures(folder, leave_out=None):
 
 def _refuse(error):
     raise DPMError(f"folder '{shown(error.filename)}' cannot be read: {error.strerror}") from error
-
-
-def shown(path):
-    """A path as one line of text that every terminal and encoding takes."""
-    text = os.fspath(path) if isinstance(path, os.PathLike) else str(path)
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

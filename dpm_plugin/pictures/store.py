@@ -18,8 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from dpm_plugin.errors import DPMError
-from dpm_plugin.files import replacing
-from dpm_plugin.pictures.reading import shown
+from dpm_plugin.files import shown, write_file
 
 try:
     import fcntl
@@ -180,19 +179,11 @@ def _write_list(folder, root, model, features, paths, stamps):
     inside = folder.is_relative_to(root)  # then pictures and index may move together
     content = {"format": FORMAT, "root": os.path.relpath(root, folder) if inside else str(root),
                "model": model, "features": features, "pictures": list(zip(paths, stamps))}
-    _write(folder / "index.json", (json.dumps(content, indent=0) + "\n").encode("ascii"))
+    write_file(folder / "index.json", (json.dumps(content, indent=0) + "\n").encode("ascii"))
 
 
 def _write_features(path, embedding, metadata):
-    _write(path, save({"embedding": embedding.contiguous()}, metadata))
-
-
-def _write(path, content):
-    try:
-        with replacing(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise DPMError(f"'{shown(path)}' cannot be written: {error.strerror or error}") from error
+    write_file(path, save({"embedding": embedding.contiguous()}, metadata))
 
 
 def _read_features(path):

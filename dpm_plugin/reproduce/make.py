@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+from dpm_plugin.devices import pick_device
+from dpm_plugin.files import write_file
 from dpm_plugin.reproduce import tables
 from dpm_plugin.reproduce.budgets import same_epochs, same_time
 from dpm_plugin.reproduce.plots import sweep_png, table_png
-from dpm_plugin.reproduce.report import add_command, csv_text, markdown, write_file
+from dpm_plugin.reproduce.report import add_command, csv_text, markdown
 from dpm_plugin.reproduce.setting import make_setting
 from dpm_plugin.reproduce.sweep import cores
 
@@ -111,7 +113,7 @@ class Maker:
         self.train([run for runs in groups for run in runs])
         folders = [[run.folder(self.base) for run in runs] for runs in groups]
         if name == "occlusion":
-            self.tools.occlusion_curve(*folders, self.out, root=self._root(), device=_device())
+            self.tools.occlusion_curve(*folders, self.out, root=self._root(), device=pick_device().type)
         else:
             draw = getattr(self.tools, name)
             draw(
@@ -119,7 +121,7 @@ class Maker:
                 self.out,
                 root=self._root(),
                 images=self.args.images,
-                device=_device(),
+                device=pick_device().type,
             )
         add_command(self.out / f"{name}.md", self.command(name))
 
@@ -167,9 +169,3 @@ class Maker:
 def _versions(results):
     found = {entry["run"].get("versions", {}).get("torch") for entry in results.values()}
     return ", ".join(sorted(filter(None, found))) or "unknown"
-
-
-def _device():
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -4,11 +4,10 @@ import csv
 import io
 from pathlib import Path
 
-from dpm_plugin.errors import DPMError
-from dpm_plugin.files import replacing
+from dpm_plugin.files import write_file
 from dpm_plugin.reproduce.measured import METRICS, Measured, headline, mask_rows, measure
 
-__all__ = ["add_command", "csv_text", "markdown", "write_file"]
+__all__ = ["add_command", "csv_text", "markdown"]
 
 
 def markdown(table, results, dataset, *, command, setting_lines=()):
@@ -86,21 +85,6 @@ def csv_text(table, results, dataset):
             name, _, metric = heading.rpartition(" ")
             writer.writerow([row.name, "published", name, metric, value, "", "", "", row.published.source])
     return file.getvalue()
-
-
-def write_file(path, content):
-    """Replace the file at ``path`` by ``content`` (text or bytes) as a whole.
-
-    Raises:
-        DPMError: it cannot be written.
-    """
-    try:
-        with replacing(path) as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-    except OSError as error:
-        raise DPMError(
-            f"'{path}' cannot be written ({error.strerror}); choose another folder by --out"
-        ) from error
 
 
 def _main_grid(table, results, dataset):

@@ -11,7 +11,6 @@ import torch
 from helpers_reproduce import CONFIG, TINY, real_runs
 from PIL import Image
 
-from dpm_plugin.compare.budget import epochs_that_fit
 from dpm_plugin.masked_arcface import masked_cosine
 from dpm_plugin.reproduce import tables
 from dpm_plugin.reproduce.cli import WHAT, Tools, main, parse
@@ -49,7 +48,6 @@ class Bench:
             stock_overrides,
             schedule_overrides,
             self._training_speed,
-            epochs_that_fit,
             self._figure,
             self._figure,
             self._figure,

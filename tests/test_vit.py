@@ -11,7 +11,7 @@ from dpm_plugin.vit import ViT
 SMALL = dict(embed_dim=24, depth=2, num_heads=3)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     height=st.integers(16, 70), width=st.integers(16, 50), vertical=st.integers(3, 20), horizontal=st.integers(3, 20)
 )

@@ -64,11 +64,11 @@ def schedule_overrides(config, epochs):
 
 
 def epochs_that_fit(seconds, epoch_seconds):
-    """Whole epochs of ``epoch_seconds`` in ``seconds``, at least 1."""
-    _check_seconds(seconds)
-    return max(1, math.floor(seconds / epoch_seconds))
+    """Whole epochs of ``epoch_seconds`` in ``seconds``, at least 1.
 
-
-def _check_seconds(seconds):
+    Raises:
+        DPMError: no time at all, or no number.
+    """
     if not (seconds > 0 and math.isfinite(seconds)):
         raise DPMError(f"a training time of {seconds} seconds trains nothing; give more than 0")
+    return max(1, math.floor(seconds / epoch_seconds))

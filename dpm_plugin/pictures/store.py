@@ -179,7 +179,7 @@ def _write_list(folder, root, model, features, paths, stamps):
     inside = folder.is_relative_to(root)  # then pictures and index may move together
     content = {"format": FORMAT, "root": os.path.relpath(root, folder) if inside else str(root),
                "model": model, "features": features, "pictures": list(zip(paths, stamps))}
-    write_file(folder / "index.json", (json.dumps(content, indent=0) + "\n").encode("ascii"))
+    write_file(folder / "index.json", json.dumps(content, indent=0) + "\n")
 
 
 def _write_features(path, embedding, metadata):

@@ -1,5 +1,7 @@
 """The comparison's budget: as long as DPM trains, or as many epochs."""
 
+from dpm_plugin.compare.budget import epochs_that_fit
+
 __all__ = ["same_epochs", "same_time"]
 
 
@@ -24,7 +26,7 @@ def same_time(setting, tools, *, cache, threads):
     took by the clock depends on what ran beside it.
 
     Args:
-        tools: gives ``stock_overrides``, ``schedule_overrides``, ``training_speed`` and ``epochs_that_fit``.
+        tools: gives ``stock_overrides``, ``schedule_overrides`` and ``training_speed``.
         cache: folder for measured speeds; a second call must find the same epochs, hence the same runs.
         threads: of a run.
     """
@@ -34,11 +36,13 @@ def same_time(setting, tools, *, cache, threads):
             run.model, run.config_file, run.overrides, root=setting.root, threads=threads, cache=cache
         )
 
+    seed = setting.seeds[0]  # which no speed depends on
+    seconds = setting.config.train.max_epoch * epoch_seconds(setting.run(seed))
+
     def runs(label, model, changes):
-        own, seed = setting.config.train.max_epoch, setting.seeds[0]
         changes = dict(changes) | dict(tools.stock_overrides(model, setting.config))
         run = setting.run(seed, model, changes, label)
-        epochs = tools.epochs_that_fit(own * epoch_seconds(setting.run(seed)), epoch_seconds(run))
+        epochs = epochs_that_fit(seconds, epoch_seconds(run))
         schedule = tools.schedule_overrides(run.config(), epochs)
         return setting.runs(model, changes | dict(schedule), f"{label}-epochs{epochs}")
 

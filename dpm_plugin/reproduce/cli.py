@@ -24,7 +24,6 @@ class Tools(NamedTuple):
     stock_overrides: Callable
     schedule_overrides: Callable
     training_speed: Callable
-    epochs_that_fit: Callable
     figure3: Callable
     figure4: Callable
     occlusion_curve: Callable
@@ -37,7 +36,6 @@ class Tools(NamedTuple):
             "stock_overrides": "dpm_plugin.compare.budget",
             "schedule_overrides": "dpm_plugin.compare.budget",
             "training_speed": "dpm_plugin.compare.cost",
-            "epochs_that_fit": "dpm_plugin.compare.budget",
             "figure3": "dpm_plugin.reproduce.attention",
             "figure4": "dpm_plugin.reproduce.attention",
             "occlusion_curve": "dpm_plugin.reproduce.occlusion",

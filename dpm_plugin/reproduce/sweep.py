@@ -145,8 +145,7 @@ class _Sweep:
                 self._finish(run, found, "trained elsewhere")
                 return True
             done = run.epochs_done(self.base)
-            note = {"start_epoch": done, "threads": self.threads}
-            (folder / "sweep.json").write_text(json.dumps(note) + "\n", encoding="utf-8")
+            (folder / "sweep.json").write_text(json.dumps({"threads": self.threads}) + "\n", encoding="utf-8")
             resume = run.checkpoint(self.base) if done else None
             command = run.command(self.base, self.root, python=self.python, main=self.main, resume=resume)
             with open(folder / LOG, "a" if done else "w", encoding="utf-8") as log:

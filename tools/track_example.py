@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dpm_plugin import DPMError, DPMExtractor  # noqa: E402
 from dpm_plugin.command import Parser, exit_code  # noqa: E402
-from dpm_plugin.files import replacing  # noqa: E402
+from dpm_plugin.files import write_file  # noqa: E402
 
 
 def track(frames, detections, extractor, **options):
@@ -107,11 +107,7 @@ def main(argv=None):
             for line in lines:
                 print(line, flush=True)
             return
-        try:
-            with replacing(options.out) as file:
-                file.writelines(f"{line}\n".encode() for line in lines)
-        except OSError as error:
-            raise DPMError(f"'{options.out}' cannot be written: {error.strerror or error}") from error
+        write_file(options.out, "".join(f"{line}\n" for line in lines))
 
     return exit_code(work)
 

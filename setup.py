@@ -43,6 +43,6 @@ setup(
         "export": ["onnx", "onnxruntime", "onnxscript"],  # tools/export.py OUT.onnx
         # tools/track_example.py; setuptools: its embedders still import pkg_resources
         "track": ["deep-sort-realtime", "setuptools<81"],
-        "search": ["faiss-cpu"],  # dpm_plugin.search.ApproximateIndex
+        "search": ["faiss-cpu"],  # dpm_plugin.evaluation.search.ApproximateIndex
     },
 )

@@ -4,29 +4,30 @@ torchreid's own models keep torchreid's optimizers and engines; the plugin's mod
 """
 from pathlib import Path
 
-from dpm_plugin import checkpoint
-from dpm_plugin.checkpoint_files import newest_checkpoint
+from dpm_plugin.weights import files as checkpoint
+from dpm_plugin.engine.run_checkpoints import newest_checkpoint
 from dpm_plugin.config import (
     criterion_kwargs, datamanager_kwargs, engine_kwargs, evaluation_kwargs, model_kwargs, nearest,
     optimizer_kwargs, scheduler_kwargs, stock_model_kwargs, stock_optimizer_kwargs, stock_scheduler_kwargs,
     training_kwargs,
 )
-from dpm_plugin.data import DPMImageDataManager, torchreid_sets
+from dpm_plugin.data import DPMImageDataManager
+from dpm_plugin.data.datasets import torchreid_sets
 from dpm_plugin.data.sharing import check_same_data
-from dpm_plugin.distributed import ALONE
-from dpm_plugin.engine import ImageDPMEngine
-from dpm_plugin.errors import DPMError
-from dpm_plugin.evaluating import SoftmaxEngine, TripletEngine
-from dpm_plugin.losses import DPMLoss
-from dpm_plugin.metric import matching_counts
-from dpm_plugin.optim import build_optimizer as build_dpm_optimizer
-from dpm_plugin.optim import build_scheduler as build_dpm_scheduler
-from dpm_plugin.sync_bn import synchronise_batch_norm
+from dpm_plugin.distributed.processes import ALONE
+from dpm_plugin.engine.engine import ImageDPMEngine
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.engine.testing import SoftmaxEngine, TripletEngine
+from dpm_plugin.method.losses import DPMLoss
+from dpm_plugin.evaluation.metric import matching_counts
+from dpm_plugin.engine.optim import build_optimizer as build_dpm_optimizer
+from dpm_plugin.engine.optim import build_scheduler as build_dpm_scheduler
+from dpm_plugin.distributed.sync_bn import synchronise_batch_norm
 from dpm_plugin.torchreid_host import (
     data, engine, model_names, models, optim, video_dataset_classes, weights_by_plain_http,
 )
-from dpm_plugin.variants import MODELS
-from dpm_plugin.weights import load_weights
+from dpm_plugin.models import MODELS
+from dpm_plugin.weights.load import load_weights
 
 __all__ = ["check_names", "build_datamanager", "build_model", "build_optimizer", "build_scheduler",
            "build_engine", "resume"]
@@ -36,7 +37,7 @@ def check_names(config, processes=ALONE):
     """Refuse an unknown model, and one that does not go with the other settings, before loading anything.
 
     Args:
-        processes: :class:`~dpm_plugin.distributed.Processes` of the run, here and below. Default: one.
+        processes: :class:`~dpm_plugin.distributed.processes.Processes` of the run, here and below. Default: one.
 
     Raises:
         DPMError: names the nearest known model, or the key to change.

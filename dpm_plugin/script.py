@@ -6,8 +6,8 @@ import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from dpm_plugin.command import Parser, exit_code
-from dpm_plugin.errors import DPMError
+from dpm_plugin.utils.command import Parser, exit_code
+from dpm_plugin.utils.errors import DPMError
 
 __all__ = ["SCRIPT_VARIABLE", "main", "run", "run_definitions"]
 

@@ -17,8 +17,8 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="Cython evaluation")
     from torchreid import data, engine, losses, metrics, models, optim, utils
 
-from dpm_plugin.decoding import Undecodable, decode
-from dpm_plugin.errors import DPMError, UnreadableImage
+from dpm_plugin.utils.images import Undecodable, decode
+from dpm_plugin.utils.errors import DPMError, UnreadableImage
 
 __all__ = [
     "data", "engine", "losses", "metrics", "models", "optim", "utils",

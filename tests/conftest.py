@@ -92,8 +92,8 @@ def torchreid_layout(pytestconfig):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """A headless Chromium, see helpers_page.Browser."""
-    from helpers_page import open_browser
+    """A headless Chromium, see helpers.page.Browser."""
+    from helpers.page import open_browser
 
     browser = open_browser(tmp_path_factory.mktemp("profile"))
     yield browser

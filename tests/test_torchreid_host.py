@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_model import tiny_model
+from helpers.model import tiny_model
 
 import dpm_plugin
 from dpm_plugin import DPMError, torchreid_host

@@ -10,6 +10,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
 if __name__ == "__main__":
-    from dpm_plugin.compare.cli import main
+    from experiments.compare.cli import main
 
     sys.exit(main())

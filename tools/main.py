@@ -4,7 +4,7 @@
 Takes torchreid's options and every key of ``configs/REFERENCE.md``. Exit codes: 0 done, 2 a mistake
 in the command, the configuration or the data, or a full disk (one line on stderr), 130 and 143 stopped by Ctrl-C or
 SIGTERM, after the iteration and a checkpoint: ``train.resume auto`` goes on. In several processes:
-``torchrun --nproc_per_node=N tools/main.py ...``, see ``dpm_plugin/distributed.py``.
+``torchrun --nproc_per_node=N tools/main.py ...``, see ``dpm_plugin/distributed/processes.py``.
 """
 import argparse
 import contextlib
@@ -19,11 +19,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
 from dpm_plugin import build  # noqa: E402
-from dpm_plugin.command import Parser, exit_code  # noqa: E402
+from dpm_plugin.utils.command import Parser, exit_code  # noqa: E402
 from dpm_plugin.config import engine_run_kwargs, load_config  # noqa: E402
-from dpm_plugin.determinism import deterministic_kernels  # noqa: E402
-from dpm_plugin.distributed import ALONE, launched  # noqa: E402
-from dpm_plugin.errors import DPMError  # noqa: E402
+from dpm_plugin.utils.determinism import deterministic_kernels  # noqa: E402
+from dpm_plugin.distributed.processes import ALONE, launched  # noqa: E402
+from dpm_plugin.utils.errors import DPMError  # noqa: E402
 from dpm_plugin.torchreid_host import utils  # noqa: E402
 
 

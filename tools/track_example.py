@@ -15,8 +15,8 @@ import cv2
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dpm_plugin import DPMError, DPMExtractor  # noqa: E402
-from dpm_plugin.command import Parser, exit_code  # noqa: E402
-from dpm_plugin.files import write_file  # noqa: E402
+from dpm_plugin.utils.command import Parser, exit_code  # noqa: E402
+from dpm_plugin.utils.files import write_file  # noqa: E402
 
 
 def track(frames, detections, extractor, **options):

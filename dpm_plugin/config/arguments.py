@@ -75,7 +75,7 @@ def criterion_kwargs(config):
 
 
 def optimizer_kwargs(config):
-    """Arguments of ``dpm_plugin.optim.build_optimizer``."""
+    """Arguments of ``dpm_plugin.engine.optim.build_optimizer``."""
     train = config.train
     return dict(optim=train.optim, lr=train.lr, weight_decay=train.weight_decay, momentum=config.sgd.momentum,
                 nesterov=config.sgd.nesterov, dampening=config.sgd.dampening,
@@ -95,7 +95,7 @@ def stock_optimizer_kwargs(config):
 
 
 def scheduler_kwargs(config):
-    """Arguments of ``dpm_plugin.optim.build_scheduler``."""
+    """Arguments of ``dpm_plugin.engine.optim.build_scheduler``."""
     train = config.train
     return dict(max_epoch=train.max_epoch, warmup_epochs=train.warmup_epochs,
                 warmup_factor=train.warmup_factor, final_factor=train.final_factor,

@@ -9,7 +9,7 @@ from yacs.config import CfgNode
 from dpm_plugin.config.arguments import synthetic_spec
 from dpm_plugin.config.schema import SCHEMA
 from dpm_plugin.config.types import YAML_ERRORS, convert, short
-from dpm_plugin.errors import DPMError
+from dpm_plugin.utils.errors import DPMError
 
 __all__ = ["default_config", "flat", "load_config", "nearest"]
 

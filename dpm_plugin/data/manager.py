@@ -1,12 +1,13 @@
 """torchreid's image data manager with our transforms, camera counts and errors that speak."""
 from dpm_plugin import torchreid_host
-from dpm_plugin.data import sharing, torchreid_sets
+from dpm_plugin.data import sharing
+from dpm_plugin.data.datasets import torchreid_sets
 from dpm_plugin.data.loaders import loader_like
 from dpm_plugin.data.sampling import build_train_sampler
 from dpm_plugin.data.skipping import skipped_images, skipping
 from dpm_plugin.data.transforms import build_transforms, unknown
-from dpm_plugin.distributed import ALONE
-from dpm_plugin.errors import DPMError
+from dpm_plugin.distributed.processes import ALONE
+from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.torchreid_host import ImageDataManager
 
 CORRUPT = ("error", "skip")
@@ -33,7 +34,7 @@ class DPMImageDataManager(ImageDataManager):
             another image of its identity take its place, see :mod:`dpm_plugin.data.skipping`. A test image that
             cannot be read is an error always: the result would be another one without it.
         synthetic: a ``SyntheticSpec`` for the data set ``synthetic_occluded``; None is its default one.
-        processes: :class:`~dpm_plugin.distributed.Processes` that share the batches out: ``batch_size_train`` is
+        processes: :class:`~dpm_plugin.distributed.processes.Processes` that share the batches out: ``batch_size_train`` is
             that of all together, ``batch_size_test`` that of each. Default: one process.
 
     Raises:

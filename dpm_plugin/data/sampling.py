@@ -1,7 +1,7 @@
 """torchreid's training samplers, with an error where a batch cannot be filled."""
 from dpm_plugin import torchreid_host
 from dpm_plugin.data.transforms import unknown
-from dpm_plugin.errors import DPMError
+from dpm_plugin.utils.errors import DPMError
 
 SAMPLERS = (
     "RandomIdentitySampler", "SequentialSampler", "RandomSampler", "RandomDomainSampler",

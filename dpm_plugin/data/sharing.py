@@ -6,7 +6,7 @@ from torch.utils.data import Sampler
 
 from dpm_plugin.data.loaders import loader_like
 from dpm_plugin.data.sampling import build_train_sampler
-from dpm_plugin.errors import DPMError
+from dpm_plugin.utils.errors import DPMError
 
 __all__ = ["EveryNthBatch", "TrainShare", "check_same_data", "share_of_batch", "share_test_loader",
            "shared_sampler_builder"]
@@ -17,7 +17,7 @@ def share_of_batch(batch_size, processes, num_instances=1):
 
     Args:
         batch_size: of the whole batch.
-        processes: :class:`dpm_plugin.distributed.Processes`.
+        processes: :class:`dpm_plugin.distributed.processes.Processes`.
         num_instances: images of one identity, which stay together. Default: 1, images by themselves.
 
     Raises:
@@ -56,7 +56,7 @@ class TrainShare(Sampler):
     Args:
         sampler: yields positions in the training set.
         batch_size: of the whole batch, a multiple of the number of processes.
-        processes: :class:`dpm_plugin.distributed.Processes`.
+        processes: :class:`dpm_plugin.distributed.processes.Processes`.
     """
 
     def __init__(self, sampler, batch_size, processes):

@@ -9,7 +9,7 @@ from timm.data.random_erasing import RandomErasing
 from torchvision.transforms import ColorJitter, Compose, InterpolationMode, Normalize, RandomCrop, Resize, ToTensor
 
 from dpm_plugin import torchreid_host
-from dpm_plugin.errors import DPMError
+from dpm_plugin.utils.errors import DPMError
 
 TORCHREID_NAMES = ("random_flip", "random_crop", "random_patch", "color_jitter", "random_erase")
 OUR_NAMES = ("jitter", "pad_crop", "erase_pixel")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dpm_plugin.errors import DPMError
+from dpm_plugin.utils.errors import DPMError
 
 from .identity import id_ranges, stream
 from .render import camera_of, render

@@ -4,7 +4,7 @@ import hashlib
 import json
 import numbers
 
-from dpm_plugin.errors import DPMError
+from dpm_plugin.utils.errors import DPMError
 
 __all__ = ["INTEGERS", "SHARES", "SyntheticSpec"]
 

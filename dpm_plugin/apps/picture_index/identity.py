@@ -1,0 +1,47 @@
+"""Which model made an index: what its features depend on, as one digest."""
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from dpm_plugin.weights.published import published
+
+__all__ = ["describe", "fingerprint"]
+
+
+def describe(extractor, source=None, config_file=None):
+    """What an index remembers of its model.
+
+    Args:
+        extractor: :class:`dpm_plugin.DPMExtractor`.
+        source, config_file: where it was opened from, for a later query; None where that is not to be kept.
+
+    Returns:
+        dict for JSON.
+    """
+    return {
+        "fingerprint": fingerprint(extractor),
+        "name": extractor.model.backbone.backbone_name if extractor.config is None else extractor.config.model.name,
+        "image_size": list(extractor.image_size),
+        "feature_dim": extractor.model.feature_dim,
+        "source": source if source is None or published(source) else str(Path(source).absolute()),
+        "config_file": None if config_file is None else str(Path(config_file).absolute()),
+    }
+
+
+def fingerprint(extractor):
+    """SHA-256 over the weights behind an embedding and every setting that changes it but is no weight."""
+    model = extractor.model
+    backbone, generator = model.backbone, model.mask_generator
+    settings = [
+        extractor.image_size, extractor.mean, extractor.std, backbone.backbone_name,
+        backbone.transformer.patch_embed.stride, backbone.transformer.blocks[0].attn.num_heads,
+        backbone.camera_weight, model.mask_blocks, None if generator is None else generator.pool,
+    ]
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for name, value in sorted(model.state_dict().items()):
+        if not name.startswith("classifier."):
+            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

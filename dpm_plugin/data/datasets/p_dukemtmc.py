@@ -1,0 +1,65 @@
+"""P-DukeMTMC-reID: Zhuo et al., Occluded Person Re-identification, ICME 2018."""
+import os
+
+from dpm_plugin.data.datasets.folders import Layout, Part, parse_name, person_of
+from dpm_plugin.data.datasets.occluded_duke import DUKE_NAME
+from dpm_plugin.data.datasets.occluded_reid import ICME_2018
+from dpm_plugin.data.datasets.reid_dataset import ReidImageDataset
+from dpm_plugin.data.datasets.two_view import OCCLUDED, PERSON_NAME, WHOLE
+
+OCCLUDED_VIEW, WHOLE_VIEW = 0, 1
+NUM_DUKE_CAMERAS = 8
+
+
+class PDukeMTMC(ReidImageDataset):
+    """P-DukeMTMC-reID: occluded queries against a whole-body gallery; training uses both kinds.
+
+    24,143 images of 1,299 identities: 12,927 of 665 for training, 2,163 queries and 9,053 gallery
+    images of the other 634.
+
+    Camera ids: the protocol ranks every whole-body image for every occluded query, of the same camera
+    too. The evaluation discards gallery images of the query's identity *and* camera, so occluded and
+    whole images never share a camera id: where every file name tells its camera
+    (``0001_c2_f0046182.jpg``) an occluded image has ids 0 to 7 and a whole one 8 to 15, otherwise they
+    have 0 and 1. Training and test use the same ids, so a camera embedding fits both.
+    """
+
+    layout = Layout(
+        name="p_dukemtmc",
+        folders=("P-DukeMTMC-reID", "P-DukeMTMC", "P-Duke", "P-Duke-reID"),
+        splits={
+            "train": [
+                Part((("train",), OCCLUDED), OCCLUDED_VIEW), Part((("train",), WHOLE), WHOLE_VIEW),
+            ],
+            "query": [Part((("test",), OCCLUDED), OCCLUDED_VIEW)],
+            "gallery": [Part((("test",), WHOLE), WHOLE_VIEW)],
+        },
+        tree=(
+            "P-DukeMTMC-reID/{train,test}/{occluded_body_images,whole_body_images}/"
+            "0001/0001_c2_f0046182.jpg"
+        ),
+        example="0001_c2_f0046182.jpg",
+        origin=ICME_2018,
+        published={"train": (12927, 665), "query": (2163, 634), "gallery": (9053, 634)},
+    )
+
+    @classmethod
+    def parse(cls, path, view):
+        pid = int(parse_name(PERSON_NAME, path, cls.layout)["pid"])
+        return person_of(path, pid), view
+
+    @classmethod
+    def assign_cameras(cls, images):
+        cameras = {path: camera_of(path) for entries in images.values() for path, _, _ in entries}
+        if None in cameras.values():
+            return images
+        return {
+            split: [(path, pid, NUM_DUKE_CAMERAS * view + cameras[path]) for path, pid, view in entries]
+            for split, entries in images.items()
+        }
+
+
+def camera_of(path):
+    """The camera in a file name, from 0, or None."""
+    match = DUKE_NAME.match(os.path.basename(path))
+    return int(match["camera"]) - 1 if match else None

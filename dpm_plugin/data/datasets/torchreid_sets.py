@@ -1,0 +1,60 @@
+"""A shield before torchreid's own data sets, which create a missing directory and download by HTTP."""
+import os
+import re
+
+from dpm_plugin.data.datasets.folders import plain, subfolders
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.torchreid_host import is_torchreid_own
+
+TREES = {
+    "market1501": (
+        "market1501/Market-1501-v15.09.15/{bounding_box_train,query,bounding_box_test}/"
+        "0002_c1s1_000451_03.jpg"
+    ),
+    "dukemtmcreid": (
+        "dukemtmc-reid/DukeMTMC-reID/{bounding_box_train,query,bounding_box_test}/"
+        "0001_c2_f0046182.jpg"
+    ),
+}
+#: Data set -> split -> (images, identities) as published and as torchreid reads them: without junk images, and
+#: with Market-1501's background as an identity of the gallery.
+PUBLISHED = {
+    "market1501": {"train": (12936, 751), "query": (3368, 750), "gallery": (15913, 751)},
+    "dukemtmcreid": {"train": (16522, 702), "query": (2228, 702), "gallery": (17661, 1110)},
+}
+
+
+def check_present(name, cls, root):
+    """Raise DPMError where torchreid's own data set ``name`` has no folder below ``root``."""
+    if not is_torchreid_own(cls):
+        return
+    folder = directory(cls, root)
+    if not os.path.isdir(folder):
+        raise DPMError(f"{name}: no folder '{folder}'{_near(folder)}\n{_help(name, cls, root)}")
+
+
+def read_error(name, cls, root, error):
+    """The DPMError for what torchreid's reader of data set ``name`` stumbled over."""
+    what = "a folder has no images" if isinstance(error, IndexError) else str(error) or type(error).__name__
+    if isinstance(error, AttributeError):
+        what = f"a file name is not understood ({error})"
+    return DPMError(f"{name}: '{directory(cls, root)}' cannot be read: {what}\n{_help(name, cls, root)}")
+
+
+def directory(cls, root):
+    return os.path.join(os.path.abspath(os.path.expanduser(root)), cls.dataset_dir)
+
+
+def _help(name, cls, root):
+    tree = TREES.get(name, f"{cls.dataset_dir}/, as torchreid's documentation of its data sets shows")
+    url = re.search(r"URL: `<(.+?)>`", cls.__doc__ or "")
+    origin = f"see {url[1]}" if url else f"see the docstring of torchreid's {cls.__name__}"
+    return f"  expected layout: {os.path.join(root, tree)}\n  the data: {origin}; nothing was downloaded"
+
+
+def _near(folder):
+    parent, wanted = os.path.split(folder)
+    if not os.path.isdir(parent):
+        return f" ('{parent}' does not exist either: data.root)"
+    near = [name for name in subfolders(parent) if plain(name).startswith(plain(wanted)[:8])]
+    return f" ('{near[0]}' there looks like it)" if near else ""

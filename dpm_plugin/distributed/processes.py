@@ -1,0 +1,278 @@
+"""Several processes of one run: who they are, what they tell each other, and how they end together.
+
+``torchrun --nproc_per_node=N tools/main.py ...`` starts N processes. Each trains on its share of every batch,
+and gradients are averaged, so that N processes do what one does with the whole batch. The averaging is done
+here, after the backward pass, and not by ``DistributedDataParallel``: DPM's two steps open and freeze
+parameters in turn, which that wrapper must not see, while a gradient that is None is simply left out here.
+"""
+import os
+import re
+import signal
+import warnings
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from datetime import timedelta
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from dpm_plugin.utils.errors import DPMError
+
+__all__ = ["ALONE", "ProcessLost", "Processes", "launched"]
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # set by torchrun
+TIMEOUT = 30.0  # minutes that a process waits for the others, unless told otherwise
+BUCKET = 25 * 2**20  # bytes in one message: large enough to fill the line, small beside a model
+
+
+class ProcessLost(DPMError):
+    """Another process of the run ended or does not answer."""
+
+
+class Processes:
+    """The processes of one run, as one of them sees them; made by :func:`launched`.
+
+    Args:
+        rank: number of this process, from 0 on. Rank 0 is the main one: it alone writes files.
+        size: how many there are. With 1 every method returns at once and nothing is communicated.
+        local_rank: number among the processes of this machine, which is the number of its GPU.
+        store: torch's key-value store that all of them reach, for the first word before a group exists.
+
+    But for :meth:`seed` and the pair :meth:`send_to_main` and :meth:`receive`, every process calls every method,
+    in the same order.
+    """
+
+    def __init__(self, rank=0, size=1, local_rank=0, store=None):
+        self.rank, self.size, self.local_rank = rank, size, local_rank
+        self._store = store
+        self._host = None  # group for what lies in main memory; gradients on a GPU go by the default group
+        self._timeout = TIMEOUT
+
+    @property
+    def is_main(self):
+        """Whether this is rank 0."""
+        return self.rank == 0
+
+    @contextmanager
+    def joined(self, use_gpu=False, timeout=TIMEOUT):
+        """Within the block the others can be reached: by nccl from GPU ``local_rank``, or by gloo.
+
+        Args:
+            use_gpu: whether the model is on a GPU. Default: False.
+            timeout: minutes that one process waits for another before it gives the run up. Default: 30.
+
+        Raises:
+            DPMError: this machine has fewer GPUs than processes.
+            ProcessLost: one of the others does not come.
+        """
+        if self.size == 1:
+            yield
+            return
+        options = {}
+        if use_gpu:
+            options["device_id"] = self._choose_gpu()
+        self._timeout, timeout = timeout, timedelta(minutes=timeout)
+        with self._together():
+            dist.init_process_group(
+                "nccl" if use_gpu else "gloo", store=self._store, rank=self.rank, world_size=self.size,
+                timeout=timeout, **options)
+            self._host = dist.new_group(backend="gloo", timeout=timeout) if use_gpu else dist.group.WORLD
+        yield
+        dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
+
+    def _choose_gpu(self):
+        found = torch.cuda.device_count()
+        if self.local_rank >= found:
+            raise DPMError(f"process {self.rank} is number {self.local_rank + 1} on this machine, which has {found} "
+                           "GPUs, and each process needs one; lower --nproc_per_node or set use_gpu False")
+        torch.cuda.set_device(self.local_rank)  # what "cuda" means from here on
+        return torch.device("cuda", self.local_rank)
+
+    def seed(self, seed):
+        """Random seed of this process: ``seed`` itself on rank 0, else another one that follows from it.
+
+        So rank 0 draws what a single process would, and no two processes augment alike.
+        """
+        return seed if self.is_main else int(np.random.SeedSequence([seed, self.rank]).generate_state(1)[0])
+
+    def from_main(self, compute):
+        """``compute()``, called on rank 0 alone; its result, any picklable object, on every process."""
+        if self.size == 1:
+            return compute()
+        box = [compute() if self.is_main else None]
+        with self._together():
+            dist.broadcast_object_list(box, src=0, group=self._host)
+        return box[0]
+
+    @contextmanager
+    def main_first(self):
+        """Rank 0 runs the block, then all others do: it downloads or draws a file, they find it."""
+        if not self.is_main:
+            self.wait()
+        yield
+        if self.is_main:
+            self.wait()
+
+    def wait(self):
+        """Return when every process has called this."""
+        if self.size > 1:
+            with self._together():
+                dist.barrier(group=self._host)
+
+    def to_main(self, value):
+        """Every process's ``value``, any picklable object, as a list by rank on rank 0; None elsewhere."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size if self.is_main else None
+        with self._together():
+            dist.gather_object(value, values, dst=0, group=self._host)
+        return values
+
+    def send_to_main(self, tensor):
+        """Hand a CPU tensor to rank 0, which takes it by :meth:`receive`."""
+        with self._together():
+            dist.send(tensor.contiguous(), dst=0, group=self._host)
+
+    def receive(self, tensor, rank):
+        """On rank 0: fill the CPU tensor with what process ``rank`` sends; returns it."""
+        with self._together():
+            dist.recv(tensor, src=rank, group=self._host)
+        return tensor
+
+    def sum(self, tensor):
+        """The sum of every process's ``tensor``, all of one shape; differentiable."""
+        return tensor if self.size == 1 else _Sum.apply(tensor, self)
+
+    def all_rows(self, tensor):
+        """Every process's (B, ...) as one (size * B, ...), by rank; differentiable.
+
+        Gradients that any process sends to a row arrive, summed, where the row came from.
+        """
+        if self.size == 1:
+            return tensor
+        # A sum of rows that are zero but for one's own: exact, and its gradient is known already.
+        zeros = torch.zeros_like(tensor)
+        return self.sum(torch.cat([tensor if rank == self.rank else zeros for rank in range(self.size)]))
+
+    def mean(self, tensor):
+        """The mean of every process's ``tensor``; changes it, and is not differentiable."""
+        return tensor if self.size == 1 else self._sum_into(tensor).div_(self.size)
+
+    def average_gradients(self, parameters):
+        """Replace every gradient by its mean over the processes; parameters without one are left alone.
+
+        With losses that are means over equal shares, this is the gradient of the whole batch.
+        """
+        if self.size > 1:
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            _in_buckets(gradients, self.mean)
+
+    @torch.no_grad()
+    def copy_from_main(self, tensors):
+        """Overwrite ``tensors`` with those of rank 0."""
+        if self.size > 1:
+            def broadcast(flat):
+                with self._together():
+                    dist.broadcast(flat, src=0)
+
+            _in_buckets(list(tensors), broadcast)
+
+    def _sum_into(self, tensor):
+        with self._together():
+            dist.all_reduce(tensor)
+        return tensor
+
+    @contextmanager
+    def _together(self):
+        """What torch says of a lost process, in words that help."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # gloo and nccl raise nothing more telling
+            raise ProcessLost(
+                f"process {self.rank} of {self.size} lost the others: one ended (it says why itself, unless the "
+                f"system killed it) or gave no answer for dist.timeout, {self._timeout:g} minutes; checkpoints are "
+                f"kept, continue with model.resume or train.resume auto ({_reason(error)})"
+            ) from error
+
+    def first_to_fail(self):
+        """True for the first process that asks: the one whose error is the cause of the others'."""
+        try:
+            return self._store.add("failed", 1) == 1
+        except RuntimeError:  # the store's host is gone: nobody is known to have spoken
+            return True
+
+
+#: One process without others, as every part of a run has it by default.
+ALONE = Processes()
+
+
+@contextmanager
+def launched():
+    """Yields the :class:`Processes` that torchrun started, or ``ALONE`` where it did not.
+
+    Of several, rank 0 alone prints. When one fails, all end: the first to fail raises its error, the others,
+    which fail for lack of it, exit in silence with the same code, and torchrun with code 1.
+
+    Raises:
+        DPMError: torchrun's environment variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT)
+            lead nowhere.
+    """
+    if any(name not in os.environ for name in VARIABLES) or os.environ["WORLD_SIZE"] == "1":
+        yield ALONE
+        return
+    try:
+        rank, size, local_rank = (int(os.environ[name]) for name in VARIABLES)
+        store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(minutes=TIMEOUT)))
+    except (ValueError, RuntimeError) as error:
+        raise DPMError(f"the processes of torchrun cannot meet ({_reason(error)})") from error
+    processes = Processes(rank, size, local_rank, store)
+    with ExitStack() as silence:
+        if not processes.is_main:
+            silence.enter_context(redirect_stdout(silence.enter_context(open(os.devnull, "w"))))
+            silence.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        try:
+            yield processes
+        except (DPMError, KeyboardInterrupt) as error:
+            if processes.first_to_fail():
+                raise
+            stopped = 128 + getattr(error, "signum", signal.SIGINT)
+            raise SystemExit(2 if isinstance(error, DPMError) else stopped) from None
+        except BaseException:
+            processes.first_to_fail()  # the traceback follows, so the others need not speak
+            raise
+
+
+class _Sum(torch.autograd.Function):
+    """y = sum over processes of x: each x moves every process's y, so its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx, tensor, processes):
+        ctx.processes = processes
+        return processes._sum_into(tensor.clone(memory_format=torch.contiguous_format))
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return ctx.processes._sum_into(gradient.clone(memory_format=torch.contiguous_format)), None
+
+
+def _reason(error):
+    """The telling part of torch's message: without the source file before it and the advice behind."""
+    return re.sub(r"^\[[^]]*\]\s*", "", str(error).strip().split("\n")[0]).split(". ")[0]
+
+
+def _in_buckets(tensors, collective):
+    """Apply ``collective``, which changes a flat tensor in place, to all ``tensors``, many in one message."""
+    bucket, size = [], 0
+    for position, tensor in enumerate(tensors):
+        bucket.append(tensor)
+        size += tensor.numel() * tensor.element_size()
+        following = tensors[position + 1] if position + 1 < len(tensors) else None
+        if following is None or size >= BUCKET or following.dtype != tensor.dtype:
+            flat = torch.cat([each.reshape(-1) for each in bucket])
+            collective(flat)
+            for each, values in zip(bucket, flat.split([each.numel() for each in bucket])):
+                each.copy_(values.view_as(each))
+            bucket, size = [], 0

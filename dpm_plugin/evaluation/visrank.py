@@ -1,0 +1,37 @@
+"""Ranked lists as pictures: torchreid's drawing, with errors that name the file."""
+import cv2
+
+from dpm_plugin import torchreid_host
+from dpm_plugin.utils.errors import DPMError
+
+__all__ = ["visualize_ranks"]
+
+
+def visualize_ranks(distmat, query, gallery, save_dir, *, width=128, height=256, topk=10):
+    """Draw each query with its ``topk`` nearest gallery images into ``save_dir``/<query file's name>.jpg.
+
+    Green frames are matches, red ones are not; images of the query's own identity and camera are skipped.
+
+    Args:
+        distmat: (Q, G) numpy array (:func:`dpm_plugin.evaluation.protocol.evaluate` with ``keep_distmat=True``).
+        query, gallery: lists of (path, pid, camid, ...), in the order of ``distmat``.
+        save_dir: folder for the pictures, made if missing.
+        width, height: pixels of one image, default 128 x 256.
+        topk: gallery images a query, default 10.
+
+    Raises:
+        DPMError: lists that do not fit ``distmat``, or a file that OpenCV cannot read; the message names it.
+    """
+    if distmat.shape != (len(query), len(gallery)):
+        raise DPMError(
+            f"distmat is {distmat.shape}, but there are {len(query)} queries, {len(gallery)} gallery images")
+    try:
+        torchreid_host.utils.visualize_ranked_results(
+            distmat, (query, gallery), "image", width=width, height=height, save_dir=str(save_dir), topk=topk)
+    except cv2.error as error:
+        # OpenCV's reader returns None for a file it cannot read, and the failure follows without a name.
+        for path, *_ in (*query, *gallery):
+            if cv2.imread(str(path)) is None:
+                raise DPMError(f"image '{path}' cannot be read by OpenCV; replace it by an intact copy, or "
+                               "switch test.visrank off") from error
+        raise

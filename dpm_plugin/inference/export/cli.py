@@ -1,0 +1,26 @@
+"""Command line of tools/export.py."""
+from dpm_plugin.utils.command import Parser, exit_code
+from dpm_plugin.inference.export.exporting import INSTALL, export
+from dpm_plugin.inference.extractor import DPMExtractor
+
+__all__ = ["main"]
+
+
+def main(argv=None):
+    """Returns the exit code: 0, 2 for an error in one line, 130 when interrupted."""
+    parser = Parser(prog="export", description="Write a trained model as ONNX (.onnx) or torch.export (.pt2) file.")
+    parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's data.save_dir, a checkpoint, or zoo:NAME")
+    parser.add_argument("out", metavar="OUT", help="file to write; ends in .onnx or .pt2")
+    parser.add_argument("--config-file", help="yaml file with the settings of a checkpoint that lies in no run")
+    options = parser.parse_args(argv)
+
+    def work():
+        extractor = DPMExtractor(options.source, config_file=options.config_file, device="cpu")
+        done = export(extractor, options.out)
+        print(f"{options.out}: images (B, 3, {', '.join(map(str, extractor.image_size))}) -> "
+              f"{', '.join(f'{name} (B, {extractor.model.feature_dim})' for name in done.outputs)}, "
+              f"{done.size / 1e6:.1f} MB")
+        print("not compared with PyTorch: onnxruntime is not installed; " + INSTALL if done.difference is None
+              else f"largest difference from PyTorch: {done.difference:.1e}")
+
+    return exit_code(work)

@@ -1,0 +1,169 @@
+"""DPM assembled: ViT encoder, mask generator, BN neck and one shared prototype matrix."""
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.method.losses import DPMOutput
+from dpm_plugin.method.mask_generator import HierarchicalMaskGenerator, check_blocks, default_blocks
+from dpm_plugin.method.neck import BNNeck
+from dpm_plugin.method.vit import ViT
+
+# Layout -> what the mask generator's maps are brought to.
+CONV_LAYOUTS = {"auto": None, "channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+
+class Embedding(NamedTuple):
+    """Retrieval outputs for B images, float32.
+
+    Attributes:
+        cls: class token before the neck, (B, D).
+        embedding: after the neck, (B, D); equal to ``cls`` without a neck.
+        mask: (B, D) in (0, 1), or None for a model without mask branch.
+        head_logits: last block's class-to-patch logits, (B, N, P); None where they were not asked for.
+    """
+
+    cls: Tensor
+    embedding: Tensor
+    mask: Tensor
+    head_logits: Tensor
+
+
+class DPM(nn.Module):
+    """Dynamic Prototype Mask network (paper section 3, Figure 2).
+
+    Args:
+        num_classes: training identities K, the rows of the prototype matrix W.
+        loss: what ``forward`` returns in training, by torchreid's contract: "softmax" gives
+            logits (B, K), "triplet" gives (logits, class token (B, D)). ``ImageDPMEngine``
+            does not use it. Default: "softmax".
+        mask_blocks: 1-based blocks feeding the mask generator; None for the paper's 2, 4,
+            10, 12 (scaled to the depth), () for no mask branch at all: the paper's baseline.
+            Default: None.
+        mask_pool: "avg" or "max" pooling in the mask generator. Default: "avg".
+        neck: BatchNorm between class token and heads (its bias stays 0, as released). Default: True.
+        Others: see :class:`dpm_plugin.method.vit.ViT`.
+
+    Raises:
+        DPMError: an argument that fits nothing.
+    """
+
+    def __init__(
+        self,
+        num_classes,
+        loss="softmax",
+        *,
+        backbone="vit_base_patch16_224",
+        img_size=(256, 128),
+        stride=16,
+        num_cameras=0,
+        camera_weight=3.0,
+        drop_path=0.1,
+        token_std=None,
+        mask_blocks=None,
+        mask_pool="avg",
+        neck=True,
+        embed_dim=None,
+        depth=None,
+        num_heads=None,
+        patch_size=None,
+    ):
+        super().__init__()
+        if loss not in ("softmax", "triplet", "dpm"):
+            raise DPMError(f"loss '{loss}' is unknown to this model; choose 'softmax', 'triplet' or 'dpm'")
+        self.loss = loss
+        self.num_classes = num_classes
+        self.backbone = ViT(
+            backbone,
+            img_size=img_size,
+            stride=stride,
+            num_cameras=num_cameras,
+            camera_weight=camera_weight,
+            drop_path=drop_path,
+            token_std=token_std,
+            embed_dim=embed_dim,
+            depth=depth,
+            num_heads=num_heads,
+            patch_size=patch_size,
+        )
+        dim = self.backbone.dim
+        if mask_blocks is None:
+            mask_blocks = default_blocks(self.backbone.depth)
+        self.mask_blocks = check_blocks(mask_blocks, self.backbone.depth) if len(mask_blocks) else ()
+        self.mask_generator = None
+        if self.mask_blocks:
+            self.mask_generator = HierarchicalMaskGenerator(dim, len(self.mask_blocks), mask_pool)
+        self.neck = BNNeck(dim) if neck else nn.Identity()
+        self.classifier = nn.Linear(dim, num_classes, bias=False)  # its weight is W, shared by both heads
+        nn.init.normal_(self.classifier.weight, std=0.02)
+
+    @property
+    def has_mask(self):
+        """Whether there is a mask branch."""
+        return self.mask_generator is not None
+
+    @property
+    def num_cameras(self):
+        """Cameras the embedding of Eq. 2 knows; 0 for none."""
+        return self.backbone.num_cameras
+
+    @property
+    def feature_dim(self):
+        """D of the embedding."""
+        return self.backbone.dim
+
+    def forward(self, images, camids=None, return_featuremaps=False):
+        """torchreid's contract: (B, 3, H, W) to logits, (logits, features) or, in eval mode, (B, D) float32.
+
+        ``return_featuremaps=True`` gives the last block's patch map (B, C, h, w).
+        """
+        if return_featuremaps:
+            return self.backbone(images, camids, blocks=(self.backbone.depth,)).patch_maps[0]
+        cls = self.backbone(images, camids).cls
+        embedding = self.neck(cls)
+        if not self.training:
+            return embedding.float()
+        logits = self.classifier(embedding)
+        return (logits, cls) if self.loss == "triplet" else logits
+
+    def set_conv_layout(self, layout):
+        """Memory layout of the convolutions; values change by rounding only.
+
+        Args:
+            layout: "channels_last", weights and maps; "contiguous", neither; or "auto", contiguous weights
+                with the mask generator's maps as the tokens give them, which is channels-last, but contiguous
+                on a CPU from 192 channels on, where that is faster.
+        """
+        if layout not in CONV_LAYOUTS:
+            raise DPMError(f"train.conv_layout '{layout}' is unknown; choose one of {', '.join(CONV_LAYOUTS)}")
+        self.to(memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format)
+        if self.has_mask:
+            self.mask_generator.memory_format = CONV_LAYOUTS[layout]
+
+    def encode(self, images, camids=None):
+        """The encoder's part of a training forward: everything that step two needs no gradient through."""
+        return self.backbone(images, camids, blocks=self.mask_blocks, need_heads=self.has_mask)
+
+    def heads(self, encoded):
+        """EncoderOutput to DPMOutput: neck and mask generator."""
+        mask = self.mask_generator(encoded.patch_maps) if self.has_mask else None
+        return DPMOutput(
+            encoded.cls, self.neck(encoded.cls), self.classifier.weight, mask, encoded.head_logits
+        )
+
+    def embed(self, images, camids=None, need_heads=True):
+        """Features and masks for retrieval, in the model's current mode; call ``eval()`` first.
+
+        Args:
+            images: (B, 3, H, W), normalised as in training.
+            camids: (B,) camera indices; None or an unseen index: the neutral camera.
+            need_heads: False leaves the head logits out, which retrieval has no use for. Default: True.
+
+        Returns:
+            Embedding.
+        """
+        encoded = self.backbone(images, camids, blocks=self.mask_blocks, need_heads=need_heads)
+        output = self.heads(encoded)
+        fields = (output.cls, output.embedding, output.mask, encoded.head_logits)
+        return Embedding(*(None if value is None else value.float() for value in fields))

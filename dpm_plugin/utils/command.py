@@ -1,0 +1,40 @@
+"""What every script of ``tools/`` shares: errors in one line and the exit code."""
+import argparse
+import signal
+import sys
+
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.files import is_full
+
+__all__ = ["Parser", "exit_code"]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with a one-line error."""
+
+    def error(self, message):
+        self.exit(2, f"error: {message}; see --help\n")
+
+
+def exit_code(work, interrupted="interrupted"):
+    """Call ``work()`` and return the exit code.
+
+    0; 2 after a DPMError or on a full disk (one line on stderr); 128 + signal when stopped: 130 by SIGINT (Ctrl-C),
+    143 by SIGTERM. ``interrupted`` is what to say then, unless :class:`~dpm_plugin.engine.stop_signals.Stopped` says more.
+    """
+    try:
+        work()
+    except DPMError as error:
+        lines = (line.strip() for line in str(error).splitlines())
+        print(f"error: {'; '.join(line for line in lines if line)}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if not is_full(error):
+            raise
+        where = f"'{error.filename}'" if error.filename else "a file (the log, or TensorBoard's)"
+        print(f"error: {where} cannot be written: {error.strerror}; checkpoints are intact", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        print(str(error) or interrupted, file=sys.stderr)
+        return 128 + getattr(error, "signum", signal.SIGINT)
+    return 0

@@ -1,0 +1,117 @@
+"""Files that are written whole or not at all."""
+import errno
+import os
+import shutil
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dpm_plugin.utils.errors import DPMError
+
+__all__ = ["is_full", "put_copy", "remove_leftovers", "replacing", "shown", "write_file"]
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def replacing(path, check=None):
+    """A binary file that takes the name ``path`` at the end of the block, or is removed after an error.
+
+    It is on the disk before it takes the name, and the name is before the block's end (fsync of file and folder).
+    Missing folders are made. Raises OSError, as writing does; callers say what the file was for.
+
+    Args:
+        check: called with the temporary file's path before it takes the name; an error keeps the old file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path)
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if check is not None:
+            check(temporary)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_file(path, content):
+    """Replace the file at ``path`` by ``content``, text or bytes, as a whole.
+
+    Raises:
+        DPMError: it cannot be written.
+    """
+    try:
+        with replacing(path) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise DPMError(f"'{shown(path)}' cannot be written: {error.strerror or error}") from error
+
+
+def shown(path):
+    """A path as one line of text that every terminal and encoding takes."""
+    text = os.fspath(path) if isinstance(path, os.PathLike) else str(path)
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def put_copy(source, path):
+    """Give ``path`` the content of ``source``: as another name of the same file where the file system can.
+
+    For files that are only ever replaced, as :func:`replacing` does. Raises OSError.
+    """
+    source, path = Path(source), Path(path)
+    temporary = _beside(path)
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:  # no links here
+        with open(source, "rb") as old, replacing(path) as new:
+            shutil.copyfileobj(old, new)
+        return
+    os.replace(temporary, path)
+    temporary.unlink(missing_ok=True)  # renaming one name of a file to another of its names does nothing
+    _sync_folder(path.parent)
+
+
+def remove_leftovers(folder):
+    """Remove what processes that were killed in :func:`replacing` left in ``folder``."""
+    for path in Path(folder).glob(".*.[0-9]*.tmp"):
+        if not _is_alive(path.name.split(".")[-2]):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _is_alive(pid):
+    if os.name == "nt":  # there os.kill would end it; its open file cannot be removed anyway
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError, OverflowError):  # somebody else's, or no number at all
+        return True
+    return True
+
+
+def is_full(error):
+    """Whether an OSError says that a disk, or a user's share of it, is full."""
+    return error.errno in FULL
+
+
+def _beside(path):
+    # In the same folder, as os.replace needs one file system.
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _sync_folder(folder):
+    with suppress(OSError):  # not on Windows, nor on every network file system
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

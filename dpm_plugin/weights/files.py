@@ -1,0 +1,233 @@
+"""Checkpoint files: read without executing anything, written whole or not at all, resumed by torchreid's call."""
+import tarfile
+import warnings
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.files import replacing
+
+__all__ = ["read_checkpoint", "read_state", "restore", "resume", "write_checkpoint", "write_state"]
+
+# torchreid writes rank1 as a numpy scalar; these are the only globals beyond torch's own
+# that its files need, and none of them can run code.
+_NUMPY_SCALARS = [np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
+_NUMPY_SCALARS += [
+    (np._core.multiarray.scalar, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")
+]
+MOST_WRAPPERS = 4  # dicts around a state dict, such as {"model": {"state_dict": ...}}
+
+
+def read_checkpoint(path):
+    """Return the content of a safetensors file or of a torch file, with ``weights_only=True``, on the CPU.
+
+    Raises:
+        DPMError: missing, truncated, no checkpoint, or holding objects that could run code.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise DPMError(f"checkpoint '{path}' {'is a folder' if path.is_dir() else 'does not exist'}")
+    try:
+        if _is_safetensors(path):
+            return safetensors.torch.load_file(path)
+        _check_records(path)
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            return _load_torch_file(path)
+    except Exception as error:  # zip, pickle, header and allow-list errors have no common class
+        # torch's own message advises weights_only=False, which would run whatever the file holds
+        reason = str(error).partition("WeightsUnpickler error:")[2] or str(error) or type(error).__name__
+        reason = reason.strip().splitlines()[0][:160]
+        raise DPMError(
+            f"checkpoint '{path}' cannot be read as plain weights ({reason}); it is damaged, no checkpoint, "
+            "or holds objects that would have to be executed"
+        ) from error
+
+
+def _is_safetensors(path):
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{"  # the length of a header in json, then the header
+
+
+def _check_records(path):
+    """Raise ValueError for a file that torch would load, but torch.save never wrote.
+
+    A packed record can unpack to any size, many names can mean one record, and torch itself does not look at the
+    records' checksums: a changed bit would go unseen.
+    """
+    if tarfile.is_tarfile(path):  # torch would extract it; only torch before 0.2 wrote such files
+        raise ValueError("it is a tar archive")
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+            raise ValueError("its records are packed, which torch.save never does")
+        if sum(record.file_size for record in records) > path.stat().st_size:
+            raise ValueError("its records are together larger than the file")
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of its record '{damaged}' is wrong")
+
+
+def _load_torch_file(path):
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnicodeDecodeError:  # written by Python 2
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="pickle_load_args only works")  # this one does work
+            return torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
+
+
+def read_state(path):
+    """The tensors of a checkpoint as a flat dict, wrappers and ``module.`` prefixes removed.
+
+    Raises:
+        DPMError: see :func:`read_checkpoint` and :func:`plain_tensors`.
+    """
+    state = read_checkpoint(path)
+    for _ in range(MOST_WRAPPERS):  # a pickle can hold itself
+        names = ("state_dict", "model") if isinstance(state, dict) else ()
+        state = next((state[name] for name in names if isinstance(state.get(name), dict)), state)
+    return plain_tensors(state, path)
+
+
+def plain_tensors(state, path):
+    """``state``, read from ``path``, as a flat dict of ordinary tensors, ``module.`` prefixes removed.
+
+    Raises:
+        DPMError: it is something else, two names become one, or a tensor is no dense one with all its numbers in
+            the file, such as one row that declares to be a billion.
+    """
+    pairs = state.items() if isinstance(state, dict) else ()
+    if not pairs or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in pairs):
+        raise DPMError(f"'{path}' holds no state dict of tensors")
+    tensors = {key.removeprefix("module."): value for key, value in pairs}
+    if len(tensors) < len(state):
+        raise DPMError(f"'{path}' names a tensor twice, with and without 'module.'; which one counts is not known")
+    for key, value in tensors.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise DPMError(f"tensor '{key}' in '{path}' is sparse, quantised or empty; save it as a plain one")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise DPMError(f"tensor '{key}' in '{path}' declares {value.numel():,} numbers, more than the file holds "
+                           "for it; the file is damaged, or the tensor was expanded: save a clone")
+    return tensors
+
+
+def check_numbers(state, own, source):
+    """Refuse numbers of another kind than in ``own``, which would be cast in silence, and damaged ones.
+
+    Args:
+        state, own: flat dicts of tensors; names that ``own`` lacks are passed over.
+        source: where ``state`` comes from, for the message.
+
+    Raises:
+        DPMError: names the tensor.
+    """
+    for key, value in state.items():
+        if key not in own:
+            continue
+        if (value.is_floating_point(), value.is_complex()) != (own[key].is_floating_point(), own[key].is_complex()):
+            raise DPMError(f"tensor '{key}' of {source} is of {value.dtype}, in the model of {own[key].dtype}; it "
+                           "was quantised or damaged")
+        if value.is_floating_point() and not value.float().isfinite().all():
+            raise DPMError(f"tensor '{key}' of {source} holds NaN or infinity; the run diverged or the file is "
+                           "damaged: take an earlier checkpoint")
+
+
+def write_checkpoint(state, path, before=None):
+    """Write ``state`` to ``path``: beside it first, read back, then renamed, so that only whole files have its name.
+
+    Args:
+        before: called without arguments when all is written and right before ``path`` is replaced. Default: None.
+
+    Raises:
+        DPMError: it cannot be written or read back; the old file is then as it was.
+    """
+    def check(temporary):
+        read_checkpoint(temporary)
+        if before is not None:
+            before()
+
+    with _written(path), replacing(path, check) as file:
+        torch.save(state, file)
+
+
+def write_state(state, path):
+    """Write a flat dict of tensors as :func:`write_checkpoint` does; as safetensors where ``path`` ends so."""
+    if Path(path).suffix != ".safetensors":
+        write_checkpoint(state, path)
+        return
+    own = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+    with _written(path), replacing(path, read_checkpoint) as file:
+        file.write(safetensors.torch.save(own, metadata={"format": "pt"}))  # which transformers and timm ask for
+
+
+@contextmanager
+def _written(path):
+    """An error in writing ``path`` as a DPMError with its cause."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause = error
+        while cause is not None and not isinstance(cause, (OSError, DPMError)):  # torch.save wraps what a file raises
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        why = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
+        raise DPMError(f"checkpoint '{path}' cannot be written: {why}; what was there before is intact") from error
+
+
+def restore(path, model, optimizer=None, scheduler=None, scaler=None):
+    """Put weights and training state of a checkpoint into the parts of a run; returns the checkpoint's content.
+
+    Args and errors: as :func:`resume`.
+    """
+    checkpoint = read_checkpoint(path)
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "epoch" not in checkpoint:
+        raise DPMError(
+            f"'{path}' holds weights but no training state, so it can't be resumed; use model.load_weights"
+        )
+    own = model.state_dict()
+    state = plain_tensors(checkpoint["state_dict"], path)
+    differing = sorted(
+        key for key in own.keys() | state.keys()
+        if key not in own or key not in state or own[key].shape != state[key].shape
+    )
+    if differing:
+        raise DPMError(
+            f"checkpoint '{path}' is of another model: {len(differing)} tensors differ, the first is '{differing[0]}'; "
+            "resume with the same model, classes, cameras and image size, or use model.load_weights"
+        )
+    model.load_state_dict(state)
+    for name, part in (("optimizer", optimizer), ("scheduler", scheduler), ("scaler", scaler)):
+        if part is not None and checkpoint.get(name):
+            try:
+                part.load_state_dict(checkpoint[name])
+            except (ValueError, KeyError, TypeError) as error:
+                raise DPMError(f"the {name} state in '{path}' does not fit this run's {name}: {error}") from error
+    return checkpoint
+
+
+def resume(path, model, optimizer=None, scheduler=None, scaler=None):
+    """Continue a training run: torchreid's ``resume_from_checkpoint``, for old and new files.
+
+    Random generators and the position within an epoch are left alone; an engine's ``resume`` restores these too.
+
+    Args:
+        path: a file written by this package or by torchreid.
+        scaler: a ``torch.amp.GradScaler`` whose state is taken up where the file has one.
+
+    Returns:
+        Number of finished epochs: torchreid's ``start_epoch``.
+
+    Raises:
+        DPMError: unreadable, or of another model; names what differs.
+    """
+    epoch = restore(path, model, optimizer, scheduler, scaler)["epoch"]
+    print(f"=> Resumed from '{path}' after epoch {epoch}")
+    return epoch

@@ -1,0 +1,120 @@
+"""The method's published weights by name, fetched once into a cache: ``model.load_weights zoo:occluded_duke``."""
+import os
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from dpm_plugin.weights.files import read_state
+from dpm_plugin.config import nearest
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.weights.key_names import recognise
+
+__all__ = ["CACHE_VARIABLE", "PREFIX", "ZOO", "Published", "cache_folder", "fetch", "local_file", "published"]
+
+CACHE_VARIABLE = "DPM_CACHE"
+PREFIX = "zoo:"
+
+
+# What configs/released/ says of the model and its pictures: once more, as an installed package has no configs/.
+_SETTINGS = {
+    "model.name": "dpm_vit", "vit.camera_weight": 3.0, "vit.mask_pool": "max", "loss.name": "dpm",
+    "train.amp": "float16",
+    "data.height": 256, "data.width": 128, "data.norm_mean": [0.5, 0.5, 0.5], "data.norm_std": [0.5, 0.5, 0.5],
+}
+
+
+class Published(NamedTuple):
+    """One file: its id on Google Drive, its name in the cache, what it was trained on and with which settings."""
+
+    drive_id: str
+    file: str
+    trained_on: str
+    settings: dict
+
+    @property
+    def page(self):
+        """Where a browser can download it."""
+        return f"https://drive.google.com/file/d/{self.drive_id}/view"
+
+
+#: Name -> Published: the released implementation's ViT-B/16 models.
+ZOO = {
+    "occluded_duke": Published(
+        "12rTyilUnwOy-lsaM65Y_ce_6AmOivgm1", "occluded_duke.pth", "Occluded-Duke", {**_SETTINGS, "vit.stride": 11}),
+    "occluded_reid": Published(
+        "1J86byKnQocDK9XZeQuMvg-qvS_gN_zAd", "occluded_reid.pth", "Market-1501", {**_SETTINGS, "vit.stride": 12}),
+}
+
+
+def published(path):
+    """The entry of ``ZOO`` that ``zoo:NAME`` means; None for every other path.
+
+    Raises:
+        DPMError: there are no weights of that name; names the nearest.
+    """
+    prefix, found, name = os.fspath(path).partition(PREFIX)
+    if prefix or not found:
+        return None
+    if name not in ZOO:
+        raise DPMError(f"the zoo has no weights '{name}'; the nearest known name is '{PREFIX}{nearest(name, ZOO)}'")
+    return ZOO[name]
+
+
+def local_file(path):
+    """``path`` as it is, or for ``zoo:NAME`` the file that :func:`fetch` gives."""
+    return path if published(path) is None else fetch(os.fspath(path).removeprefix(PREFIX))
+
+
+def cache_folder():
+    """The folder named by the environment variable DPM_CACHE, else ``dpm_torchreid`` in torch's hub folder."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path(torch.hub.get_dir(), "dpm_torchreid")).expanduser()
+
+
+def fetch(name, download=None):
+    """Path of published weights in the cache; downloads them where they are not there yet.
+
+    The file takes its name when it is whole and has been read, so an interrupted download leaves nothing.
+
+    Args:
+        name: a key of ``ZOO``.
+        download: ``download(drive_id, path)`` instead of gdown's.
+
+    Raises:
+        DPMError: unknown name; or the file can't be had, with the page to download it from by hand and the
+            place to put it.
+    """
+    entry = published(PREFIX + name)
+    path = cache_folder() / entry.file
+    if path.is_file():
+        return path
+    print(f"=> fetching '{PREFIX}{name}' to '{path}'")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:  # os.replace: same disk
+            arrived = Path(folder, entry.file)
+            (download or download_from_drive)(entry.drive_id, arrived)
+            _check(arrived)
+            os.replace(arrived, path)
+    except Exception as error:  # network, Google's refusals, file system, a page instead of the file
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise DPMError(
+            f"'{PREFIX}{name}' can't be downloaded ({reason[:200]}); download {entry.page} by hand and put it "
+            f"at '{path}', or name a folder that has {entry.file} by {CACHE_VARIABLE}"
+        ) from error
+    return path
+
+
+def download_from_drive(drive_id, path):
+    """The one call of gdown; raises where it gets nothing."""
+    import gdown  # loads only where a download is needed
+
+    if gdown.download(id=drive_id, output=str(path)) is None:  # so older versions report a failure
+        raise OSError("Google Drive refused it")
+
+
+def _check(path):
+    layout = recognise(read_state(path))
+    if layout != "released":
+        raise DPMError(f"what came is a {layout} checkpoint, not one of DPM's released implementation")

@@ -1,0 +1,259 @@
+"""The data manager: nothing created, errors that name the file, cameras, batches that can be filled."""
+import inspect
+import random
+import traceback
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from helpers.data import draw, touch, write_market, write_occluded_duke
+
+from dpm_plugin import torchreid_host
+from dpm_plugin.data import DATASETS, DPMImageDataManager
+from dpm_plugin.data.datasets.occluded_duke import OccludedDuke
+from dpm_plugin.utils.errors import DPMError
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    for name, cls in DATASETS.items():
+        torchreid_host.register_dataset(name, cls)
+
+
+def manager(root, sources="occluded_duke", targets=None, **options):
+    options = {
+        "height": 16, "width": 8, "use_gpu": False, "workers": 0, "batch_size_train": 4, "batch_size_test": 2,
+        "transforms": [], **options,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return DPMImageDataManager(str(root), sources, targets, **options)
+
+
+def test_every_argument_of_torchreids_manager_is_accepted_and_a_misspelt_one_refused(tmp_path):
+    write_occluded_duke(tmp_path)
+    theirs = inspect.signature(torchreid_host.ImageDataManager.__init__).parameters.values()
+    defaults = {p.name: p.default for p in theirs if p.name not in ("self", "root", "sources", "targets")}
+    defaults.update(height=16, width=8, workers=0, batch_size_train=4)
+    assert len(manager(tmp_path, **defaults).train_loader) == 3
+    with pytest.raises(TypeError, match="bath_size_train"):
+        manager(tmp_path, bath_size_train=4)
+
+
+def test_batches_have_the_asked_size_and_torchreids_fields(tmp_path):
+    write_occluded_duke(tmp_path)
+    data = manager(tmp_path, transforms=["random_flip", "pad_crop", "erase_pixel"], interpolation="bicubic")
+    batch = next(iter(data.train_loader))
+    assert batch["img"].shape == (4, 3, 16, 8) and batch["img"].dtype is torch.float32
+    assert sorted(batch) == ["camid", "dsetid", "img", "impath", "pid"]
+    query, gallery = data.test_loader["occluded_duke"].values()
+    assert next(iter(query))["img"].shape == next(iter(gallery))["img"].shape == (2, 3, 16, 8)
+    assert data.num_train_pids == 3
+    assert [e[1] for e in data.fetch_test_loaders("occluded_duke")[0]] == [20, 21]
+
+
+def test_transforms_of_ours_reach_every_loader_and_torchreids_builders_are_put_back(tmp_path):
+    write_occluded_duke(tmp_path)
+    builders = ("init_image_dataset", "build_train_sampler", "build_transforms")
+    module = inspect.getmodule(torchreid_host.ImageDataManager)
+    before = [getattr(module, name) for name in builders]
+    data = manager(tmp_path, transforms=["jitter"])
+    assert data.train_loader.dataset.transform is data.transform_tr
+    assert type(data.transform_tr.transforms[1]).__name__ == "ColorJitter"
+    loaders = data.test_loader["occluded_duke"]
+    assert loaders["query"].dataset.transform is loaders["gallery"].dataset.transform is data.transform_te
+    with pytest.raises(DPMError):
+        manager(tmp_path, transforms=["jittr"])
+    assert [getattr(module, name) for name in builders] == before
+
+
+@pytest.mark.parametrize("name", sorted(set(torchreid_host.image_dataset_classes()) - {"synthetic_occluded"}))
+def test_a_missing_data_set_is_an_error_and_nothing_is_created(name, tmp_path, monkeypatch):
+    for downloader in ("urllib.request.urlretrieve", "gdown.download", "os.system"):
+        monkeypatch.setattr(downloader, lambda *a, **k: pytest.fail("it tried to download"))
+    write_occluded_duke(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DPMError, match=name if name != "occluded_duke" else "mars"):
+        manager(tmp_path, "occluded_duke", [name if name != "occluded_duke" else "mars"])
+    if name not in DATASETS:
+        with pytest.raises(DPMError, match="expected layout"):
+            manager(tmp_path / "nowhere", name)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_similar_folder_is_pointed_at(tmp_path):
+    (tmp_path / "Market-1501-v15.09.15").mkdir()
+    with pytest.raises(DPMError, match="'Market-1501-v15.09.15' there looks like it"):
+        manager(tmp_path, "market1501")
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda top: (top / "query").rename(top / "queries"), "query\" is not found"),
+    (lambda top: [p.unlink() for p in (top / "query").iterdir()], "a folder has no images"),
+    (lambda top: touch(top, "query/cover.jpg"), "a file name is not understood"),
+])
+def test_torchreids_own_data_set_in_disorder_is_an_error_with_its_layout(spoil, message, tmp_path):
+    spoil(write_market(tmp_path))
+    with pytest.raises(DPMError) as caught:
+        manager(tmp_path, "market1501")
+    assert message in str(caught.value) and "expected layout" in str(caught.value)
+
+
+def test_an_unknown_data_set_is_an_error_with_the_nearest_name(tmp_path):
+    with pytest.raises(DPMError, match="'ocluded_duke'; did you mean 'occluded_duke'"):
+        manager(tmp_path, "ocluded_duke")
+    with pytest.raises(DPMError, match="data.sources"):
+        manager(tmp_path, None)
+
+
+def test_a_test_set_is_a_target_but_no_source(tmp_path):
+    write_occluded_duke(tmp_path)
+    for view in ("occluded_body_images", "whole_body_images"):
+        draw(tmp_path / "Occluded_REID" / view / "001" / "001_01.tif")
+    data = manager(tmp_path, "occluded_duke", ["occluded_reid", "occluded_duke"])
+    query, gallery = data.test_loader["occluded_reid"].values()
+    assert (next(iter(query))["camid"].tolist(), next(iter(gallery))["camid"].tolist()) == ([0], [1])
+    with pytest.raises(DPMError, match="occluded_reid is a test set; train on market1501"):
+        manager(tmp_path, "occluded_reid")
+
+
+def test_camera_numbers_count_ids_up_to_the_largest_and_know_each_sources_shift(tmp_path):
+    write_occluded_duke(tmp_path, cameras=(1, 8))
+    write_market(tmp_path)
+    for view in ("occluded_body_images", "whole_body_images"):
+        draw(tmp_path / "Occluded_REID" / view / "001" / "001_01.tif")
+    single = manager(tmp_path)
+    assert (single.num_train_cams, single.num_cameras) == (2, 8)
+    assert (single.camera_offset("occluded_duke"), single.camera_offset("market1501")) == (0, None)
+    both = manager(tmp_path, ["market1501", "occluded_duke"], ["occluded_duke", "occluded_reid"])
+    dataset = both.train_loader.dataset
+    shift = {dset: min(e[2] for e in dataset.train if e[3] == dset) for dset in (0, 1)}
+    assert both.camera_offset("market1501") == shift[0] == 0
+    assert both.camera_offset("occluded_duke") == shift[1] == 2  # market's two cameras; ours start at 0
+    assert both.camera_offset("occluded_reid") is None
+    assert both.num_cameras == 10 == 1 + max(e[2] for e in dataset.train)
+
+
+@pytest.mark.parametrize("sets", [("a", "b", "c"), ("c", "a", "b"), ("b", "c", "a")])
+def test_camera_shifts_of_three_sources_are_torchreids(sets, tmp_path):
+    cameras = {"a": (1, 3), "b": (1, 2, 6), "c": (1, 2)}
+    for name, used in cameras.items():
+        class Named(OccludedDuke):
+            layout = type(OccludedDuke.layout)(**{**vars(OccludedDuke.layout), "folders": (f"set_{name}",)})
+        write_occluded_duke(tmp_path, f"set_{name}", cameras=used)
+        torchreid_host.register_dataset(f"set_{name}", Named)
+    names = [f"set_{name}" for name in sets]
+    data = manager(tmp_path, names)
+    for index, name in enumerate(names):
+        first = min(e[2] for e in data.train_loader.dataset.train if e[3] == index)
+        assert data.camera_offset(name) == first  # every set has a camera 0
+
+
+@pytest.mark.parametrize("workers, start, sources", [
+    (0, None, "occluded_duke"), (0, None, ["market1501", "occluded_duke"]), (2, "fork", "occluded_duke"),
+    # The harder case for a fresh process: the class of summed data sets is torchreid's own.
+    pytest.param(1, "spawn", ["market1501", "occluded_duke"], marks=pytest.mark.fuzz),  # imports everything anew
+])
+def test_a_corrupt_image_is_an_error_that_names_it_in_one_line(workers, start, sources, tmp_path):
+    write_market(tmp_path)
+    top = write_occluded_duke(tmp_path)
+    for path in (top / "bounding_box_train").iterdir():
+        path.write_bytes(path.read_bytes()[:200])
+    data = manager(tmp_path, sources, workers=workers, train_sampler="SequentialSampler")
+    if start:
+        data.train_loader.multiprocessing_context = start
+        data.train_loader.timeout = 120  # seconds, instead of for ever should torchreid's reader be back
+    batches = iter(data.train_loader)
+    with pytest.raises(DPMError) as caught:
+        for _ in batches:
+            pass
+    message = str(caught.value)
+    # The traceback keeps the workers waiting in a cycle; breaking it ends them now, not in a later test.
+    traceback.clear_frames(caught.tb)
+    del batches
+    assert message.startswith(f"image '{top / 'bounding_box_train'}") and "cannot be read" in message
+    assert "\n" not in message
+
+
+def test_workers_draw_different_augmentations_and_a_seed_repeats_them(tmp_path):
+    top = write_occluded_duke(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 256, (16, 8, 3), dtype=np.uint8)
+    for path in (top / "bounding_box_train").iterdir():
+        Image.fromarray(noise).save(path)
+    names = ["random_crop", "pad_crop", "erase_pixel", "jitter"]
+    data = manager(tmp_path, height=48, width=32, transforms=names, workers=2, batch_size_train=3)
+
+    def epoch(seed):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        return torch.cat([batch["img"] for batch in data.train_loader])
+
+    first, again, other = epoch(1), epoch(1), epoch(2)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    equal = [(i, j) for i in range(12) for j in range(i) if torch.equal(first[i], first[j])]
+    assert len(first) == 12 and equal == []  # the pictures are the same: only the augmentation differs
+
+
+def test_a_batch_larger_than_the_training_set_is_an_error_with_numbers(tmp_path):
+    write_occluded_duke(tmp_path)
+    with pytest.raises(DPMError, match=r"batch of 13 .*12 images, 3 identities.*lower it to 12"):
+        manager(tmp_path, batch_size_train=13)
+    assert len(manager(tmp_path, batch_size_train=12).train_loader) == 1
+
+
+@pytest.mark.parametrize("sampler, options, message", [
+    ("RandomIdentitySampler", {"batch_size_train": 8, "num_instances": 2}, "needs 4 identities.* has 3 "),
+    ("RandomIdentitySampler", {"batch_size_train": 2, "num_instances": 4}, "between 1 and the batch size 2"),
+    ("RandomIdentitySampler", {"batch_size_train": 5, "num_instances": 2}, "no multiple.*make it 4"),
+    ("RandomDomainSampler", {"batch_size_train": 4, "num_cams": 4}, "12 images, 3 identities, 2 cameras"),
+    ("RandomDatasetSampler", {"batch_size_train": 4, "num_datasets": 2}, "RandomDatasetSampler cannot"),
+    ("RandomIdentitySample", {}, "did you mean 'RandomIdentitySampler'"),
+])
+def test_a_sampler_that_cannot_fill_a_batch_is_an_error_before_training(sampler, options, message, tmp_path):
+    write_occluded_duke(tmp_path)
+    with pytest.raises(DPMError, match=message):
+        manager(tmp_path, train_sampler=sampler, **options)
+
+
+@pytest.mark.parametrize("sampler", ["RandomIdentitySampler", "RandomDomainSampler", "RandomDatasetSampler"])
+def test_torchreids_samplers_yield_whole_batches(sampler, tmp_path):
+    write_occluded_duke(tmp_path)
+    data = manager(tmp_path, train_sampler=sampler, num_instances=2, num_cams=2)
+    batches = [batch["pid"] for batch in data.train_loader]
+    assert batches and all(len(batch) == 4 for batch in batches)
+    if sampler == "RandomIdentitySampler":
+        assert all(len(set(batch.tolist())) == 2 for batch in batches)
+
+
+def test_the_synthetic_parameters_reach_the_synthetic_data_set_only(tmp_path, monkeypatch):
+    specs = []
+
+    class Synthetic(OccludedDuke):
+        def __init__(self, root="", spec="default", **options):
+            specs.append(spec)
+            super().__init__(root, **options)
+
+    registry = torchreid_host.image_dataset_classes()
+    torchreid_host.register_dataset("synthetic_occluded", Synthetic)
+    try:
+        write_occluded_duke(tmp_path)
+        manager(tmp_path, "synthetic_occluded", "occluded_duke", synthetic="asked")
+        assert specs == ["asked"]
+        manager(tmp_path, "synthetic_occluded", "occluded_duke")
+        assert specs == ["asked", "default"]
+    finally:
+        torchreid_host.register_dataset("synthetic_occluded", registry.get("synthetic_occluded", Synthetic))
+
+
+def test_a_target_can_also_give_training_images(tmp_path):
+    write_occluded_duke(tmp_path)
+    write_market(tmp_path)
+    data = manager(tmp_path, "occluded_duke", "market1501", load_train_targets=True)
+    assert len(data.train_loader_t.dataset) == 4 and data.camera_offset("market1501") is None
+    with pytest.raises(DPMError, match="load_train_targets"):
+        manager(tmp_path, "occluded_duke", "occluded_duke", load_train_targets=True)

@@ -1,0 +1,72 @@
+"""The step's options from the configuration to a run, and back from its checkpoint."""
+import json
+
+import pytest
+import torch
+from helpers.runs import SETTINGS, finished_run
+
+from dpm_plugin import build
+from dpm_plugin.weights import files as checkpoint
+from dpm_plugin.config import datamanager_kwargs, engine_kwargs, engine_run_kwargs, load_config
+from dpm_plugin.utils.errors import DPMError
+
+OPTIONS = {
+    "train.steps": "simultaneous", "train.accumulate": 2, "train.conv_layout": "channels_last",
+    "train.grad_checkpointing": True, "train.optim": "sgd", "train.optim_form": "fused", "train.amp": "bfloat16",
+}
+
+
+def keywords(options):
+    return {name.replace(".", "__"): value for name, value in options.items()}
+
+
+def test_defaults_are_the_papers_two_steps_with_nothing_switched_on():
+    kwargs = engine_kwargs(load_config(overrides=SETTINGS))
+    kwargs.pop("use_gpu")
+    assert kwargs == dict(amp="off", steps="alternating", accumulate=1, compile_backend=None, conv_layout="auto",
+                          grad_checkpointing=False)
+    assert not datamanager_kwargs(load_config())["persistent_workers"]
+
+
+def test_compile_means_inductor():
+    assert engine_kwargs(load_config(overrides={**SETTINGS, "train.compile": True}))["compile_backend"] == "inductor"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+def test_a_run_with_every_option_is_resumed_without_them_and_the_other_way_round(root, tmp_path):
+    for name, (first, then) in {"away": (OPTIONS, {}), "towards": ({"train.optim": "sgd"}, OPTIONS)}.items():
+        folder, _, _ = finished_run(tmp_path / name, root, **keywords(first))
+        config = load_config(overrides={
+            **SETTINGS, "data.root": str(root), "data.save_dir": str(tmp_path / f"{name}2"), "train.optim": "sgd",
+            **then, "train.max_epoch": 2})
+        datamanager = build.build_datamanager(config)
+        model = build.build_model(config, datamanager)
+        optimizer = build.build_optimizer(config, model)
+        scheduler = build.build_scheduler(config, optimizer)
+        engine = build.build_engine(config, datamanager, model, optimizer, scheduler)
+        assert (engine.steps, engine.accumulate) == (config.train.steps, config.train.accumulate)
+        assert bool(optimizer.param_groups[0]["fused"]) == (config.train.optim_form == "fused")
+        start = checkpoint.resume(folder / "model" / "last.pth.tar", model, optimizer, scheduler, engine.scaler)
+        assert bool(optimizer.param_groups[0]["fused"]) == (config.train.optim_form == "fused")
+        engine.run(**engine_run_kwargs(config, start))
+        results = json.loads((tmp_path / f"{name}2" / "results.json").read_text())
+        assert results["run"]["config"]["train"]["steps"] == config.train.steps
+        states = [torch.load(path / "model" / "last.pth.tar", weights_only=True)
+                  for path in (folder, tmp_path / f"{name}2")]
+        assert [state["epoch"] for state in states] == [1, 2]
+        assert list(states[0]["state_dict"]) == list(states[1]["state_dict"])
+
+
+def test_a_baseline_trains_with_every_option(root, tmp_path):
+    folder, model, _ = finished_run(tmp_path, root, model__name="vit_baseline_tiny", **keywords(OPTIONS))
+    assert not model.has_mask and (folder / "results.json").is_file()
+
+
+def test_the_optimizers_form_is_for_the_plugins_models():
+    config = load_config(overrides={"model.name": "osnet_x0_25", "train.optim_form": "fused"})
+    with pytest.raises(DPMError, match="train.optim_form"):
+        build.check_names(config)

@@ -1,9 +1,0 @@
-"""``python -m dpm_plugin`` in a fork of the test process."""
-from helpers_forks import run_forked
-
-from dpm_plugin import script
-
-
-def run_script(folder, *argv):
-    """What ``python -m dpm_plugin argv...`` does in ``folder``."""
-    return run_forked(folder, lambda: script.main([str(argument) for argument in argv]))

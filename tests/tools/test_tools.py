@@ -1,0 +1,36 @@
+"""Every script of tools/, started as a user would, with nothing of this package imported before."""
+import contextlib
+import io
+import runpy
+import sys
+from pathlib import Path
+
+from helpers.forks import run_forked
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = sorted((ROOT / "tools").glob("*.py"))
+
+
+def start_each():
+    """``tool --help`` of all, each with the package still to be found and imported."""
+    found = list(sys.path)
+    for tool in TOOLS:
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("dpm_plugin", "experiments")]:
+            del sys.modules[name]
+        sys.path[:] = [path for path in found if Path(path).resolve() not in (ROOT, ROOT / "tools")]
+        sys.path.insert(0, str(tool.parent))  # as python does
+        sys.argv = [str(tool), "--help"]
+        with contextlib.redirect_stdout(io.StringIO()) as shown:
+            try:
+                runpy.run_path(str(tool), run_name="__main__")
+            except SystemExit as stop:
+                assert not stop.code, (tool, stop.code)
+        assert "usage:" in shown.getvalue() and Path(sys.modules["dpm_plugin"].__file__).parents[1] == ROOT, tool
+        print(tool)
+
+
+def test_every_tool_starts_from_any_folder_and_explains_itself(tmp_path):
+    done = run_forked(tmp_path, start_each)
+    assert done.returncode == 0, done.stderr
+    assert len(TOOLS) >= 9 and done.stdout.split() == [str(tool) for tool in TOOLS]
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,147 @@
+"""deep-sort-realtime with our features: through its own torchreid embedder, and as tools/track_example.py does it."""
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.runs import untrained_run
+from PIL import Image
+
+from dpm_plugin import DPMExtractor
+
+pytest.importorskip("deep_sort_realtime", reason="deep-sort-realtime is not installed")
+from deep_sort_realtime.deepsort_tracker import DeepSort  # noqa: E402
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "track_example.py"
+COUNT = 14
+# As its torchreid embedder prepares pictures: 256 x 128 pixels, ImageNet's mean (both are also our defaults).
+CHANGES = dict(data__height=256, data__width=128, vit__patch_size=32, vit__stride=32)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return untrained_run(tmp_path_factory.mktemp("tracking") / "run", **CHANGES)[0]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("track_example", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def people():
+    """Two persons of coloured stripes (48, 24, 3), BGR."""
+    rows = np.arange(48)[:, None, None] // 6
+    return [np.broadcast_to(np.uint8((rows * step + [90, 20, 160]) % 256), (48, 24, 3)) for step in (31, 77)]
+
+
+def film():
+    """(frames, their boxes): the persons walk towards each other and past each other."""
+    rng = np.random.default_rng(0)
+    ground = rng.integers(100, 140, (80, 200, 3), dtype=np.uint8)
+    frames, boxes = [], []
+    for time in range(COUNT):
+        frame, here = ground.copy(), []
+        for person, (top, left) in zip(people(), [(4, 10 + 8 * time), (28, 114 - 8 * time)]):
+            frame[top:top + 48, left:left + 24] = person
+            here.append([left, top, 24, 48])
+        frames.append(frame)
+        boxes.append(here)
+    return frames, boxes
+
+
+def expected_tracks(lines):
+    """Each person's numbers, from lines (frame, number, left, top, ...)."""
+    return [{number for _, number, _, top in lines if top == row} for row in (4, 28)]
+
+
+def check_tracks(lines):
+    upper, lower = expected_tracks(lines)
+    assert len(upper) == len(lower) == 1 and upper != lower  # one number each, the whole time
+    assert {frame for frame, *_ in lines} == set(range(3, COUNT + 1))  # DeepSort confirms after 3 frames
+
+
+def test_the_example_follows_each_person_by_one_number(tool, run, tmp_path):
+    frames, boxes = film()
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame[..., ::-1]).save(tmp_path / f"{number:03d}.png")
+    text = "".join(f"{number},-1,{','.join(map(str, box))},0.9\n"
+                   for number, here in enumerate(boxes, start=1) for box in [*here, [500, 500, 9, 9], [5, 5, 0, 9]])
+    (tmp_path / "boxes.txt").write_text(text, encoding="utf-8")
+    out = tmp_path / "out" / "tracks.txt"
+    arguments = [str(tmp_path / "%03d.png"), str(tmp_path / "boxes.txt"), "--model", str(run), "--out", str(out)]
+    assert tool.main(arguments) == 0
+    rows = [line.split(",") for line in out.read_text(encoding="utf-8").splitlines()]
+    check_tracks([(int(row[0]), row[1], float(row[2]), float(row[3])) for row in rows])
+
+
+def test_the_example_gives_the_tracker_the_features_of_the_crops(tool, run):
+    frames, boxes = film()
+    extractor = DPMExtractor(run, bgr=True, device="cpu")
+    detections = {number: [(box, 0.9, None) for box in here] for number, here in enumerate(boxes, start=1)}
+    *_, (_, tracks) = tool.track(frames, detections, extractor)
+    expected = extractor(people()).embedding
+    for each in tracks:
+        person = int(each.to_ltwh(orig=True)[1] == 28)
+        np.testing.assert_allclose(each.get_feature(), expected[person], atol=1e-4)
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["{tmp}/gone.mp4", "{tmp}/boxes.txt", "--model", "{run}"], "gone.mp4"),
+    (["{tmp}/gone.mp4", "{tmp}/gone.txt", "--model", "{run}"], "gone.txt' cannot be read"),
+    (["{tmp}/gone.mp4", "{tmp}/wrong.txt", "--model", "{run}"], "wrong.txt', line 2"),
+    (["{tmp}/gone.mp4", "{tmp}/boxes.txt", "--model", "{tmp}/gone"], "gone' does not exist"),
+])
+def test_a_mistake_is_one_line_and_exit_code_2(tool, run, tmp_path, capsys, arguments, said):
+    (tmp_path / "boxes.txt").write_text("1,-1,0,0,9,9,1\n", encoding="utf-8")
+    (tmp_path / "wrong.txt").write_text("1,-1,0,0,9,9,1\n1,-1,0\n", encoding="utf-8")
+    arguments = [argument.format(run=run, tmp=tmp_path) for argument in arguments]
+    assert tool.main([*arguments, "--out", str(tmp_path / "out.txt")]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert said in error[-1] and error[-1].startswith("error: ") and not (tmp_path / "out.txt").exists()
+
+
+# ---- its own embedder ----
+
+@pytest.fixture(scope="module")
+def tracker(run):
+    for name in ("torchreid.utils", "pkg_resources"):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            pytest.skip(f"its torchreid embedder needs {name}")
+    return DeepSort(embedder="torchreid", embedder_model_name="dpm_vit_tiny", embedder_gpu=False,
+                    embedder_wts=str(run / "model" / "last.pth.tar"))
+
+
+def test_its_torchreid_embedder_computes_a_runs_features(tracker, run):
+    crops = people()
+    expected = DPMExtractor(run, bgr=True, device="cpu")(crops).embedding
+    torch.testing.assert_close(torch.from_numpy(tracker.embedder.predict(crops)), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_its_torchreid_embedder_follows_each_person_by_one_number(tracker):
+    lines = []
+    for number, (frame, boxes) in enumerate(zip(*film()), start=1):
+        for each in tracker.update_tracks([(box, 0.9, "person") for box in boxes], frame=frame):
+            if each.is_confirmed():
+                left, top, _, _ = each.to_ltwh(orig=True)
+                lines.append((number, each.track_id, left, top))
+    check_tracks(lines)
+
+
+def test_its_torchreid_embedder_takes_another_preparation_afterwards(tracker, tmp_path):
+    other = DPMExtractor(
+        untrained_run(tmp_path / "run", **CHANGES, data__norm_mean=[0.5] * 3, data__norm_std=[0.5] * 3)[0],
+        device="cpu")
+    kept = tracker.embedder.model.preprocess
+    tracker.embedder.model.preprocess = other.prepare
+    try:
+        found = torch.from_numpy(tracker.embedder.predict(people()))
+    finally:
+        tracker.embedder.model.preprocess = kept
+    pictures = [Image.fromarray(np.ascontiguousarray(person[..., ::-1])) for person in people()]
+    torch.testing.assert_close(found, other(pictures).embedding, atol=1e-4, rtol=1e-4)

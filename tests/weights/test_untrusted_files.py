@@ -1,0 +1,267 @@
+"""Nothing read is executed and nothing comes by plain HTTP: over the source's syntax, and tried with payloads."""
+import ast
+import os
+import pickle
+import stat
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.data import write_occluded_duke
+from helpers.model import tiny_model
+
+from dpm_plugin import build, torchreid_host
+from dpm_plugin.weights.files import read_checkpoint
+from dpm_plugin.config import load_config
+from dpm_plugin.apps import prepare_occduke
+from dpm_plugin.apps.prepare_occduke import prepare
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.evaluation.search import Gallery
+from dpm_plugin.weights.load import load_backbone_file, load_weights
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted([*(ROOT / "dpm_plugin").rglob("*.py"), *(ROOT / "tools").rglob("*.py"), ROOT / "setup.py"])
+
+# ---- the source ----
+
+UNSAFE_MODULES = {
+    "pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "telnetlib", "ftplib"}
+UNSAFE_CALLS = {
+    "os.system", "os.popen", "yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load",
+    "yaml.Loader", "yaml.UnsafeLoader", "yaml.FullLoader", "urllib.request.urlretrieve", "torch.jit.load",
+    "torch.hub.load", "torch.hub.load_state_dict_from_url", "pd.read_pickle", "tempfile.mktemp",
+}
+UNSAFE_METHODS = {"extractall", "extract", "load_url", "merge_from_file"}
+ALLOWED = {
+    ("script.py", "exec"),  # python -m dpm_plugin SCRIPT runs the user's own script
+    ("torchreid_host.py", "'http://"),  # looked for, to refuse it
+}
+
+
+def dotted(node):
+    """``a.b.c`` of a name or attribute, else ""."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}" if dotted(node.value) else node.attr
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def keyword(call, name):
+    """The constant value of a keyword of a call; None where it is absent or computed."""
+    return next((each.value.value for each in call.keywords
+                 if each.arg == name and isinstance(each.value, ast.Constant)), None)
+
+
+def offences(text):
+    """Everything in Python source that would execute what a file holds, or fetch by plain HTTP."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.partition(".")[0] in UNSAFE_MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name for name in names if name in UNSAFE_CALLS or name.partition(".")[0] in UNSAFE_MODULES)
+            yield from (name for name in names if name in ("torch.load", "numpy.load"))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "http://" in node.value:
+            yield node.value[:60]
+        elif isinstance(node, ast.Attribute) and dotted(node) in UNSAFE_CALLS:
+            yield dotted(node)
+        elif isinstance(node, ast.Call):
+            name = dotted(node.func)
+            is_builtin = isinstance(node.func, ast.Name) and name in ("eval", "exec")  # model.eval() is another
+            if is_builtin or name.rpartition(".")[2] in UNSAFE_METHODS:
+                yield name
+            if name == "torch.load" and keyword(node, "weights_only") is not True:
+                yield name
+            if name in ("np.load", "numpy.load") and keyword(node, "allow_pickle") is not False:
+                yield name
+            if keyword(node, "shell") is True or keyword(node, "trust_remote_code") is True:
+                yield f"{name}(shell)"
+            if keyword(node, "verify") is False:
+                yield f"{name}(verify=False)"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_file_of_the_source_executes_what_it_reads_or_fetches_by_plain_http(path):
+    found = [name for name in offences(path.read_text(encoding="utf-8")) if (path.name, name) not in ALLOWED]
+    assert found == []
+
+
+@pytest.mark.parametrize("text", [
+    "import pickle", "from pickle import loads", "torch.load('a')", "torch.load('a', weights_only=False)",
+    "torch.load('a', weights_only=flag)", "from torch import load", "yaml.load(x, yaml.Loader)",
+    "yaml.unsafe_load(x)",
+    "yaml.load(x, Loader=yaml.SafeLoader)", "np.load('a.npy')", "np.load('a', allow_pickle=True)", "eval('1')",
+    "tar.extractall('a')", "zipfile.ZipFile('a').extract('b')", "os.system('ls')", "subprocess.run('ls', shell=True)",
+    "URL = 'http://example.org'", "import urllib.request\nurllib.request.urlretrieve(u)", "from os import system",
+    "model_zoo.load_url(u)", "config.merge_from_file('a.py')",
+])
+def test_the_search_for_such_code_finds_it(text):
+    assert list(offences(text))
+
+
+# ---- payloads ----
+
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def torch_zip(content, path):
+    torch.save(content, path)
+
+
+def torch_old(content, path):
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+def plain_pickle(content, path):
+    path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+def numpy_objects(content, path):
+    with open(path, "wb") as file:
+        np.save(file, np.array([content], dtype=object), allow_pickle=True)
+
+
+def script_module(content, path):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), path)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model(depth=2)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("save", [torch_zip, torch_old, plain_pickle, numpy_objects, script_module])
+@pytest.mark.parametrize("name", ["model.pth", "model.safetensors", "model.npz"])
+def test_no_reader_of_weights_or_galleries_executes_a_payload(save, name, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # which torch heeds where nothing is said
+    mark, path = tmp_path / "executed", tmp_path / name
+    save({"state_dict": {"a": torch.zeros(1)}, "epoch": 1, "x": Payload(mark)}, path)
+    for read in (read_checkpoint, lambda file: load_weights(model, file), Gallery.open,
+                 lambda file: load_backbone_file(model.backbone, file),
+                 lambda file: torchreid_host.utils.load_checkpoint(str(file)),
+                 lambda file: torchreid_host.utils.load_pretrained_weights(model, str(file)),
+                 lambda file: torchreid_host.utils.resume_from_checkpoint(str(file), model)):
+        with pytest.raises(DPMError):
+            read(path)
+    assert not mark.exists()
+
+
+def test_a_yaml_tag_that_would_call_a_function_does_not(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(f"data: {{root: !!python/object/apply:os.mkdir ['{tmp_path}/executed']}}\n", encoding="utf-8")
+    with pytest.raises(DPMError):
+        load_config(str(path))
+    with pytest.raises(DPMError):
+        load_config(opts=["data.sources", f"!!python/object/apply:os.mkdir ['{tmp_path}/executed']"])
+    assert not (tmp_path / "executed").exists()
+
+
+# ---- the network ----
+
+@pytest.fixture
+def no_network(monkeypatch):
+    for name in ("urllib.request.urlretrieve", "urllib.request.urlopen", "gdown.download", "os.system"):
+        monkeypatch.setattr(name, lambda *a, **k: pytest.fail("it tried to download"))
+
+
+@pytest.mark.parametrize("kind, name", [
+    *(("image", name) for name in ("market1501", "viper", "grid", "ilids")),
+    *(("video", name) for name in ("ilidsvid", "dukemtmcvidreid", "mars", "prid2011")),
+])
+def test_torchreids_own_data_managers_download_nothing(kind, name, no_network, tmp_path):
+    manager = {"image": torchreid_host.data.ImageDataManager, "video": torchreid_host.data.VideoDataManager}[kind]
+    with pytest.raises(DPMError, match="nothing is downloaded"):
+        manager(root=str(tmp_path), sources=name, use_gpu=False)
+    config = load_config(overrides={"data.type": kind, "data.sources": [name], "data.targets": [name],
+                                    "data.root": str(tmp_path)})
+    with pytest.raises(DPMError, match="nothing was downloaded"):
+        build.build_datamanager(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore:occluded_duke")
+def test_weights_that_torchreid_fetches_by_plain_http_are_refused(no_network, tmp_path):
+    write_occluded_duke(tmp_path)
+    config = load_config(overrides={
+        "data.sources": ["occluded_duke"], "data.targets": ["occluded_duke"], "data.root": str(tmp_path),
+        "train.batch_size": 4, "data.workers": 0, "test.ranks": [1], "model.name": "xception", "use_gpu": False})
+    data = build.build_datamanager(config)
+    with pytest.raises(DPMError, match="'xception' by plain HTTP"):
+        build.build_model(config, data)
+    by_http = {name for name in torchreid_host.model_names() if torchreid_host.weights_by_plain_http(name)}
+    assert {"inceptionresnetv2", "inceptionv4", "se_resnet50", "xception"} < by_http
+    assert not by_http & {"dpm_vit", "resnet50", "osnet_x1_0", "mobilenetv2_x1_0"}
+
+
+# ---- archives ----
+
+NAME = "0001_c2_f0046182.jpg"
+
+
+@pytest.fixture
+def lists(tmp_path):
+    for split, name in (("train", NAME), ("query", "0002_c2_f0000001.jpg"), ("gallery", "0002_c3_f0000001.jpg")):
+        (tmp_path / f"{split}.list").write_text(name)
+    return tmp_path
+
+
+def archive(path, content=b"picture", compression=zipfile.ZIP_DEFLATED, info=None):
+    with zipfile.ZipFile(path, "w", compression) as opened:
+        opened.writestr(info or f"Duke/bounding_box_train/{NAME}", content)
+        opened.writestr("Duke/query/0002_c2_f0000001.jpg", b"b")
+        opened.writestr("Duke/bounding_box_test/0002_c3_f0000001.jpg", b"c")
+    return path
+
+
+def refused(path, lists):
+    with pytest.raises(DPMError) as caught:
+        prepare(path, lists, lists / "out", show=str)
+    assert not list(lists.glob("out/**/*.jpg")) and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_image_that_unpacks_to_thousands_of_times_its_size_is_refused(lists):
+    path = archive(lists / "bomb.zip", bytes(10 * 2**20))
+    assert "which no image has" in refused(path, lists)
+
+
+def test_a_size_that_the_zip_does_not_tell_truly_is_refused(lists):
+    path = archive(lists / "lie.zip", bytes(range(256)) * 40)
+    content = path.read_bytes()
+    lied = content.replace((256 * 40).to_bytes(4, "little"), (100).to_bytes(4, "little"))
+    assert lied != content
+    path.write_bytes(lied)
+    assert "is damaged" in refused(path, lists)
+
+
+def test_images_that_are_too_large_together_are_refused(lists, monkeypatch):
+    monkeypatch.setattr(prepare_occduke, "LARGEST_TOTAL", 8)
+    assert "have 9 bytes together, more than 8" in refused(archive(lists / "many.zip"), lists)
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK])
+def test_special_files_are_refused(kind, lists):
+    info = zipfile.ZipInfo(f"Duke/bounding_box_train/{NAME}")
+    info.external_attr = (kind | 0o644) << 16
+    assert "neither file nor folder" in refused(archive(lists / "special.zip", info=info), lists)
+
+
+def test_an_entry_that_leads_to_another_ones_bytes_is_refused(lists):
+    """A directory that names the same bytes again and again is small on disk, without end unpacked."""
+    path = archive(lists / "overlap.zip")
+    with zipfile.ZipFile(path) as opened:
+        offset = opened.infolist()[1].header_offset
+    content = bytearray(path.read_bytes())
+    first = content.index(b"PK\1\2")  # in the directory; bytes 42 to 46 say where the entry lies
+    content[first + 42:first + 46] = offset.to_bytes(4, "little")
+    path.write_bytes(bytes(content))
+    assert "is damaged" in refused(path, lists)

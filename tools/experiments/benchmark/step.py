@@ -1,0 +1,134 @@
+"""An iteration of the engine against two full passes with every gradient; then option after option of it."""
+import gc
+import types
+from contextlib import nullcontext
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from experiments.oracles import plain_head, plain_step
+from experiments.benchmark.report import compared
+from experiments.benchmark.timing import take_turns
+from dpm_plugin.engine.engine import ImageDPMEngine
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.method.model import DPM
+from dpm_plugin.engine.optim import build_optimizer
+from dpm_plugin.utils.precision import autocast
+
+CAMERAS = 8
+PAPER = dict(img_size=(256, 128), stride=16)  # ViT-B/16
+TINY = dict(
+    backbone="vit_tiny_patch16_224", img_size=(64, 32), patch_size=8, stride=8, embed_dim=24, depth=2, num_heads=3)
+
+
+class Case(NamedTuple):
+    """What is trained: options of :class:`~dpm_plugin.method.model.DPM`, images a batch, identities, precision."""
+
+    model: dict
+    batch: int
+    classes: int
+    amp: str
+
+    def __str__(self):
+        name = "tiny ViT" if "depth" in self.model else "ViT-B/16"
+        height, width = self.model["img_size"]
+        precision = "float32" if self.amp == "off" else self.amp
+        return f"{name} {height} x {width}, stride {self.model['stride']}, batch {self.batch}, {precision}"
+
+
+def case(settings):
+    """The :class:`Case` of the device: the paper's on a GPU, what a CPU can bear there."""
+    if settings.tiny:
+        return Case(TINY, 8, 5, "off")
+    if settings.device.type == "cuda":
+        return Case(dict(PAPER, stride=11), 64, 702, "float16")
+    return Case(PAPER, 8, 702, "off")
+
+
+def build(case, device, num_cameras=CAMERAS):
+    """A DPM with random weights and no stochastic depth, whose draws would differ between contenders."""
+    torch.manual_seed(0)
+    model = DPM(case.classes, drop_path=0.0, num_cameras=num_cameras, **case.model).to(device)
+    torch.nn.init.normal_(model.mask_generator.linear.weight, std=0.02)  # at its zero start it passes no gradient on
+    return model
+
+
+def run(settings):
+    """Yields the engine's iteration against the plain one, then option after option against the default."""
+    what = case(settings)
+    data = _batch(what, settings.device)
+    model = build(what, settings.device)
+    optimizer = build_optimizer(model)
+    yield _against_plain(settings, what, _engine(model, optimizer, settings.device, amp=what.amp), data)
+    gc.collect()  # the plain one's model and optimizers
+    yield from _options(settings, what, model, optimizer, data)
+
+
+def _against_plain(settings, what, engine, data):
+    precision = partial(autocast, settings.device, what.amp) if what.amp != "off" else nullcontext
+    plain = plain_step.TwoSteps(
+        build(what, settings.device).train(), plain_head.masked_arcface, precision=precision,
+        scale=what.amp == "float16")
+    ours, theirs = [], []  # the five losses of every step
+    engine.on_step = lambda parts: ours.append(torch.stack([value.detach() for value in parts[:5]]))
+    timings = take_turns({  # ours first: the other then finds freed memory, and its peak is if anything too low
+        "ours": partial(engine.forward_backward, data),
+        "plain": lambda: theirs.extend(torch.tensor(plain(data["img"], data["pid"], data["camid"]))),
+    }, rounds=settings.rounds, device=settings.device)
+    engine.on_step = lambda parts: None
+    losses = float((torch.stack(ours).cpu() - torch.stack(theirs)).abs().max())
+    weights = max(float((a.detach() - b.detach()).abs().max())
+                  for a, b in zip(engine.model.parameters(), plain.model.parameters()))
+    return compared("step", f"two-step iteration, {what}", timings, difference=max(losses, weights))
+
+
+def _options(settings, what, model, optimizer, data):
+    engine = partial(_engine, model, optimizer, settings.device, amp=what.amp)
+    calls = {"default": engine(), "simultaneous": engine(steps="simultaneous"), "accumulate 4": engine(accumulate=4)}
+    for form in ("loop", "foreach") if settings.device.type == "cuda" else ("foreach", "fused"):
+        other = build_optimizer(model, form=form)
+        other.load_state_dict(optimizer.state_dict())  # the same momentum tensors: no memory of their own
+        calls[f"optim_form {form}"] = _engine(model, other, settings.device, amp=what.amp)
+    for layout in ("channels_last", "contiguous"):
+        other = build(what, settings.device)
+        calls[f"conv_layout {layout}"] = _engine(
+            other, build_optimizer(other), settings.device, amp=what.amp, conv_layout=layout)
+    if not settings.tiny:  # it takes a minute to compile
+        try:
+            calls["compile"] = engine(compile_backend="inductor")
+        except DPMError as error:
+            print(f"compile is left out: {error}")
+    calls = {contender: partial(each.forward_backward, data) for contender, each in calls.items()}
+    calls["grad_checkpointing"] = partial(_checkpointed, model, calls["default"])
+    timings = take_turns(calls, rounds=settings.rounds, device=settings.device)
+    for contender in list(timings)[1:]:
+        pair = {each: timings[each] for each in ("default", contender)}
+        yield compared("step", f"{contender}, {what}", pair, ours=contender, plain="default")
+
+
+def _checkpointed(model, call):
+    model.backbone.set_grad_checkpointing(True)
+    try:
+        return call()
+    finally:
+        model.backbone.set_grad_checkpointing(False)
+
+
+def _engine(model, optimizer, device, **options):
+    manager = types.SimpleNamespace(train_loader=[], test_loader={}, sources=["random"])
+    model.train().requires_grad_(True)  # another engine may have left it in the middle of its two steps
+    engine = ImageDPMEngine(manager, model, optimizer, use_gpu=device.type == "cuda", **options)
+    # As torchreid does when an epoch starts.
+    engine.two_stepped_transfer_learning(0, 0, None)
+    engine.num_batches, engine.batch_idx = 1, 0
+    return engine
+
+
+def _batch(what, device):
+    """A batch on the device, four images an identity."""
+    generator = torch.Generator().manual_seed(0)
+    data = {"img": torch.randn(what.batch, 3, *what.model["img_size"], generator=generator),
+            "pid": torch.arange(what.batch) // 4 % what.classes,
+            "camid": torch.randint(CAMERAS, (what.batch,), generator=generator)}
+    return {key: value.to(device) for key, value in data.items()}

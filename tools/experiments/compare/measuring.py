@@ -1,0 +1,195 @@
+"""What one model costs, measured in a process of its own: ``python -m experiments.compare.measuring``.
+
+Reads a request as JSON on stdin and writes what it measured as JSON on stdout; :mod:`experiments.compare.cost`
+asks. Training and extraction are asked for one by one, because a process's peak memory never falls.
+"""
+import contextlib
+import json
+import statistics
+import sys
+import time
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import dpm_plugin  # noqa: F401 (registers the models and data sets)
+from dpm_plugin import build
+from dpm_plugin.utils.command import exit_code
+from dpm_plugin.config import load_config
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.timing import measure, peak_memory
+from dpm_plugin.utils.precision import autocast
+from dpm_plugin.torchreid_host import utils
+
+__all__ = ["count_flops", "measure_extraction", "measure_training"]
+
+WARM_UP = 2  # batches before the clock starts: the first ones allocate memory and choose kernels
+FEWEST, MOST = 3, 30  # timed batches
+
+
+def measure_training(config, seconds):
+    """Speed and peak memory of real engine steps: DPM's two, or torchreid's one.
+
+    Args:
+        config: a run's configuration.
+        seconds: how long to go on, between 3 and 30 batches after two that are not timed.
+
+    Returns:
+        dict of ``parameters`` (all, classifier included), ``iterations`` of an epoch, ``batch_size``,
+        ``images_per_second`` and ``loading_share`` (see :func:`_speed`), ``peak_memory_mb`` (of the process,
+        10^6 bytes, libraries included) and, on a GPU, ``peak_gpu_memory_mb``.
+
+    Raises:
+        DPMError: what building the parts raises; a model that does not run on pictures of this size.
+    """
+    engine = _engine(config)
+    engine.set_model_mode("train")
+    engine.epoch, engine.batch_idx, engine.max_epoch = 0, 0, 1
+    engine.num_batches = len(engine.train_loader)
+    if engine.num_batches == 0:
+        raise DPMError("the training set does not fill one batch; lower train.batch_size")
+    with _runnable(config):
+        found = _timed(engine.train_loader, engine.forward_backward, _device(config), seconds)
+    parameters = sum(parameter.numel() for parameter in engine.model.parameters())
+    return {"parameters": parameters, "iterations": engine.num_batches, "batch_size": config.train.batch_size,
+            **found}
+
+
+def measure_extraction(config, seconds):
+    """Speed and peak memory of extracting the first target's gallery, and the FLOPs of one picture.
+
+    Args and errors: as :func:`measure_training`.
+
+    Returns:
+        dict of ``flops`` (see :func:`count_flops`), ``batch_size``, ``images_per_second``,
+        ``loading_share``, ``peak_memory_mb`` and, on a GPU, ``peak_gpu_memory_mb``.
+    """
+    engine = _engine(config)
+    engine.set_model_mode("eval")
+    device, model = _device(config), engine.model
+    loader = engine.test_loader[config.data.targets[0]]["gallery"]
+
+    def step(batch):
+        with torch.no_grad(), autocast(device, config.train.amp):
+            _features(model, batch["img"].to(device)).float().cpu()
+
+    with _runnable(config):
+        found = _timed(loader, step, device, seconds)
+    # Afterwards, so that the counting's own memory is no part of the peak.
+    flops = count_flops(model, config.data.height, config.data.width)
+    return {"flops": flops, "batch_size": config.test.batch_size, **found}
+
+
+def count_flops(model, height, width):
+    """Floating-point operations of extracting one picture; a multiply-add counts 2.
+
+    Counts matrix products and convolutions, as ``torch.utils.flop_counter`` does; normalisation, activations
+    and softmax are left out. For one of the plugin's models it is ``embed``: features and mask.
+
+    Args:
+        height, width: of the picture, in pixels.
+    """
+    device = next(model.parameters()).device
+    images = torch.zeros(1, 3, height, width, device=device)
+    was_training = model.training
+    model.eval()
+    # Plain attention: its matrix products are then counted whatever fused kernel this machine has.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        _features(model, images)
+    model.train(was_training)
+    return counter.get_total_flops()
+
+
+def _engine(config):
+    build.check_names(config)
+    if config.data.type != "image":
+        raise DPMError("models are compared on images; set data.type image")
+    utils.set_random_seed(config.train.seed)
+    datamanager = build.build_datamanager(config)
+    model = build.build_model(config, datamanager)
+    optimizer = build.build_optimizer(config, model)
+    return build.build_engine(config, datamanager, model, optimizer, build.build_scheduler(config, optimizer))
+
+
+def _features(model, images):
+    """(B, D) by what evaluation calls."""
+    return model.embed(images).embedding if hasattr(model, "embed") else model(images)
+
+
+def _timed(loader, step, device, seconds):
+    """What :func:`_speed` and :func:`peak_memory` say of ``step`` on the loader's batches."""
+    phases = {}
+    with measure(phases, "all", device):
+        speed = _speed(loader, step, device, seconds)
+    peaks = {key: value for key, value in phases["all"].items() if key.startswith("peak_")}
+    return {**speed, **peaks}
+
+
+def _speed(loader, step, device, seconds):
+    """``images_per_second``, loading included, and ``loading_share``, the part of the time spent on that.
+
+    The median over batches: a burst of another program's work must not count.
+    """
+    loading, total = [], []  # seconds of one image
+    begin = start = time.perf_counter()
+    for count, batch in enumerate(_endless(loader), start=1):
+        loaded = time.perf_counter()
+        step(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        done = time.perf_counter()
+        if count <= WARM_UP:
+            begin = done
+        else:
+            loading.append((loaded - start) / len(batch["img"]))
+            total.append((done - start) / len(batch["img"]))
+        if len(total) >= MOST or (len(total) >= FEWEST and done - begin >= seconds):
+            break
+        start = done
+    median = statistics.median(total)
+    return {"images_per_second": 1 / median, "loading_share": min(1.0, statistics.median(loading) / median)}
+
+
+def _endless(loader):
+    while True:
+        yield from loader
+
+
+@contextlib.contextmanager
+def _runnable(config):
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError, AssertionError) as error:  # so models say that they cannot
+        if isinstance(error, DPMError):
+            raise
+        reason = str(error).strip().splitlines()[:1]
+        size = f"{config.data.height}x{config.data.width}"
+        raise DPMError(f"'{config.model.name}' does not run on pictures of {size} with loss.name "
+                       f"{config.loss.name} ({''.join(reason)}); leave it out, or change data.height, "
+                       "data.width or train.batch_size") from error
+
+
+def _device(config):
+    return torch.device("cuda" if config.use_gpu else "cpu")
+
+
+MEASUREMENTS = {"training": measure_training, "extraction": measure_extraction}
+
+
+def main():
+    """One request: {"what", "config_file", "overrides": {key: value}, "seconds"}; exits as tools/main.py."""
+    request, idle = json.load(sys.stdin), peak_memory(torch.device("cpu"))
+
+    def answer():
+        with contextlib.redirect_stdout(sys.stderr):  # data sets print their sizes
+            config = load_config(request["config_file"], overrides=request["overrides"])
+            found = MEASUREMENTS[request["what"]](config, request["seconds"])
+            found["idle_memory_mb"] = idle.get("peak_memory_mb")
+        json.dump(found, sys.stdout)
+
+    return exit_code(answer)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""Train every run that is missing, several at a time, losing nothing when stopped or killed."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from dpm_plugin import build
+from dpm_plugin.config import flat
+from dpm_plugin.config.arguments import synthetic_spec
+from dpm_plugin.data.synthetic.generate import generate
+from dpm_plugin.utils.errors import DPMError
+from experiments.reproduce.run import MAIN, Run
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: there two sweeps must not share a folder
+    fcntl = None
+
+__all__ = ["Run", "cores", "run_all", "stop_on_sigterm"]
+
+LOG = "sweep.log"
+POLL = 0.1  # seconds between looks at the running processes
+PATIENCE = 10  # seconds a stopped run has to end before it is killed
+
+
+def cores():
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_all(runs, base, *, root=None, jobs=1, threads=None, python=sys.executable, main=MAIN, echo=print):
+    """Train the runs that have no finished results below ``base``; read the results of all.
+
+    A run's output goes to ``sweep.log`` in its folder. An unfinished run goes on from its last finished epoch
+    where it left ``model/last.pth.tar``, else it starts anew. A failed run does not stop the others. Ctrl-C
+    and SIGTERM stop the running ones. After a SIGKILL the runs in progress end by themselves: each holds a
+    lock on its folder, and the next sweep waits for it instead of training the same run twice.
+
+    Args:
+        runs: iterable of :class:`Run`; equal ones are trained once.
+        base: folder of the runs' folders.
+        root: data root; None keeps that of the config files.
+        jobs: runs at a time. Default: 1.
+        threads: OMP_NUM_THREADS of each. Default: cores // jobs.
+        python, main: interpreter and script of a run. Default: this one, ``tools/main.py``.
+        echo: called with each line of progress.
+
+    Returns:
+        dict of Run to the content of its ``results.json``.
+
+    Raises:
+        DPMError: settings are wrong, data is missing, or runs failed (raised after the others are done).
+    """
+    if jobs < 1:
+        raise DPMError(f"jobs is {jobs}; give at least 1")
+    runs = list(dict.fromkeys(runs))
+    results = {run: run.results(base) for run in runs}
+    missing = [run for run in runs if results[run] is None]
+    if missing:
+        echo(f"{len(runs)} runs: {len(runs) - len(missing)} finished, {len(missing)} to train in '{base}'")
+        prepare_data(missing, root)
+        threads = threads or max(1, cores() // jobs)
+        sweep = _Sweep(base, root, threads, python, main, echo, len(missing))
+        with stop_on_sigterm():
+            sweep.train(missing, jobs)
+        results.update(sweep.results)
+        sweep.raise_failures()
+    return results
+
+
+def prepare_data(runs, root):
+    """Draw or look up every data set before the first run, so that a missing one is one early error."""
+    seen = set()
+    for run in runs:
+        config = run.config(root)
+        build.check_names(config)
+        sections = (config.data, config.synthetic, config.sampler, {"batch": config.train.batch_size})
+        key = json.dumps([list(flat(section)) for section in sections])
+        if key not in seen:
+            seen.add(key)
+            if "synthetic_occluded" in config.data.sources + config.data.targets:
+                generate(synthetic_spec(config), config.data.root)
+            with contextlib.redirect_stdout(io.StringIO()):  # torchreid's tables, once more in every log
+                build.build_datamanager(config)
+
+
+@contextlib.contextmanager
+def stop_on_sigterm():
+    """Within the block SIGTERM raises KeyboardInterrupt, as Ctrl-C does (in the main thread only)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(signum, frame):
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous if previous is not None else signal.SIG_DFL)
+
+
+class _Sweep:
+    """The processes of one ``run_all``."""
+
+    def __init__(self, base, root, threads, python, main, echo, total):
+        self.base, self.root, self.threads, self.python, self.main = base, root, threads, python, main
+        self.echo, self.total = echo, total
+        self.running, self.results, self.failures, self.began = {}, {}, [], time.monotonic()
+
+    def train(self, missing, jobs):
+        queue, announced = list(missing), set()
+        try:
+            while queue or self.running:
+                for run in list(queue):
+                    if len(self.running) == jobs:
+                        break
+                    if self._start(run):
+                        queue.remove(run)
+                    elif run not in announced:
+                        announced.add(run)
+                        self.echo(f"waiting for {run.name}: another process is training it")
+                self._collect()
+                time.sleep(POLL)
+        finally:
+            self._stop()
+
+    def _start(self, run):
+        """Start ``run``; False where another process holds its folder."""
+        folder = run.folder(self.base)
+        lock = _lock(folder)
+        if lock is None:
+            return False
+        with lock:
+            found = run.results(self.base)
+            if found is not None:  # trained by another process since this sweep looked
+                self._finish(run, found, "trained elsewhere")
+                return True
+            done = run.epochs_done(self.base)
+            (folder / "sweep.json").write_text(json.dumps({"threads": self.threads}) + "\n", encoding="utf-8")
+            resume = run.checkpoint(self.base) if done else None
+            command = run.command(self.base, self.root, python=self.python, main=self.main, resume=resume)
+            with open(folder / LOG, "a" if done else "w", encoding="utf-8") as log:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=dict(os.environ, OMP_NUM_THREADS=str(self.threads)),
+                    start_new_session=True,
+                    # The child keeps the lock as long as it lives, whatever becomes of this process.
+                    pass_fds=(lock.fileno(),) if fcntl else (),
+                )
+        self.running[run] = process, time.monotonic()
+        return True
+
+    def _collect(self):
+        for run, (process, start) in list(self.running.items()):
+            code = process.poll()
+            if code is None:
+                continue
+            del self.running[run]
+            found = run.results(self.base) if code == 0 else None
+            if found is not None:
+                self._finish(run, found, f"{time.monotonic() - start:.0f} s")
+                continue
+            self.failures.append((run, code))
+            self.echo(f"{self._count()} {run.name} FAILED (exit code {code})")
+
+    def _finish(self, run, found, how):
+        self.results[run] = found
+        done = len(self.results) + len(self.failures)
+        rate = (time.monotonic() - self.began) / done
+        left = f"about {_duration(rate * (self.total - done))} left" if done < self.total else "all done"
+        self.echo(f"{self._count()} {run.name}: {_headlines(found)}; {how}; {left}")
+
+    def _count(self):
+        return f"[{len(self.results) + len(self.failures)}/{self.total}]"
+
+    def _stop(self):
+        for process, _ in self.running.values():
+            _signal_group(process, signal.SIGTERM)
+        deadline = time.monotonic() + PATIENCE
+        for process, _ in self.running.values():
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _signal_group(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+                process.wait()
+
+    def raise_failures(self):
+        """One DPMError for all failed runs, after their logs' tails."""
+        if not self.failures:
+            return
+        told = []
+        for run, code in self.failures:
+            path = run.folder(self.base) / LOG
+            lines = _tail(path)
+            self.echo(f"--- {run.name}: end of '{path}' ---")
+            for line in lines:
+                self.echo(line)
+            reason = lines[-1].removeprefix("error: ") if lines else "no output"
+            told.append(f"{run.name} (exit code {code}): {reason[:200]} [log: {path}]")
+        more = f"; and {len(told) - 3} more, see above" if len(told) > 3 else ""
+        raise DPMError(
+            f"{len(told)} of {self.total} runs failed; what is finished is kept: "
+            + "; ".join(told[:3])
+            + more
+        )
+
+
+def _lock(folder):
+    """An open file that holds the folder's lock; None where another process holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open(folder / ".lock", "w", encoding="utf-8")
+    except OSError as error:
+        raise DPMError(
+            f"'{folder}' cannot be written ({error.strerror}); choose another folder by --out"
+        ) from error
+    if fcntl is not None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.close()
+            return None
+        except OSError:  # a file system without locks
+            pass
+    return handle
+
+
+def _signal_group(process, number):
+    """Signal a run and its data loading processes, which share its session."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, number)
+        else:
+            process.terminate()
+
+
+def _headlines(results):
+    found = {name: entry["headline"] for name, entry in results["datasets"].items()}
+    return ", ".join(
+        f"{name} rank-1 {line['rank1']:.1%}, mAP {line['mAP']:.1%}" for name, line in found.items()
+    )
+
+
+def _duration(seconds):
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _tail(path, count=15):
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return [line for line in text.splitlines() if line.strip()][-count:]

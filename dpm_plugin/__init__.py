@@ -4,18 +4,16 @@ Importing this package registers its models, data sets, losses and engine with t
 for either of torchreid's two layouts import.
 """
 from dpm_plugin import torchreid_host
-from dpm_plugin.weights.files import read_checkpoint
 from dpm_plugin.data import DATASETS
 from dpm_plugin.engine.engine import ImageDPMEngine
-from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.evaluation.metric import evaluate_rank
 from dpm_plugin.inference.extractor import DPMExtractor
+from dpm_plugin.inference.open_run import load_as_trained
 from dpm_plugin.method.head_enrich import HeadEnrichLoss
 from dpm_plugin.method.losses import DPMLoss, SoftMarginTripletLoss
 from dpm_plugin.method.masked_arcface import MaskedArcFace
-from dpm_plugin.evaluation.metric import evaluate_rank
 from dpm_plugin.method.model import DPM
 from dpm_plugin.method.retrieval import query_mask_distance
-from dpm_plugin.inference.open_run import load_as_trained
 from dpm_plugin.models import (
     MODELS,
     by_name,
@@ -26,6 +24,8 @@ from dpm_plugin.models import (
     vit_baseline_small,
     vit_baseline_tiny,
 )
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.weights.files import read_checkpoint
 from dpm_plugin.weights.load import load_weights
 
 __version__ = "0.1.0"

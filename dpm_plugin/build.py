@@ -4,33 +4,45 @@ torchreid's own models keep torchreid's optimizers and engines; the plugin's mod
 """
 from pathlib import Path
 
-from dpm_plugin.weights import files as checkpoint
-from dpm_plugin.engine.run_checkpoints import newest_checkpoint
 from dpm_plugin.config import (
-    criterion_kwargs, datamanager_kwargs, engine_kwargs, evaluation_kwargs, model_kwargs, nearest,
-    optimizer_kwargs, scheduler_kwargs, stock_model_kwargs, stock_optimizer_kwargs, stock_scheduler_kwargs,
+    criterion_kwargs,
+    datamanager_kwargs,
+    engine_kwargs,
+    evaluation_kwargs,
+    model_kwargs,
+    optimizer_kwargs,
+    scheduler_kwargs,
+    stock_model_kwargs,
+    stock_optimizer_kwargs,
+    stock_scheduler_kwargs,
     training_kwargs,
 )
 from dpm_plugin.data import DPMImageDataManager
 from dpm_plugin.data.datasets import torchreid_sets
 from dpm_plugin.data.sharing import check_same_data
 from dpm_plugin.distributed.processes import ALONE
+from dpm_plugin.distributed.sync_bn import synchronise_batch_norm
 from dpm_plugin.engine.engine import ImageDPMEngine
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.engine.testing import SoftmaxEngine, TripletEngine
-from dpm_plugin.method.losses import DPMLoss
-from dpm_plugin.evaluation.metric import matching_counts
 from dpm_plugin.engine.optim import build_optimizer as build_dpm_optimizer
 from dpm_plugin.engine.optim import build_scheduler as build_dpm_scheduler
-from dpm_plugin.distributed.sync_bn import synchronise_batch_norm
-from dpm_plugin.torchreid_host import (
-    data, engine, model_names, models, optim, video_dataset_classes, weights_by_plain_http,
-)
+from dpm_plugin.engine.run_checkpoints import newest_checkpoint
+from dpm_plugin.engine.testing import SoftmaxEngine, TripletEngine
+from dpm_plugin.evaluation.metric import matching_counts
+from dpm_plugin.method.losses import DPMLoss
 from dpm_plugin.models import MODELS
+from dpm_plugin.torchreid_host import (
+    data,
+    engine,
+    model_names,
+    models,
+    optim,
+    video_dataset_classes,
+    weights_by_plain_http,
+)
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.text import nearest
+from dpm_plugin.weights import files as checkpoint
 from dpm_plugin.weights.load import load_weights
-
-__all__ = ["check_names", "build_datamanager", "build_model", "build_optimizer", "build_scheduler",
-           "build_engine", "resume"]
 
 
 def check_names(config, processes=ALONE):
@@ -189,7 +201,7 @@ def resume(config, engine, processes=ALONE):
     source = config.train.resume or config.model.resume
     if source == "auto":
         folder = Path(config.data.save_dir) / "model"
-        source = processes.from_main(lambda: newest_checkpoint(folder))
+        source = processes.broadcast(lambda: newest_checkpoint(folder))
         if source is None:
             print(f"=> No checkpoint in '{folder}': from the beginning")
     if not source:

@@ -9,8 +9,6 @@ from pathlib import Path
 from dpm_plugin.utils.command import Parser, exit_code
 from dpm_plugin.utils.errors import DPMError
 
-__all__ = ["SCRIPT_VARIABLE", "main", "run", "run_definitions"]
-
 PACKAGE_HOME = Path(__file__).resolve().parents[1]
 SCRIPT_VARIABLE = "DPM_SCRIPT"  # tells started worker processes which script they work for
 

@@ -15,21 +15,10 @@ from pathlib import Path
 with warnings.catch_warnings():
     # Only says that the Cython metric is absent; evaluation has an exact replacement for it.
     warnings.filterwarnings("ignore", message="Cython evaluation")
-    from torchreid import data, engine, losses, metrics, models, optim, utils
+    from torchreid import data, engine, losses, metrics, models, optim, utils  # noqa: F401 (for the other modules)
 
-from dpm_plugin.utils.images import Undecodable, decode
 from dpm_plugin.utils.errors import DPMError, UnreadableImage
-
-__all__ = [
-    "data", "engine", "losses", "metrics", "models", "optim", "utils",
-    "Engine", "ImageDataManager", "ImageDataset", "ImageSoftmaxEngine", "ImageTripletEngine",
-    "compiled_rank_available",
-    "read_image", "register_dataset", "register_model", "install_read_image",
-    "install_checkpoint_reader", "install_download_guard", "install_layout_names", "install_weight_loader",
-    "build_train_sampler", "build_transforms", "image_dataset_classes", "init_image_dataset",
-    "is_torchreid_own", "manager_builders",
-    "model_names", "video_dataset_classes", "weights_by_plain_http",
-]
+from dpm_plugin.utils.images import Undecodable, decode
 
 Engine = engine.Engine
 ImageSoftmaxEngine = engine.ImageSoftmaxEngine

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.model import tiny_model
 
 import dpm_plugin
 from dpm_plugin import DPMError, torchreid_host
+from helpers.model import tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
 

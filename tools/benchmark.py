@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
-from experiments.benchmark.cli import main  # noqa: E402
+from experiments.benchmark.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

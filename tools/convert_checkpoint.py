@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
-from dpm_plugin.apps.convert_checkpoint import main  # noqa: E402
+from dpm_plugin.apps.convert_checkpoint import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,13 +18,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
-from dpm_plugin import build  # noqa: E402
-from dpm_plugin.utils.command import Parser, exit_code  # noqa: E402
-from dpm_plugin.config import engine_run_kwargs, load_config  # noqa: E402
-from dpm_plugin.utils.determinism import deterministic_kernels  # noqa: E402
-from dpm_plugin.distributed.processes import ALONE, launched  # noqa: E402
-from dpm_plugin.utils.errors import DPMError  # noqa: E402
-from dpm_plugin.torchreid_host import utils  # noqa: E402
+from dpm_plugin import build
+from dpm_plugin.config import engine_run_kwargs, load_config
+from dpm_plugin.distributed.processes import ALONE, launched
+from dpm_plugin.torchreid_host import utils
+from dpm_plugin.utils.command import Parser, exit_code
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.runtime import deterministic_kernels
 
 
 def parse(argv):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
-from experiments.reproduce.cli import main  # noqa: E402
+from experiments.reproduce.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,9 +14,9 @@ import cv2
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dpm_plugin import DPMError, DPMExtractor  # noqa: E402
-from dpm_plugin.utils.command import Parser, exit_code  # noqa: E402
-from dpm_plugin.utils.files import write_file  # noqa: E402
+from dpm_plugin import DPMError, DPMExtractor
+from dpm_plugin.utils.command import Parser, exit_code
+from dpm_plugin.utils.files import write_file
 
 
 def track(frames, detections, extractor, **options):

@@ -1,11 +1,9 @@
 """Checkpoints from one layout to another: ``tools/convert_checkpoint.py IN OUT [--to released|dpm|timm]``."""
-from dpm_plugin.weights.files import read_state, write_state
 from dpm_plugin.utils.command import Parser, exit_code
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.weights.files import read_state, write_state
 from dpm_plugin.weights.key_names import LAYOUTS, from_own_names, to_own_names
 from dpm_plugin.weights.published import local_file
-
-__all__ = ["convert", "main"]
 
 
 def convert(source, target, to="dpm"):

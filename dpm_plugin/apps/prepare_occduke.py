@@ -12,11 +12,11 @@ import zlib
 from collections import namedtuple
 from pathlib import Path
 
-from dpm_plugin.utils.command import Parser, exit_code
 from dpm_plugin.data.datasets.folders import IMAGE_SUFFIXES
 from dpm_plugin.data.datasets.occluded_duke import DUKE_NAME, OccludedDuke
-from dpm_plugin.utils.progress import Progress
+from dpm_plugin.utils.command import Parser, exit_code
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.progress import Progress
 
 Split = namedtuple("Split", "name list_file folder sources")
 

@@ -4,12 +4,6 @@ These functions are the only readers of the configuration: models, losses, data 
 """
 from dpm_plugin.data.synthetic.spec import SyntheticSpec
 
-__all__ = [
-    "datamanager_kwargs", "model_kwargs", "stock_model_kwargs", "criterion_kwargs", "optimizer_kwargs",
-    "stock_optimizer_kwargs", "scheduler_kwargs", "stock_scheduler_kwargs", "engine_kwargs",
-    "training_kwargs", "evaluation_kwargs", "engine_run_kwargs", "synthetic_spec",
-]
-
 
 def datamanager_kwargs(config):
     """Arguments of ``DPMImageDataManager``; for ``data.type video`` of torchreid's ``VideoDataManager``."""

@@ -1,5 +1,4 @@
 """From a yaml file and the command line to a checked, frozen configuration."""
-import difflib
 from pathlib import Path
 
 import torch
@@ -10,8 +9,7 @@ from dpm_plugin.config.arguments import synthetic_spec
 from dpm_plugin.config.schema import SCHEMA
 from dpm_plugin.config.types import YAML_ERRORS, convert, short
 from dpm_plugin.utils.errors import DPMError
-
-__all__ = ["default_config", "flat", "load_config", "nearest"]
+from dpm_plugin.utils.text import nearest
 
 _SECTIONS = {name.rsplit(".", depth)[0] for name in SCHEMA for depth in range(1, name.count(".") + 1)}
 
@@ -110,17 +108,6 @@ def flat(node, prefix=""):
             yield from flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
-
-
-def nearest(name, known):
-    """The known name most like ``name``: by spelling, else by its last part (``lr`` -> ``train.lr``)."""
-    known, name = list(known), name[:100]  # the comparison below is slow on long texts
-    last = name.rsplit(".", 1)[-1]
-    same_last = [other for other in known if other.rsplit(".", 1)[-1] == last]
-    found = (difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-             or difflib.get_close_matches(name, same_last, n=1, cutoff=0)
-             or difflib.get_close_matches(name, known, n=1, cutoff=0))
-    return found[0] if found else ""
 
 
 def _set(config, name, value, where):

@@ -6,8 +6,6 @@ from dpm_plugin.config.schema import SCHEMA
 from dpm_plugin.config.types import KINDS, kind_of
 from dpm_plugin.data.synthetic.spec import INTEGERS, SHARES, SyntheticSpec
 
-__all__ = ["reference"]
-
 MARK = "[DPM]"
 OWN_SECTIONS = ("vit", "synthetic")  # all of their keys are this plugin's
 INTRODUCTION = f"""# Configuration

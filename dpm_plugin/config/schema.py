@@ -5,11 +5,9 @@ defaults, so torchreid's own yaml files run unchanged. Keys marked [DPM] are thi
 and equations are those of "Dynamic Prototype Mask for Occluded Person Re-Identification" (ACM MM 2022).
 """
 from dataclasses import dataclass, fields
-from typing import Any, Optional, Tuple
+from typing import Any
 
 from dpm_plugin.data.synthetic.spec import SyntheticSpec
-
-__all__ = ["Key", "SCHEMA"]
 
 
 @dataclass(frozen=True)
@@ -27,9 +25,9 @@ class Key:
 
     default: Any
     help: str
-    choices: Optional[Tuple] = None
-    low: Optional[float] = None
-    high: Optional[float] = None
+    choices: tuple | None = None
+    low: float | None = None
+    high: float | None = None
     kind: str = ""
 
 

@@ -4,8 +4,6 @@ import reprlib
 
 import yaml
 
-__all__ = ["KINDS", "YAML_ERRORS", "convert", "kind_of", "short"]
-
 # What PyYAML raises on a text that is no YAML, or whose explicit tag (!!int x, !!timestamp x) does not fit it.
 YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 LARGEST = 2**63 - 1  # what torch and numpy take for a whole number

@@ -1,10 +1,10 @@
 """Data sets, transforms and the data manager."""
-from dpm_plugin.data.manager import DPMImageDataManager
 from dpm_plugin.data.datasets.occluded_duke import OccludedDuke
 from dpm_plugin.data.datasets.occluded_reid import OccludedREID
 from dpm_plugin.data.datasets.p_dukemtmc import PDukeMTMC
 from dpm_plugin.data.datasets.partial_ilids import PartialILIDS
 from dpm_plugin.data.datasets.partial_reid import PartialREID
+from dpm_plugin.data.manager import DPMImageDataManager
 from dpm_plugin.data.synthetic import SyntheticOccluded, SyntheticSpec
 from dpm_plugin.data.transforms import build_transforms
 

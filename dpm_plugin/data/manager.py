@@ -7,8 +7,8 @@ from dpm_plugin.data.sampling import build_train_sampler
 from dpm_plugin.data.skipping import skipped_images, skipping
 from dpm_plugin.data.transforms import build_transforms, unknown
 from dpm_plugin.distributed.processes import ALONE
-from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.torchreid_host import ImageDataManager
+from dpm_plugin.utils.errors import DPMError
 
 CORRUPT = ("error", "skip")
 #: What torchreid's readers raise on a data set that is not as they expect.
@@ -34,8 +34,8 @@ class DPMImageDataManager(ImageDataManager):
             another image of its identity take its place, see :mod:`dpm_plugin.data.skipping`. A test image that
             cannot be read is an error always: the result would be another one without it.
         synthetic: a ``SyntheticSpec`` for the data set ``synthetic_occluded``; None is its default one.
-        processes: :class:`~dpm_plugin.distributed.processes.Processes` that share the batches out: ``batch_size_train`` is
-            that of all together, ``batch_size_test`` that of each. Default: one process.
+        processes: :class:`~dpm_plugin.distributed.processes.Processes` that share the batches out:
+            ``batch_size_train`` is that of all together, ``batch_size_test`` that of each. Default: one process.
 
     Raises:
         DPMError: a data set is unknown, missing, or cannot fill a batch; a batch cannot be shared.

@@ -8,9 +8,6 @@ from dpm_plugin.data.loaders import loader_like
 from dpm_plugin.data.sampling import build_train_sampler
 from dpm_plugin.utils.errors import DPMError
 
-__all__ = ["EveryNthBatch", "TrainShare", "check_same_data", "share_of_batch", "share_test_loader",
-           "shared_sampler_builder"]
-
 
 def share_of_batch(batch_size, processes, num_instances=1):
     """Images of a training batch that each process takes.
@@ -64,7 +61,7 @@ class TrainShare(Sampler):
         self.share = batch_size // processes.size
 
     def __iter__(self):
-        order = self.processes.from_main(lambda: [int(position) for position in self.sampler])
+        order = self.processes.broadcast(lambda: [int(position) for position in self.sampler])
         for start in range(0, len(order) - self.batch_size + 1, self.batch_size):
             own = start + self.processes.rank * self.share
             yield from order[own:own + self.share]
@@ -117,8 +114,8 @@ def check_same_data(datamanager, processes):
     for name, parts in datamanager.test_dataset.items():
         lists.update({f"{side} of '{name}'": entries for side, entries in parts.items()})
     own = {what: _digest(entries) for what, entries in lists.items()}
-    everyone = processes.to_main(own)
-    other = processes.from_main(lambda: next(
+    everyone = processes.gather(own)
+    other = processes.broadcast(lambda: next(
         ((rank, what) for what in own for rank, theirs in enumerate(everyone) if theirs.get(what) != own[what]),
         None))
     if other:

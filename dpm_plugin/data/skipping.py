@@ -6,10 +6,8 @@ import torch
 from torch.utils.data import get_worker_info
 
 from dpm_plugin.data.loaders import loader_like
-from dpm_plugin.utils.errors import DPMError, UnreadableImage
 from dpm_plugin.torchreid_host import ImageDataset
-
-__all__ = ["SkippingDataset", "describe_skipped", "merge_skipped", "skipped_images", "skipping"]
+from dpm_plugin.utils.errors import DPMError, UnreadableImage
 
 SHOWN = 5  # files named on screen; results.json lists all
 

@@ -18,8 +18,6 @@ import torch.distributed as dist
 
 from dpm_plugin.utils.errors import DPMError
 
-__all__ = ["ALONE", "ProcessLost", "Processes", "launched"]
-
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # set by torchrun
 TIMEOUT = 30.0  # minutes that a process waits for the others, unless told otherwise
 BUCKET = 25 * 2**20  # bytes in one message: large enough to fill the line, small beside a model
@@ -95,7 +93,7 @@ class Processes:
         """
         return seed if self.is_main else int(np.random.SeedSequence([seed, self.rank]).generate_state(1)[0])
 
-    def from_main(self, compute):
+    def broadcast(self, compute):
         """``compute()``, called on rank 0 alone; its result, any picklable object, on every process."""
         if self.size == 1:
             return compute()
@@ -108,18 +106,18 @@ class Processes:
     def main_first(self):
         """Rank 0 runs the block, then all others do: it downloads or draws a file, they find it."""
         if not self.is_main:
-            self.wait()
+            self.barrier()
         yield
         if self.is_main:
-            self.wait()
+            self.barrier()
 
-    def wait(self):
+    def barrier(self):
         """Return when every process has called this."""
         if self.size > 1:
             with self._together():
                 dist.barrier(group=self._host)
 
-    def to_main(self, value):
+    def gather(self, value):
         """Every process's ``value``, any picklable object, as a list by rank on rank 0; None elsewhere."""
         if self.size == 1:
             return [value]
@@ -143,7 +141,7 @@ class Processes:
         """The sum of every process's ``tensor``, all of one shape; differentiable."""
         return tensor if self.size == 1 else _Sum.apply(tensor, self)
 
-    def all_rows(self, tensor):
+    def all_gather(self, tensor):
         """Every process's (B, ...) as one (size * B, ...), by rank; differentiable.
 
         Gradients that any process sends to a row arrive, summed, where the row came from.
@@ -168,7 +166,7 @@ class Processes:
             _in_buckets(gradients, self.mean)
 
     @torch.no_grad()
-    def copy_from_main(self, tensors):
+    def broadcast_tensors(self, tensors):
         """Overwrite ``tensors`` with those of rank 0."""
         if self.size > 1:
             def broadcast(flat):

@@ -4,8 +4,6 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["SyncBatchNorm", "synchronise_batch_norm"]
-
 
 class SyncBatchNorm(_BatchNorm):
     """torch's ``nn.SyncBatchNorm``, which works on GPUs only, for the CPU.

@@ -3,16 +3,15 @@ import signal
 
 import torch
 
-from dpm_plugin.utils.compiling import check_backend
 from dpm_plugin.distributed.processes import ALONE
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.engine.testing import EvaluationMixin, check_cameras
-from dpm_plugin.method.losses import DPMLoss
 from dpm_plugin.engine.grad_cache import encode_in_micro_batches
 from dpm_plugin.engine.non_finite import gradient_norm
-from dpm_plugin.utils.precision import autocast, check_amp
-from dpm_plugin.torchreid_host import Engine, metrics
+from dpm_plugin.engine.testing import EvaluationMixin, check_cameras
 from dpm_plugin.engine.training import TrainingMixin
+from dpm_plugin.method.losses import DPMLoss
+from dpm_plugin.torchreid_host import Engine, metrics
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.runtime import autocast, check_amp, check_backend
 
 STEPS = ("alternating", "simultaneous")
 
@@ -105,7 +104,7 @@ class ImageDPMEngine(TrainingMixin, EvaluationMixin, Engine):
         self.feature, self.mask, self.cameras = feature, mask, check_cameras(cameras)
         self.run_info = run_info or {}
         self.processes = processes
-        processes.copy_from_main(model.state_dict().values())
+        processes.broadcast_tensors(model.state_dict().values())
         # A parameter the user froze stays frozen; torchreid would open everything every epoch.
         self._user_frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
         self._parts = None
@@ -114,7 +113,7 @@ class ImageDPMEngine(TrainingMixin, EvaluationMixin, Engine):
     def after_epoch(self):
         """Opens both parts again; several processes take over rank 0's statistics."""
         self._set_trainable(main=True, mask=True)
-        self.processes.copy_from_main(self.model.buffers())
+        self.processes.broadcast_tensors(self.model.buffers())
 
     def two_stepped_transfer_learning(self, epoch, fixbase_epoch, open_layers, model=None):
         """torchreid's fixbase epochs; then sorts the open parameters into the two steps' parts."""

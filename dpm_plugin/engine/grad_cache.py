@@ -4,8 +4,6 @@ from torch.utils.checkpoint import checkpoint
 
 from dpm_plugin.method.vit import EncoderOutput
 
-__all__ = ["encode_in_micro_batches"]
-
 
 def encode_in_micro_batches(encode, images, camids, count):
     """What ``encode`` gives for the whole batch, with the activations of one micro-batch in memory at a time.

@@ -3,8 +3,6 @@ import math
 
 import torch
 
-__all__ = ["Snapshot", "describe", "gradient_norm", "not_finite"]
-
 GRADIENT = "gradient"  # begins the names of gradient norms among an iteration's numbers
 
 

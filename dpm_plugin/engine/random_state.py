@@ -7,8 +7,6 @@ import torch
 
 from dpm_plugin.utils.errors import DPMError
 
-__all__ = ["as_tensors", "drawing_from", "random_state", "set_random_state"]
-
 
 def random_state():
     """The generators of this process as numpy arrays and plain numbers, fit for a queue between processes."""

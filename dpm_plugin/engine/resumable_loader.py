@@ -4,11 +4,9 @@ import signal
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.engine.random_state import drawing_from, random_state, set_random_state
 from dpm_plugin.engine.stop_signals import SIGNALS, leave_to_owner
-
-__all__ = ["ResumableLoader"]
+from dpm_plugin.utils.errors import DPMError
 
 
 class ResumableLoader:

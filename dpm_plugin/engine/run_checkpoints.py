@@ -6,11 +6,9 @@ torchreid's, of every evaluated epoch; ``best.pth.tar`` the evaluated one of the
 import os
 from pathlib import Path
 
-from dpm_plugin.weights.files import read_checkpoint, write_checkpoint
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import put_copy
-
-__all__ = ["BEST", "LAST", "newest_checkpoint", "write_last"]
+from dpm_plugin.weights.files import read_checkpoint, write_checkpoint
 
 LAST = "last.pth.tar"
 BEST = "best.pth.tar"

@@ -4,8 +4,6 @@ import signal
 import threading
 from contextlib import contextmanager
 
-__all__ = ["StopSignals", "Stopped", "leave_to_owner"]
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

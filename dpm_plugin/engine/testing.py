@@ -5,15 +5,15 @@ import torch
 
 from dpm_plugin.data.skipping import describe_skipped, merge_skipped
 from dpm_plugin.distributed.processes import ALONE
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.evaluation.protocol import Features, evaluate, format_headline, format_table
-from dpm_plugin.evaluation.gathering import gather_features
-from dpm_plugin.utils.timing import format_phases, measure
-from dpm_plugin.utils.precision import autocast
-from dpm_plugin.evaluation.results import library_versions, write_results
-from dpm_plugin.torchreid_host import ImageSoftmaxEngine, ImageTripletEngine
 from dpm_plugin.engine.training import TrainingMixin
+from dpm_plugin.evaluation.gathering import gather_features
+from dpm_plugin.evaluation.protocol import Features, evaluate, format_headline, format_table
+from dpm_plugin.evaluation.results import library_versions, write_results
 from dpm_plugin.evaluation.visrank import visualize_ranks
+from dpm_plugin.torchreid_host import ImageSoftmaxEngine, ImageTripletEngine
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.runtime import autocast
+from dpm_plugin.utils.timing import format_phases, measure
 
 TRANSFER_EVERY = 50  # batches: features move to the CPU together, because a transfer waits for the device
 
@@ -64,9 +64,9 @@ class EvaluationMixin:
             with measure(phases, f"extract_{side}", self._device):
                 sides[side] = self._extract(loader, dataset_name, position, side)
         skipped = getattr(self.datamanager, "skipped", None)  # of data.corrupt skip
-        counts = None if skipped is None else self.processes.to_main(skipped)
+        counts = None if skipped is None else self.processes.gather(skipped)
         if not self.processes.is_main:
-            return self.processes.from_main(None)  # what rank 0 finds below
+            return self.processes.broadcast(None)  # what rank 0 finds below
         result = evaluate(
             sides["query"],
             sides["gallery"],
@@ -101,7 +101,7 @@ class EvaluationMixin:
                 height=self.datamanager.height,
                 topk=visrank_topk,
             )
-        return self.processes.from_main(lambda: (result.rank1, result.mAP))
+        return self.processes.broadcast(lambda: (result.rank1, result.mAP))
 
     @property
     def _device(self):

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import torch
 
-from dpm_plugin.weights.files import restore, write_checkpoint
-from dpm_plugin.engine.run_checkpoints import BEST, LAST, write_last
 from dpm_plugin.distributed.processes import ALONE
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.files import put_copy, remove_leftovers
 from dpm_plugin.engine.non_finite import Snapshot, describe, gradient_norm, not_finite
-from dpm_plugin.utils.timing import measure
 from dpm_plugin.engine.random_state import as_tensors
 from dpm_plugin.engine.resumable_loader import ResumableLoader
+from dpm_plugin.engine.run_checkpoints import BEST, LAST, write_last
 from dpm_plugin.engine.stop_signals import Stopped, StopSignals
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.files import put_copy, remove_leftovers
+from dpm_plugin.utils.timing import measure
+from dpm_plugin.weights.files import restore, write_checkpoint
 
 TEST_OPTIONS = ("dist_metric", "normalize_feature", "use_metric_cuhk03", "ranks")  # of run(), for test()
 
@@ -32,7 +32,8 @@ class TrainingMixin:
             which takes a second copy of weights and optimizer state, and counted ["stop"].
         non_finite_limit: iterations skipped in a row that stop the run all the same [10].
         position_seed: see :class:`~dpm_plugin.engine.resumable_loader.ResumableLoader` [None].
-        processes: :class:`~dpm_plugin.distributed.processes.Processes` that train together; rank 0 alone writes [``ALONE``].
+        processes: :class:`~dpm_plugin.distributed.processes.Processes` that train together; rank 0 alone writes
+            [``ALONE``].
     """
 
     checkpoint_every = 0
@@ -226,7 +227,7 @@ class TrainingMixin:
         return {
             "iteration": self._loader().done, "evaluated": evaluated, "best_rank1": self.best_rank1,
             "skipped": self.skipped_iterations, "skipped_in_a_row": self._skipped_in_a_row,
-            "processes": as_tensors(self.processes.to_main(self._loader().state())),
+            "processes": as_tensors(self.processes.gather(self._loader().state())),
         }
 
     def _save_last(self, epoch, when):

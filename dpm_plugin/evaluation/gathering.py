@@ -3,8 +3,6 @@ import torch
 
 from dpm_plugin.evaluation.protocol import Features
 
-__all__ = ["gather_features"]
-
 
 def gather_features(features, batches, processes):
     """The features of the whole set on rank 0, each image once and in the set's order; None elsewhere.
@@ -20,7 +18,7 @@ def gather_features(features, batches, processes):
         ProcessLost: another process ended.
     """
     labels = [] if features is None else list(zip(features.pids, features.camids, features.paths))
-    labels = processes.to_main(labels)
+    labels = processes.gather(labels)
     if features is None:
         return None
     tensors = features.tensors()

@@ -7,9 +7,6 @@ import numpy as np
 from dpm_plugin import torchreid_host
 from dpm_plugin.utils.errors import DPMError
 
-__all__ = ["GalleryIds", "MatchingCounts", "check_labels", "cmc_and_map", "curve_length", "evaluate_rank",
-           "matching_counts", "unmatched_queries"]
-
 
 def evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids, max_rank=50, use_metric_cuhk03=False,
                   use_cython=True):

@@ -3,23 +3,22 @@
 A row is named ``space/mask``: the feature ``before`` or ``after`` the neck, the query's mask ``off``, ``on``
 or, as a control, ``shuffled`` over the queries (a gain that survives it is not the mask seeing its image).
 """
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Callable, NamedTuple, Optional, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from dpm_plugin import torchreid_host
-from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.evaluation.metric import MatchingCounts, evaluate_rank, matching_counts, unmatched_queries
-from dpm_plugin.utils.timing import measure
 from dpm_plugin.evaluation.rerank import check_memory, masked_reranking, rerank_distances
-from dpm_plugin.method.retrieval import query_mask_distance, shuffled_masks
 from dpm_plugin.evaluation.streamed_metric import masked_blocks, streamed_evaluate_rank
-
-__all__ = ["Features", "Result", "Row", "evaluate", "format_headline", "format_table"]
+from dpm_plugin.method.retrieval import query_mask_distance, shuffled_masks
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.timing import measure
 
 SPACES = {"before": "cls", "after": "embedding"}  # field of Features that holds it
 DIST_METRICS = ("euclidean", "cosine")
@@ -45,9 +44,9 @@ class Features:
     embedding: torch.Tensor
     pids: Sequence[int]
     camids: Sequence[int]
-    cls: Optional[torch.Tensor] = None
-    mask: Optional[torch.Tensor] = None
-    paths: Optional[Sequence[str]] = None
+    cls: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    paths: Sequence[str] | None = None
 
     def __post_init__(self):
         self.pids, self.camids = np.asarray(self.pids), np.asarray(self.camids)
@@ -85,7 +84,7 @@ class Result:
     ranks: tuple
     counts: MatchingCounts
     phases: dict = field(default_factory=dict)
-    distmat: Optional[np.ndarray] = None
+    distmat: np.ndarray | None = None
     unmatched: Sequence[str] = ()
 
     @property
@@ -175,7 +174,7 @@ class _Distance(NamedTuple):
     """One row's distances: ``matrix`` computes all, (Q, G), and ``blocks`` what the streamed metric takes."""
 
     matrix: Callable
-    blocks: Optional[Callable] = None
+    blocks: Callable | None = None
 
 
 def _distances(query, gallery, feature, shuffled_control, seed, dist_metric, normalize_feature):

@@ -12,8 +12,6 @@ import torch
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import replacing
 
-__all__ = ["library_versions", "write_results"]
-
 
 def write_results(path, dataset, result, *, epoch=None, run=None):
     """Put the result for one target data set into the file at ``path``, beside those of other data sets.
@@ -103,7 +101,7 @@ def _read(path):
     except (ValueError, KeyError, TypeError):
         pass
     aside = path.with_name(path.name + ".unreadable")
-    warnings.warn(f"'{path}' does not hold results; it is kept as '{aside}' and a new one is started")
+    warnings.warn(f"'{path}' does not hold results; it is kept as '{aside}' and a new one is started", stacklevel=2)
     os.replace(path, aside)
     return {"run": {}, "datasets": {}}
 

@@ -4,13 +4,11 @@ import warnings
 import numpy as np
 import torch
 
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.method.masked_cosine import Side, distance_block
 from dpm_plugin.evaluation.metric import GalleryIds, check_labels, cmc_and_map, curve_length, matching_counts
 from dpm_plugin.evaluation.search.exact import ready_queries
 from dpm_plugin.evaluation.search.gallery import Gallery
-
-__all__ = ["masked_blocks", "streamed_evaluate_rank"]
+from dpm_plugin.method.masked_cosine import Side, distance_block
+from dpm_plugin.utils.errors import DPMError
 
 CHUNK_SIZE = 1024  # gallery images in one block
 QUERY_BLOCK = 1024

@@ -4,8 +4,6 @@ import cv2
 from dpm_plugin import torchreid_host
 from dpm_plugin.utils.errors import DPMError
 
-__all__ = ["visualize_ranks"]
-
 
 def visualize_ranks(distmat, query, gallery, save_dir, *, width=128, height=256, topk=10):
     """Draw each query with its ``topk`` nearest gallery images into ``save_dir``/<query file's name>.jpg.

@@ -1,20 +1,17 @@
 """Features and masks of any pictures: files, PIL images, arrays, tensors."""
 import os
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
-from dpm_plugin.data.transforms import evaluation_transform
-from dpm_plugin.utils.devices import pick_device
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.files import shown
 from dpm_plugin.apps.picture_index.reading import read_picture
-from dpm_plugin.utils.precision import autocast
+from dpm_plugin.data.transforms import evaluation_transform
 from dpm_plugin.inference.open_run import open_trained
-
-__all__ = ["DPMExtractor", "Extracted"]
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.runtime import autocast, pick_device
+from dpm_plugin.utils.text import shown
 
 
 class Extracted(NamedTuple):
@@ -27,7 +24,7 @@ class Extracted(NamedTuple):
     """
 
     embedding: torch.Tensor
-    mask: Optional[torch.Tensor]
+    mask: torch.Tensor | None
     cls: torch.Tensor
 
 
@@ -40,8 +37,8 @@ class DPMExtractor:
 
     Args:
         source: a run's folder (``data.save_dir``), a checkpoint in one (``RUN/model/last.pth.tar``),
-            ``zoo:occluded_duke`` or another of :mod:`dpm_plugin.weights.published`, a checkpoint from elsewhere together
-            with ``config_file``, or a model, which is put on ``device`` in eval mode.
+            ``zoo:occluded_duke`` or another of :mod:`dpm_plugin.weights.published`, a checkpoint from elsewhere
+            together with ``config_file``, or a model, which is put on ``device`` in eval mode.
         image_size: (height, width) in pixels; with a model only, and then needed.
         mean, std: three numbers each, as in its training; with a model only, and then needed.
         config_file: yaml file of settings such as ``configs/released/dpm_occduke.yaml``.

@@ -6,15 +6,13 @@ from typing import NamedTuple
 import torch
 from yacs.config import CfgNode
 
-from dpm_plugin.weights.files import plain_tensors, read_checkpoint, read_state
 from dpm_plugin.config import SCHEMA, flat, load_config, model_kwargs
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.weights.key_names import to_own_names
 from dpm_plugin.models import MODELS
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.weights.files import plain_tensors, read_checkpoint, read_state
+from dpm_plugin.weights.key_names import to_own_names
 from dpm_plugin.weights.load import load_weights
 from dpm_plugin.weights.published import local_file, published
-
-__all__ = ["Trained", "load_as_trained", "open_run", "open_trained", "run_of"]
 
 
 class Trained(NamedTuple):

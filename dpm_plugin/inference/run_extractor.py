@@ -6,12 +6,10 @@ from torch.utils.data import DataLoader, Subset
 
 from dpm_plugin.build import build_datamanager
 from dpm_plugin.config import evaluation_kwargs
-from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.engine.testing import EvaluationMixin, check_cameras
-from dpm_plugin.utils.precision import autocast
 from dpm_plugin.inference.open_run import open_run
-
-__all__ = ["Extractor", "evenly_spaced"]
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.runtime import autocast
 
 SIDES = ("query", "gallery")
 

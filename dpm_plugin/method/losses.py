@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpm_plugin.distributed.processes import ALONE
-from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.method.head_enrich import HeadEnrichLoss
 from dpm_plugin.method.masked_arcface import MaskedArcFace
+from dpm_plugin.utils.errors import DPMError
 
 
 class SoftMarginTripletLoss(nn.Module):
@@ -94,8 +94,8 @@ class DPMLoss(nn.Module):
         head_input, head_reduction: see :class:`~dpm_plugin.method.head_enrich.HeadEnrichLoss`.
         label_smooth: label smoothing of both heads' cross entropy. Default: 0.
         triplet_margin: see :class:`SoftMarginTripletLoss`. Default: None, the soft margin.
-        processes: :class:`~dpm_plugin.distributed.processes.Processes` that hold equal shares of the batch. Each computes
-            the loss of its own rows, so that the mean over them, of the values and of the gradients, is that
+        processes: :class:`~dpm_plugin.distributed.processes.Processes` that hold equal shares of the batch. Each
+            computes the loss of its own rows, so that the mean over them, of the values and of the gradients, is that
             of the whole batch: triplets are mined among all processes' rows, and a loss that is a sum over the
             batch (``head_reduction`` "released") is counted ``size`` times. Default: one process.
 
@@ -152,7 +152,7 @@ class DPMLoss(nn.Module):
     def _triplet(self, features, labels):
         if self.processes.size == 1:
             return self.triplet(features, labels)
-        everyone = self.processes.all_rows
+        everyone = self.processes.all_gather
         return self.triplet(features, labels, everyone(features), everyone(labels))
 
     def _head(self, kind, output, mask, labels, logits):

@@ -10,8 +10,6 @@ from functools import cached_property
 
 import torch
 
-__all__ = ["Side", "cosine_block", "distance_block", "unit_rows"]
-
 EPS = 1e-12  # a (masked) row shorter than this is taken as zero: its similarity fades to 0, its distance to 1
 
 

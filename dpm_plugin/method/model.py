@@ -4,11 +4,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.method.losses import DPMOutput
 from dpm_plugin.method.mask_generator import HierarchicalMaskGenerator, check_blocks, default_blocks
-from dpm_plugin.method.neck import BNNeck
 from dpm_plugin.method.vit import ViT
+from dpm_plugin.utils.errors import DPMError
 
 # Layout -> what the mask generator's maps are brought to.
 CONV_LAYOUTS = {"auto": None, "channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -28,6 +27,24 @@ class Embedding(NamedTuple):
     embedding: Tensor
     mask: Tensor
     head_logits: Tensor
+
+
+class BNNeck(nn.BatchNorm1d):
+    """BatchNorm1d whose bias is a buffer, starting at zero.
+
+    The released recipe freezes this bias. As a buffer it stays frozen under any engine: torchreid's
+    set ``requires_grad`` on every parameter at the start of every epoch. Its name in a state
+    dict is the usual one.
+
+    Shape:
+        (B, D) -> (B, D).
+    """
+
+    def __init__(self, dim):
+        super().__init__(dim)
+        bias = torch.zeros(dim)
+        del self.bias
+        self.register_buffer("bias", bias)
 
 
 class DPM(nn.Module):

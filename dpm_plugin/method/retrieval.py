@@ -10,10 +10,8 @@ it is in :mod:`dpm_plugin.method.masked_cosine`; for the nearest images only, se
 import numpy as np
 import torch
 
-from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.method.masked_cosine import Side, distance_block, unit_rows
-
-__all__ = ["cosine_distance", "query_mask_distance", "mutual_mask_distance", "shuffled_masks"]
+from dpm_plugin.utils.errors import DPMError
 
 CHUNK_SIZE = 1024
 

@@ -6,8 +6,6 @@ import sys
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import is_full
 
-__all__ = ["Parser", "exit_code"]
-
 
 class Parser(argparse.ArgumentParser):
     """argparse with a one-line error."""
@@ -20,7 +18,8 @@ def exit_code(work, interrupted="interrupted"):
     """Call ``work()`` and return the exit code.
 
     0; 2 after a DPMError or on a full disk (one line on stderr); 128 + signal when stopped: 130 by SIGINT (Ctrl-C),
-    143 by SIGTERM. ``interrupted`` is what to say then, unless :class:`~dpm_plugin.engine.stop_signals.Stopped` says more.
+    143 by SIGTERM. ``interrupted`` is what to say then, unless
+    :class:`~dpm_plugin.engine.stop_signals.Stopped` says more.
     """
     try:
         work()

@@ -6,8 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dpm_plugin.utils.errors import DPMError
-
-__all__ = ["is_full", "put_copy", "remove_leftovers", "replacing", "shown", "write_file"]
+from dpm_plugin.utils.text import shown
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -50,13 +49,6 @@ def write_file(path, content):
             file.write(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise DPMError(f"'{shown(path)}' cannot be written: {error.strerror or error}") from error
-
-
-def shown(path):
-    """A path as one line of text that every terminal and encoding takes."""
-    text = os.fspath(path) if isinstance(path, os.PathLike) else str(path)
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def put_copy(source, path):

@@ -2,8 +2,6 @@
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["LARGEST", "Undecodable", "check_opened", "decode", "to_rgb"]
-
 LARGEST = 2**26  # pixels, 8192 x 8192: thousands of times a person's; a small file can declare billions
 RUN_BY_PILLOW = ("EPS",)  # PostScript is a program; Pillow has Ghostscript run it
 NO_RANGE = ("I", "F")  # whole and real numbers: nothing says which is black and which is white

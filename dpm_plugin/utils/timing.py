@@ -11,7 +11,6 @@ try:
 except ImportError:  # not on Windows
     resource = None
 
-__all__ = ["format_phases", "measure", "peak_memory"]
 
 MEGABYTE = 1e6
 

@@ -12,8 +12,6 @@ import torch
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import replacing
 
-__all__ = ["read_checkpoint", "read_state", "restore", "resume", "write_checkpoint", "write_state"]
-
 # torchreid writes rank1 as a numpy scalar; these are the only globals beyond torch's own
 # that its files need, and none of them can run code.
 _NUMPY_SCALARS = [np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]

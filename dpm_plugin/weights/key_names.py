@@ -2,8 +2,6 @@
 import re
 from typing import NamedTuple
 
-__all__ = ["LAYOUTS", "RELEASED_NAMES", "Renamed", "from_own_names", "recognise", "rename_released", "to_own_names"]
-
 # The released implementation's names, and ours; also those of TransReID, which it was made from.
 RELEASED_NAMES = (
     ("base.ConvLayer.0.", "mask_generator.conv1."),

@@ -5,14 +5,12 @@ from typing import NamedTuple
 
 import timm
 
-from dpm_plugin.weights.files import check_numbers, read_state
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.weights.key_names import recognise, to_own_names
 from dpm_plugin.method.vit import ViT
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.weights.files import check_numbers, read_state
+from dpm_plugin.weights.key_names import recognise, to_own_names
 from dpm_plugin.weights.published import local_file
 from dpm_plugin.weights.resize import fit_embeddings
-
-__all__ = ["LoadReport", "load_backbone_file", "load_pretrained", "load_weights"]
 
 ENCODER = "backbone.transformer."
 ENVIRONMENT_VARIABLE = "DPM_PRETRAINED"

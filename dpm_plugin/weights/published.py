@@ -6,12 +6,10 @@ from typing import NamedTuple
 
 import torch
 
-from dpm_plugin.weights.files import read_state
-from dpm_plugin.config import nearest
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.text import nearest
+from dpm_plugin.weights.files import read_state
 from dpm_plugin.weights.key_names import recognise
-
-__all__ = ["CACHE_VARIABLE", "PREFIX", "ZOO", "Published", "cache_folder", "fetch", "local_file", "published"]
 
 CACHE_VARIABLE = "DPM_CACHE"
 PREFIX = "zoo:"

@@ -9,12 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.data import SHARED_LISTS, touch, write_market, write_occluded_duke
 from PIL import Image
 
-from dpm_plugin.apps.check_data import check_dataset, check_folder
-from dpm_plugin.apps.check_data import cli
-from dpm_plugin.apps.check_data import examining
+from dpm_plugin.apps.check_data import check_dataset, check_folder, cli, examining
 from dpm_plugin.apps.check_data.cli import main
 from dpm_plugin.apps.check_data.examining import examine, examine_all
 from dpm_plugin.apps.check_data.findings import KINDS, find
@@ -22,6 +19,7 @@ from dpm_plugin.apps.check_data.listing import Entry, Listed
 from dpm_plugin.data import DATASETS, OccludedDuke, SyntheticSpec
 from dpm_plugin.data.synthetic import generate
 from dpm_plugin.utils.errors import DPMError
+from helpers.data import SHARED_LISTS, touch, write_market, write_occluded_duke
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "check_data.py"
 SPEC = SyntheticSpec(height=32, width=16, train_ids=2, train_images=3, test_ids=2, gallery_images=2, query_images=1,
@@ -187,7 +185,7 @@ def test_every_drawing_is_checked_against_its_own_spec_and_none_is_drawn(tmp_pat
 @pytest.mark.parametrize("name", sorted(set(DATASETS) - {"synthetic_occluded"}))
 def test_every_data_set_of_the_plugin_can_be_checked(name, tmp_path):
     layout = DATASETS[name].layout
-    for seed, (split, parts) in enumerate(layout.splits.items()):
+    for seed, (_split, parts) in enumerate(layout.splits.items()):
         for part in parts:
             folder = tmp_path.joinpath(layout.folders[0], *(spellings[0] for spellings in part.path))
             noise(folder / "0001" / f"0001_c{1 + seed}_f1.png", len(list(tmp_path.rglob("*.png"))))

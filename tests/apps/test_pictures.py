@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.page import Tags
-from helpers.runs import untrained_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,6 +21,8 @@ from dpm_plugin.apps.picture_index.querying import Answer, Match, search
 from dpm_plugin.apps.picture_index.reading import list_pictures, read_picture
 from dpm_plugin.apps.picture_index.store import FOLDER, add_batch, find_index, locked, read_index
 from dpm_plugin.evaluation.search import exact
+from helpers.page import Tags
+from helpers.runs import untrained_run
 
 
 class MeanColour:
@@ -327,7 +327,7 @@ def test_an_index_is_searched_chunk_by_chunk_with_the_same_results(run, place, m
     found, _ = search(queries(place), index, extractor, top=4)
     assert max(shapes) == (2, 2)  # of 9 pictures
     for answer, wanted in zip(found, expected, strict=True):
-        for (name, matches), (_, others) in zip(answer.lists, wanted.lists, strict=True):
+        for (_name, matches), (_, others) in zip(answer.lists, wanted.lists, strict=True):
             assert [match._replace(score=0) for match in matches] == [match._replace(score=0) for match in others]
             scores = [[match.score for match in each] for each in (matches, others)]
             np.testing.assert_allclose(*scores, atol=1e-6)

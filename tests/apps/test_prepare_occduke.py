@@ -8,13 +8,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from helpers.data import SHARED_LISTS
 
-from dpm_plugin.data import OccludedDuke
 from dpm_plugin.apps import prepare_occduke
 from dpm_plugin.apps.prepare_occduke import SPLITS, check_splits, main, prepare, read_list
-from dpm_plugin.utils.progress import Progress
+from dpm_plugin.data import OccludedDuke
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.progress import Progress
+from helpers.data import SHARED_LISTS
 
 NAMES = {
     "train": ["0001_c2_f0046182.jpg", "0002_c1_f0000001.jpg"],

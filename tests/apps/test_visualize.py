@@ -9,18 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.forks import run_tool
-from helpers.page import Tags
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from dpm_plugin import build, evaluate_rank
-from dpm_plugin.weights.files import write_checkpoint
-from dpm_plugin.config import engine_run_kwargs, load_config
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.method.mask_generator import HierarchicalMaskGenerator
-from dpm_plugin.inference.run_extractor import Extractor
 from dpm_plugin.apps.visualize import visualize_run
 from dpm_plugin.apps.visualize.cli import main
 from dpm_plugin.apps.visualize.drivers import gradient_drivers, painted_drivers
@@ -30,6 +23,13 @@ from dpm_plugin.apps.visualize.grid import PatchGrid, patch_grid
 from dpm_plugin.apps.visualize.page import page, query_section
 from dpm_plugin.apps.visualize.ranking import Ranking, outcome, rank_gallery
 from dpm_plugin.apps.visualize.views import Channel, QueryView, Viewer
+from dpm_plugin.config import engine_run_kwargs, load_config
+from dpm_plugin.inference.run_extractor import Extractor
+from dpm_plugin.method.mask_generator import HierarchicalMaskGenerator
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.weights.files import write_checkpoint
+from helpers.forks import run_tool
+from helpers.page import Tags
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "visualize.py"
 QUERIES = 10

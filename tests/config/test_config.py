@@ -9,11 +9,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dpm_plugin import config as cfg
-from dpm_plugin.config import SCHEMA, default_config, flat, load_config, nearest
+from dpm_plugin.config import SCHEMA, default_config, flat, load_config
 from dpm_plugin.config.types import KINDS, kind_of
 from dpm_plugin.data.synthetic.spec import SyntheticSpec
-from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.torchreid_host import optim
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.text import nearest
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 NAMES = sorted(path.name for path in CONFIGS.glob("*.yaml"))
@@ -353,8 +354,8 @@ def released_difference(name):
 
 def test_the_shipped_files_are_the_documented_ones():
     sets = ["dpm_dukemtmc.yaml", "dpm_market1501.yaml", "dpm_occduke.yaml", "dpm_occreid.yaml"]
-    assert RELEASED == sets
-    assert NAMES == sorted(sets + ["dpm_synthetic.yaml"])
+    assert sets == RELEASED
+    assert sorted(sets + ["dpm_synthetic.yaml"]) == NAMES
 
 
 @pytest.mark.parametrize("folder", ["", "released"])

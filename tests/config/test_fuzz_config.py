@@ -2,11 +2,11 @@
 import math
 
 import yaml
-from helpers.fuzz import Refused, fuzz, outcome, sizes  # noqa: F401, a fixture
 from hypothesis import strategies as st
 
 from dpm_plugin.config import SCHEMA, flat, load_config
 from dpm_plugin.config.types import KINDS, kind_of
+from helpers.fuzz import Refused, fuzz, outcome, sizes  # noqa: F401, a fixture
 
 KEYS = sorted(SCHEMA)
 WORDS = [

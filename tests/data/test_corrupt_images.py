@@ -7,7 +7,6 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from helpers.data import write_occluded_duke
 from PIL import Image
 
 from dpm_plugin import build
@@ -15,6 +14,7 @@ from dpm_plugin.config import engine_run_kwargs, load_config
 from dpm_plugin.data import DPMImageDataManager
 from dpm_plugin.data.skipping import merge_skipped
 from dpm_plugin.utils.errors import DPMError
+from helpers.data import write_occluded_duke
 
 OPTIONS = dict(height=16, width=8, use_gpu=False, batch_size_train=4, batch_size_test=2, transforms=[],
                train_sampler="SequentialSampler")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from helpers.data import draw, touch, write_market, write_occluded_duke
 
 from dpm_plugin import torchreid_host
 from dpm_plugin.data import DATASETS, DPMImageDataManager
 from dpm_plugin.data.datasets.occluded_duke import OccludedDuke
 from dpm_plugin.utils.errors import DPMError
+from helpers.data import draw, touch, write_market, write_occluded_duke
 
 torch.set_num_threads(1)
 

@@ -5,13 +5,13 @@ import re
 import warnings
 
 import pytest
-from helpers.data import SHARED_LISTS, touch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dpm_plugin.data import DATASETS
 from dpm_plugin.data.datasets.folders import find_folder, plain
 from dpm_plugin.utils.errors import DPMError
+from helpers.data import SHARED_LISTS, touch
 
 TINY = {
     "occluded_duke": (

@@ -5,15 +5,15 @@ import zlib
 
 import numpy as np
 import pytest
-from helpers.fuzz import Refused, fuzz, outcome, sizes  # noqa: F401, a fixture
 from hypothesis import strategies as st
 from PIL import Image
 
 from dpm_plugin.apps.check_data.examining import examine
-from dpm_plugin.utils.images import LARGEST
-from dpm_plugin.utils.errors import UnreadableImage
 from dpm_plugin.apps.picture_index.reading import read_picture
 from dpm_plugin.torchreid_host import read_image
+from dpm_plugin.utils.errors import UnreadableImage
+from dpm_plugin.utils.images import LARGEST
+from helpers.fuzz import Refused, fuzz, outcome, sizes  # noqa: F401, a fixture
 
 # Pillow warns of what it then refuses, or reads around.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")

@@ -4,17 +4,17 @@ import os
 import shutil
 import warnings
 
-from helpers.data import draw
-from helpers.fuzz import Refused, fuzz, outcome, sizes  # noqa: F401, a fixture
-from helpers.page import Tags
 from hypothesis import strategies as st
 from PIL import Image
 
 from dpm_plugin.apps.check_data import check_dataset, check_folder
 from dpm_plugin.apps.check_data.report import as_json, summary
-from dpm_plugin.data import OccludedDuke, PartialREID, PDukeMTMC
 from dpm_plugin.apps.visualize.gallery import choose_queries
 from dpm_plugin.apps.visualize.page import tile
+from dpm_plugin.data import OccludedDuke, PartialREID, PDukeMTMC
+from helpers.data import draw
+from helpers.fuzz import Refused, fuzz, outcome, sizes  # noqa: F401, a fixture
+from helpers.page import Tags
 
 HOSTILE = [
     "<script>alert(1)</script>.jpg", "\" onerror='alert(1)'.jpg", "a\nb.jpg", "\u202egpj.exe.jpg", "\udcff.jpg",

@@ -4,9 +4,6 @@ import types
 
 import pytest
 import torch
-from helpers.data import write_occluded_duke
-from helpers.processes import in_processes, results_of
-from helpers.runs import SETTINGS, finished_run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,17 +12,20 @@ from dpm_plugin.config import load_config
 from dpm_plugin.data import DATASETS, DPMImageDataManager
 from dpm_plugin.data.sharing import EveryNthBatch, TrainShare, check_same_data, share_of_batch
 from dpm_plugin.distributed.processes import ALONE
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.evaluation.protocol import Features
 from dpm_plugin.evaluation.gathering import gather_features
+from dpm_plugin.evaluation.protocol import Features
 from dpm_plugin.torchreid_host import register_dataset, utils
+from dpm_plugin.utils.errors import DPMError
+from helpers.data import write_occluded_duke
+from helpers.processes import in_processes, results_of
+from helpers.runs import SETTINGS, finished_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:occluded_duke")
 
 
 def stand_in(rank, size):
     """Processes that all draw the same, without a group."""
-    return types.SimpleNamespace(rank=rank, size=size, from_main=lambda compute: compute())
+    return types.SimpleNamespace(rank=rank, size=size, broadcast=lambda compute: compute())
 
 
 # ---- shares ----

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from dpm_plugin.data.synthetic import Occluder, SyntheticOccluded, SyntheticSpec, generate, render
-from dpm_plugin.data.synthetic import occluders
-from dpm_plugin.data.synthetic.identity import identity, id_ranges, lookalikes
+from dpm_plugin.data.synthetic import Occluder, SyntheticOccluded, SyntheticSpec, generate, occluders, render
+from dpm_plugin.data.synthetic.identity import id_ranges, identity, lookalikes
 from dpm_plugin.utils.errors import DPMError
 
 generating = sys.modules["dpm_plugin.data.synthetic.generate"]
@@ -93,7 +93,7 @@ def test_without_its_occluder_a_query_keeps_its_person_and_place():
         assert share > 0 and none == 0 and kind == "none"
         # No JPEG yet: what the occluder leaves free is equal to the last bit, but for blur at its rim.
         changed.append(np.mean(np.any(hidden != clear, axis=2)))
-    assert 0 < min(changed) and np.mean(changed) < 0.8
+    assert min(changed) > 0 and np.mean(changed) < 0.8
 
 
 def test_the_stated_share_of_training_images_is_occluded(dataset):

@@ -6,16 +6,16 @@ import time
 
 import pytest
 import torch
-from helpers.model import batch, engine_for, tiny_model
-from helpers.processes import in_processes, results_of
 from torch import nn
 
 from dpm_plugin import DPMLoss
-from dpm_plugin.utils.command import exit_code
 from dpm_plugin.distributed.processes import ALONE, Processes, launched
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.engine.optim import build_optimizer
 from dpm_plugin.distributed.sync_bn import SyncBatchNorm, synchronise_batch_norm
+from dpm_plugin.engine.optim import build_optimizer
+from dpm_plugin.utils.command import exit_code
+from dpm_plugin.utils.errors import DPMError
+from helpers.model import batch, engine_for, tiny_model
+from helpers.processes import in_processes, results_of
 
 
 def share_of(data, processes):
@@ -28,7 +28,7 @@ def share_of(data, processes):
 def talk(processes):
     rank = processes.rank
     own = torch.full((2, 3), float(rank + 1), requires_grad=True)
-    rows = processes.all_rows(own)  # (4, 3)
+    rows = processes.all_gather(own)  # (4, 3)
     weights = torch.arange(12.0).view(4, 3) * (rank + 1)
     gradient, = torch.autograd.grad((rows * weights).sum(), own)
     total = processes.sum(own)
@@ -38,11 +38,11 @@ def talk(processes):
         parameter.grad = torch.full_like(parameter, float(rank))
     processes.average_gradients(parameters)
     copied = [torch.full((2,), rank), torch.full((3,), float(rank))]
-    processes.copy_from_main(copied)
+    processes.broadcast_tensors(copied)
     with processes.main_first():
         seen = time.monotonic()
     return {
-        "from_main": processes.from_main(lambda: f"of {rank}"), "to_main": processes.to_main(rank),
+        "broadcast": processes.broadcast(lambda: f"of {rank}"), "gather": processes.gather(rank),
         "rows": rows.detach(), "rows' gradient": gradient, "sum": total.detach(), "sum's gradient": twice,
         "mean": processes.mean(torch.tensor([1.0 + 2 * rank])), "seen": seen,
         "gradients": [None if p.grad is None else p.grad.unique().tolist() for p in parameters], "copied": copied,
@@ -52,8 +52,8 @@ def talk(processes):
 
 def test_what_each_process_gives_reaches_the_others(tmp_path):
     zero, one = results_of(in_processes(tmp_path, talk))
-    assert zero["from_main"] == one["from_main"] == "of 0"
-    assert zero["to_main"] == [0, 1] and one["to_main"] is None
+    assert zero["broadcast"] == one["broadcast"] == "of 0"
+    assert zero["gather"] == [0, 1] and one["gather"] is None
     for each in (zero, one):
         assert each["rows"].tolist() == [[1.0] * 3] * 2 + [[2.0] * 3] * 2
         assert each["sum"].unique().tolist() == [3.0] and each["mean"].item() == 2.0
@@ -71,8 +71,8 @@ def test_without_torchrun_there_is_one_process_and_nothing_is_communicated(monke
     with launched() as processes, processes.joined(use_gpu=True):
         assert processes is ALONE and not torch.distributed.is_initialized()
         tensor = torch.ones(2)
-        assert processes.sum(tensor) is processes.mean(tensor) is processes.all_rows(tensor) is tensor
-        assert processes.seed(3) == 3 and processes.from_main(lambda: 5) == 5 and processes.to_main(5) == [5]
+        assert processes.sum(tensor) is processes.mean(tensor) is processes.all_gather(tensor) is tensor
+        assert processes.seed(3) == 3 and processes.broadcast(lambda: 5) == 5 and processes.gather(5) == [5]
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")  # torchrun with one process
@@ -194,7 +194,7 @@ def lines_of(finished):
 def fail_on_rank_1(processes):
     if processes.rank == 1:
         raise DPMError("image 'a.jpg' cannot be read")
-    processes.from_main(lambda: "waits for nobody")
+    processes.broadcast(lambda: "waits for nobody")
     processes.mean(torch.ones(1))
 
 

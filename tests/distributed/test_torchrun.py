@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+
+from dpm_plugin.distributed.processes import ALONE
+from dpm_plugin.weights import files as checkpoint
 from helpers.processes import in_processes, results_of
 from helpers.runs import SETTINGS, finished_run
-
-from dpm_plugin.weights import files as checkpoint
-from dpm_plugin.distributed.processes import ALONE
 
 MAIN = Path(__file__).resolve().parents[2] / "tools" / "main.py"
 SECONDS = 280

@@ -3,10 +3,10 @@ import copy
 
 import pytest
 import torch
-from helpers.model import batch, engine_for, tiny_model
 
 from dpm_plugin import DPMError, DPMLoss
 from dpm_plugin.engine.optim import build_optimizer
+from helpers.model import batch, engine_for, tiny_model
 
 
 def snapshot(module):

@@ -10,14 +10,14 @@ import signal
 import time
 
 import pytest
-from helpers.model import assert_identical
-from helpers.runs import finished_run
 
 from dpm_plugin import DPMError
 from dpm_plugin.engine import testing as evaluating
-from dpm_plugin.weights.files import read_checkpoint
 from dpm_plugin.engine.run_checkpoints import newest_checkpoint
 from dpm_plugin.engine.stop_signals import Stopped
+from dpm_plugin.weights.files import read_checkpoint
+from helpers.model import assert_identical
+from helpers.runs import finished_run
 
 #: Everything that draws: augmentation by all generators, order, stochastic depth; and optimizer state with counters.
 DRAWING = dict(

@@ -3,10 +3,10 @@ import math
 
 import pytest
 import torch
-from helpers.model import tiny_model
 
 from dpm_plugin import DPMError
 from dpm_plugin.engine.optim import OPTIMIZERS, build_optimizer, build_scheduler
+from helpers.model import tiny_model
 
 
 def rates(optimizer):

@@ -3,16 +3,15 @@ import copy
 import functools
 from collections import Counter
 
-from experiments.oracles import plain_head
-from experiments.oracles import plain_step
 import pytest
 import torch
-from helpers.model import batch, engine_for, tiny_model
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dpm_plugin import DPMError
 from dpm_plugin.engine.optim import build_optimizer
+from experiments.oracles import plain_head, plain_step
+from helpers.model import batch, engine_for, tiny_model
 
 STEPS = ("alternating", "simultaneous")
 

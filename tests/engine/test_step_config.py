@@ -3,12 +3,12 @@ import json
 
 import pytest
 import torch
-from helpers.runs import SETTINGS, finished_run
 
 from dpm_plugin import build
-from dpm_plugin.weights import files as checkpoint
 from dpm_plugin.config import datamanager_kwargs, engine_kwargs, engine_run_kwargs, load_config
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.weights import files as checkpoint
+from helpers.runs import SETTINGS, finished_run
 
 OPTIONS = {
     "train.steps": "simultaneous", "train.accumulate": 2, "train.conv_layout": "channels_last",

@@ -3,13 +3,13 @@ import copy
 
 import pytest
 import torch
-from helpers.model import batch, engine_for
 from test_step import losses_of, masking_model
 
 from dpm_plugin import DPMError
 from dpm_plugin.engine.grad_cache import encode_in_micro_batches
 from dpm_plugin.engine.optim import build_optimizer
 from dpm_plugin.method.vit import EncoderOutput
+from helpers.model import batch, engine_for
 
 
 def trained(model, iterations=2, optim="sgd", form="auto", **options):

@@ -13,21 +13,21 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from dpm_plugin import DPMError
+from dpm_plugin.data import DPMImageDataManager
+from dpm_plugin.engine.engine import ImageDPMEngine
+from dpm_plugin.engine.optim import build_optimizer
+from dpm_plugin.engine.stop_signals import Stopped, StopSignals
+from dpm_plugin.engine.testing import SoftmaxEngine
+from dpm_plugin.utils.command import exit_code
+from dpm_plugin.utils.files import put_copy, replacing
+from dpm_plugin.utils.runtime import deterministic_kernels
+from dpm_plugin.weights import files as checkpoint
+from dpm_plugin.weights.files import read_checkpoint
 from helpers.data import write_occluded_duke
 from helpers.model import assert_identical, batch, engine_for, tiny_model
 from helpers.runs import SETTINGS
-
-from dpm_plugin import DPMError
-from dpm_plugin.weights import files as checkpoint
-from dpm_plugin.weights.files import read_checkpoint
-from dpm_plugin.utils.command import exit_code
-from dpm_plugin.data import DPMImageDataManager
-from dpm_plugin.utils.determinism import deterministic_kernels
-from dpm_plugin.engine.engine import ImageDPMEngine
-from dpm_plugin.engine.testing import SoftmaxEngine
-from dpm_plugin.utils.files import put_copy, replacing
-from dpm_plugin.engine.optim import build_optimizer
-from dpm_plugin.engine.stop_signals import Stopped, StopSignals
 
 MAIN = Path(__file__).resolve().parents[2] / "tools" / "main.py"
 

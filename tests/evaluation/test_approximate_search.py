@@ -5,10 +5,10 @@ import sys
 import pytest
 import torch
 
-from experiments.benchmark.features import draw, draw_masks
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.method.retrieval import query_mask_distance
 from dpm_plugin.evaluation.search import ApproximateIndex, Gallery, topk
+from dpm_plugin.method.retrieval import query_mask_distance
+from dpm_plugin.utils.errors import DPMError
+from experiments.benchmark.features import draw, draw_masks
 
 needs_faiss = pytest.mark.skipif(importlib.util.find_spec("faiss") is None,
                                  reason="faiss is not installed (pip install faiss-cpu)")

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from dpm_plugin import torchreid_host
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.evaluation.protocol import Features, evaluate, format_headline, format_table
 from dpm_plugin.evaluation.metric import evaluate_rank
-from dpm_plugin.utils.timing import format_phases, measure
+from dpm_plugin.evaluation.protocol import Features, evaluate, format_headline, format_table
 from dpm_plugin.evaluation.rerank import masked_reranking
 from dpm_plugin.evaluation.results import library_versions, write_results
-from dpm_plugin.method.retrieval import query_mask_distance, shuffled_masks
 from dpm_plugin.evaluation.visrank import visualize_ranks
+from dpm_plugin.method.retrieval import query_mask_distance, shuffled_masks
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.timing import format_phases, measure
 
 FOUR_ROWS = ["before/off", "before/on", "after/off", "after/on"]
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from dpm_plugin import torchreid_host
 from dpm_plugin.evaluation import metric
-from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.evaluation.metric import evaluate_rank, matching_counts
 from dpm_plugin.method.retrieval import query_mask_distance
+from dpm_plugin.utils.errors import DPMError
 from experiments.oracles.plain_metric import loop_metric
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden" / "retrieval.npz"

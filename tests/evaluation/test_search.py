@@ -7,11 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.benchmark.timing import take_turns
-from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.evaluation.search import Gallery, ranks, topk
 from dpm_plugin.method.retrieval import query_mask_distance
-from dpm_plugin.evaluation.search import Gallery, topk
-from dpm_plugin.evaluation.search import ranks
+from dpm_plugin.utils.errors import DPMError
+from experiments.benchmark.timing import take_turns
 from experiments.oracles.plain_retrieval import masked_distance, nearest
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

@@ -9,13 +9,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dpm_plugin.evaluation import streamed_metric
+from dpm_plugin.evaluation.metric import evaluate_rank
+from dpm_plugin.evaluation.protocol import Features, evaluate
+from dpm_plugin.evaluation.streamed_metric import masked_blocks, streamed_evaluate_rank
+from dpm_plugin.method.retrieval import query_mask_distance
+from dpm_plugin.utils.errors import DPMError
 from experiments.benchmark.features import draw, draw_masks
 from experiments.benchmark.timing import take_turns
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.evaluation.protocol import Features, evaluate
-from dpm_plugin.evaluation.metric import evaluate_rank
-from dpm_plugin.method.retrieval import query_mask_distance
-from dpm_plugin.evaluation.streamed_metric import masked_blocks, streamed_evaluate_rank
 from experiments.oracles.plain_metric import loop_metric
 
 

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.runs import finished_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.functional import normalize, resize, to_tensor
 
 from dpm_plugin import DPMError, HeadEnrichLoss
-from experiments.reproduce.attention import attention_correlation, figure3, figure4, patch_similarity
 from dpm_plugin.inference.run_extractor import evenly_spaced
+from experiments.reproduce.attention import attention_correlation, figure3, figure4, patch_similarity
+from helpers.runs import finished_run
 
 
 def cosine(a, b):

@@ -9,13 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.oracles import plain_head
 from dpm_plugin import MaskedArcFace
 from experiments.benchmark import cli
-from experiments.benchmark import settings
 from experiments.benchmark.report import compared, format_comparison
 from experiments.benchmark.timing import ratio, take_turns
-from dpm_plugin.utils.errors import DPMError
+from experiments.oracles import plain_head
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "benchmark.py"
 

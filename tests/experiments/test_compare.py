@@ -15,23 +15,19 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from helpers.data import write_occluded_duke
-from helpers.forks import run_forked
-from helpers.model import tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from dpm_plugin import DPMError, build
-from dpm_plugin.utils import timing as phases
-from experiments.compare import budget
-from experiments.compare import cli
-from experiments.compare import cost
-from experiments.compare import measuring
-from experiments.compare import table
-from experiments.compare.comparing import Budget, compare
 from dpm_plugin.config import load_config
+from dpm_plugin.utils import timing as phases
+from experiments.compare import budget, cli, cost, measuring, table
+from experiments.compare.comparing import Budget, compare
 from experiments.reproduce.sweep import cores
+from helpers.data import write_occluded_duke
+from helpers.forks import run_forked
+from helpers.model import tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:occluded_duke")  # drawn smaller than published
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.runs import finished_run
 from PIL import Image
 from torchvision.transforms.functional import normalize, resize, to_tensor
 
@@ -17,10 +16,11 @@ from dpm_plugin.config.arguments import synthetic_spec
 from dpm_plugin.data.synthetic import Occluder, generate, render
 from dpm_plugin.data.synthetic.generate import relative_path
 from dpm_plugin.data.synthetic.scene import camera
+from dpm_plugin.method.retrieval import shuffled_masks
 from experiments.reproduce import redrawn
 from experiments.reproduce.occlusion import occlusion_curve
 from experiments.reproduce.redrawn import query_rows, redrawn_queries
-from dpm_plugin.method.retrieval import shuffled_masks
+from helpers.runs import finished_run
 
 SHARES, KINDS = (0, 0.3, 0.6), ("any", "wall", "corner")
 

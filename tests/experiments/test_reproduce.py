@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.reproduce import CONFIG, TINY, real_runs
 from PIL import Image
 
+from dpm_plugin.inference.open_run import open_run
 from dpm_plugin.method.masked_arcface import masked_cosine
 from experiments.reproduce import tables
 from experiments.reproduce.cli import WHAT, Tools, main, parse
 from experiments.reproduce.setting import make_setting
 from experiments.reproduce.sweep import run_all
-from dpm_plugin.inference.open_run import open_run
+from helpers.reproduce import CONFIG, TINY, real_runs
 
 STOCK = "osnet_x0_25"
 

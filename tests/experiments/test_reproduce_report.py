@@ -3,7 +3,6 @@
 import statistics
 
 import pytest
-from helpers.reproduce import CONFIG
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from experiments.reproduce.plots import sweep_png, table_png
 from experiments.reproduce.report import add_command, csv_text, markdown
 from experiments.reproduce.run import Run
 from experiments.reproduce.tables import Row, Table
+from helpers.reproduce import CONFIG
 
 RUNS = tuple(Run("model", CONFIG, "dpm_vit_tiny", (), seed) for seed in (1, 2, 3))
 

@@ -9,12 +9,12 @@ import time
 
 import pytest
 import torch
-from helpers.reproduce import CONFIG, PRETENDED, TINY
 
 from dpm_plugin.utils.errors import DPMError
 from experiments.reproduce.run import Run
 from experiments.reproduce.setting import make_setting
 from experiments.reproduce.sweep import cores, run_all
+from helpers.reproduce import CONFIG, PRETENDED, TINY
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,9 @@ import types
 import torch
 
 from dpm_plugin import DPM, DPMLoss, ImageDPMEngine
-from dpm_plugin.weights.key_names import RELEASED_NAMES
 from dpm_plugin.engine.optim import build_optimizer
+from dpm_plugin.weights.key_names import RELEASED_NAMES
+from dpm_plugin.weights.load import load_pretrained
 
 TINY = dict(
     backbone="vit_tiny_patch16_224", img_size=(64, 32), stride=8, patch_size=8, embed_dim=24,
@@ -13,8 +14,11 @@ TINY = dict(
 )
 
 
-def tiny_model(num_classes=5, **options):
-    return DPM(num_classes, **{**TINY, "num_cameras": 3, **options})
+def tiny_model(num_classes=5, pretrained=False, **options):
+    model = DPM(num_classes, **{**TINY, "num_cameras": 3, **options})
+    if pretrained:
+        load_pretrained(model.backbone, pretrained)
+    return model
 
 
 def to_released(state):

@@ -5,8 +5,9 @@ import sys
 from typing import NamedTuple
 
 import torch
-from helpers.forks import write_to
 from torch.distributed import TCPStore
+
+from helpers.forks import write_to
 
 SECONDS = 240  # a child that is not done by then hangs
 
@@ -58,8 +59,8 @@ def _finished(code, folder, rank):
 
 
 def _child(function, rank, size, port, folder, timeout, arguments):
-    from dpm_plugin.utils.command import exit_code
     from dpm_plugin.distributed.processes import launched
+    from dpm_plugin.utils.command import exit_code
 
     torch.set_num_threads(1)
     os.environ.update(

@@ -15,22 +15,22 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.model import to_released
-from helpers.readme import ROOT
-from helpers.scripts import run_script
 from PIL import Image
 
 from dpm_plugin import build
-from experiments.benchmark.cli import parse as parse_benchmark
-from dpm_plugin.weights.files import read_checkpoint, read_state
-from experiments.compare.cli import parse as parse_comparison
 from dpm_plugin.config import load_config
 from dpm_plugin.inference.export import cli as export_cli
 from dpm_plugin.inference.export.exporting import Exported
+from dpm_plugin.torchreid_host import model_names
+from dpm_plugin.weights.files import read_checkpoint, read_state
+from experiments.benchmark.cli import parse as parse_benchmark
+from experiments.compare.cli import parse as parse_comparison
 from experiments.reproduce.cli import Tools
 from experiments.reproduce.cli import parse as parse_reproduction
 from experiments.reproduce.make import Maker
-from dpm_plugin.torchreid_host import model_names
+from helpers.model import to_released
+from helpers.readme import ROOT
+from helpers.scripts import run_script
 
 # Appended to every run of tools/main.py: a tiny encoder, tiny pictures, few of them, one epoch.
 SHRINK = """

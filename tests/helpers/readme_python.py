@@ -1,8 +1,9 @@
 """What the tests do with each block of Python in README.md: sizes made small, the names it expects, what holds."""
 import contextlib
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch

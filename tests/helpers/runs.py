@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 
 from dpm_plugin import build
-from dpm_plugin.weights.files import write_checkpoint
 from dpm_plugin.config import engine_run_kwargs, evaluation_kwargs, load_config, model_kwargs
 from dpm_plugin.distributed.processes import ALONE
-from dpm_plugin.torchreid_host import utils
 from dpm_plugin.models import MODELS
+from dpm_plugin.torchreid_host import utils
+from dpm_plugin.weights.files import write_checkpoint
 
 SETTINGS = {
     "model.name": "dpm_vit_tiny", "model.pretrained": False, "loss.name": "dpm",

@@ -1,7 +1,6 @@
 """``python -m dpm_plugin`` in a fork of the test process."""
-from helpers.forks import run_forked
-
 from dpm_plugin import script
+from helpers.forks import run_forked
 
 
 def run_script(folder, *argv):

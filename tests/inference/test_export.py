@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from helpers.runs import untrained_run
 from PIL import Image
 
 import dpm_plugin.inference.export
@@ -15,6 +14,7 @@ from dpm_plugin import DPMExtractor, query_mask_distance
 from dpm_plugin.inference.export import exporting
 from dpm_plugin.inference.export.cli import main
 from dpm_plugin.inference.export.graph import RetrievalGraph
+from helpers.runs import untrained_run
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 SIZE = (32, 16)

@@ -2,15 +2,15 @@
 import multiprocessing
 import warnings
 
-from experiments.oracles import plain_extract
 import pytest
 import torch
-from helpers.data import write_occluded_duke
-from helpers.model import batch, tiny_model
 
+from dpm_plugin.data import DPMImageDataManager
 from dpm_plugin.engine import testing as evaluating
 from experiments.benchmark.extract import Extraction
-from dpm_plugin.data import DPMImageDataManager
+from experiments.oracles import plain_extract
+from helpers.data import write_occluded_duke
+from helpers.model import batch, tiny_model
 
 CPU = torch.device("cpu")
 

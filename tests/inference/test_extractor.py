@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.model import to_released
-from helpers.runs import SETTINGS, untrained_run
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -16,6 +14,8 @@ from dpm_plugin.config import load_config
 from dpm_plugin.data.transforms import build_transforms
 from dpm_plugin.inference.run_extractor import Extractor
 from dpm_plugin.torchreid_host import models, utils
+from helpers.model import to_released
+from helpers.runs import SETTINGS, untrained_run
 
 # Nothing of this is what torchreid's factory would build: stride, cameras, width, pooling, normalisation.
 RECIPE = Path(__file__).resolve().parents[2] / "configs" / "dpm_occduke.yaml"

@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 import torch
-from helpers.runs import finished_run
 
 from dpm_plugin import DPMError
 from dpm_plugin.inference.open_run import open_run
+from helpers.runs import finished_run
 
 
 @pytest.fixture(scope="module")

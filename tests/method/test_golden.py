@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.golden_weights import fill
 from torch.nn import functional as F
 
 from dpm_plugin import DPM, DPMLoss, HeadEnrichLoss, ImageDPMEngine, MaskedArcFace, SoftMarginTripletLoss
-from dpm_plugin.weights.key_names import from_own_names, rename_released, to_own_names
-from dpm_plugin.method.losses import plain_logits
 from dpm_plugin.engine.optim import build_optimizer
+from dpm_plugin.method.losses import plain_logits
+from dpm_plugin.weights.key_names import from_own_names, rename_released, to_own_names
+from helpers.golden_weights import fill
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden"
 

@@ -1,12 +1,12 @@
 """The assembled model and the mask generator."""
 import pytest
 import torch
-from helpers.model import batch, tiny_model
 
 import dpm_plugin
 from dpm_plugin import DPMError, DPMLoss
 from dpm_plugin.method.mask_generator import HierarchicalMaskGenerator, default_blocks
 from dpm_plugin.torchreid_host import models
+from helpers.model import batch, tiny_model
 
 
 def test_every_parameter_gets_a_gradient_from_one_training_forward():

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.method.retrieval import cosine_distance, mutual_mask_distance, query_mask_distance, shuffled_masks
+from dpm_plugin.utils.errors import DPMError
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden" / "retrieval.npz"
 DTYPES = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.data import draw, write_occluded_duke
-from helpers.runs import untrained_run
-from helpers.payload import Payload
 
 from dpm_plugin.apps.convert_checkpoint import main as convert
-from dpm_plugin.inference.export.cli import main as export
 from dpm_plugin.apps.picture_index.cli import main as search
+from dpm_plugin.inference.export.cli import main as export
 from dpm_plugin.torchreid_host import models
+from helpers.data import draw, write_occluded_duke
+from helpers.payload import Payload
+from helpers.runs import untrained_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:occluded_duke")  # drawn smaller than published
 ROOT = Path(__file__).resolve().parents[2]

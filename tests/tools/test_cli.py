@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.forks import run_tool
 from PIL import Image
+
+from helpers.forks import run_tool
 
 # The drawn data set is smaller than the published one, which is a warning.
 pytestmark = pytest.mark.filterwarnings("ignore:occluded_duke")

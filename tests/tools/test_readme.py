@@ -7,14 +7,14 @@ import re
 import shlex
 
 import pytest
-from helpers.readme import README, ROOT, blocks, codes, commands, prose
-from helpers.readme_commands import ONLY_READ, Place, do, extras
-from helpers.readme_python import SNIPPETS, execute
 
 from dpm_plugin.config import SCHEMA
 from dpm_plugin.config.reference import reference
 from dpm_plugin.config.types import convert
 from dpm_plugin.torchreid_host import image_dataset_classes
+from helpers.readme import README, ROOT, blocks, codes, commands, prose
+from helpers.readme_commands import ONLY_READ, Place, do, extras
+from helpers.readme_python import SNIPPETS, execute
 
 # The drawn data set is smaller than the published one, which is a warning.
 pytestmark = pytest.mark.filterwarnings("ignore:occluded_duke")

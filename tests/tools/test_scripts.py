@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.data import draw, write_occluded_duke
-from helpers.scripts import run_script
 
 from dpm_plugin import script
 from dpm_plugin.evaluation.protocol import format_headline
 from dpm_plugin.torchreid_host import models, optim, utils
+from helpers.data import draw, write_occluded_duke
+from helpers.scripts import run_script
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -271,6 +271,7 @@ def test_a_missing_script_is_a_one_line_error(tmp_path, capsys):
 
 def test_torchreids_loader_opens_its_old_files_and_runs_nothing(tmp_path):
     import numpy as np
+
     from helpers.payload import Payload
 
     model = models.build_model("osnet_x0_25", num_classes=4, pretrained=False)

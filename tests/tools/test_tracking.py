@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.runs import untrained_run
 from PIL import Image
 
 from dpm_plugin import DPMExtractor
+from helpers.runs import untrained_run
 
 pytest.importorskip("deep_sort_realtime", reason="deep-sort-realtime is not installed")
-from deep_sort_realtime.deepsort_tracker import DeepSort  # noqa: E402
+from deep_sort_realtime.deepsort_tracker import DeepSort
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "track_example.py"
 COUNT = 14

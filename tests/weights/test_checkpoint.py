@@ -5,13 +5,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from helpers.payload import Payload
-from helpers.model import batch, engine_for, tiny_model
 
 from dpm_plugin import DPMError
-from dpm_plugin.weights import files as checkpoint
 from dpm_plugin.engine.optim import build_optimizer, build_scheduler
 from dpm_plugin.torchreid_host import utils
+from dpm_plugin.weights import files as checkpoint
+from helpers.model import batch, engine_for, tiny_model
+from helpers.payload import Payload
 
 
 def trained(tmp_path, amp="off"):

@@ -7,13 +7,13 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from helpers.model import TINY, tiny_model, to_released
-from helpers.payload import Payload
 
 from dpm_plugin import load_weights
-from dpm_plugin.weights.files import read_checkpoint
 from dpm_plugin.apps.convert_checkpoint import convert, main
 from dpm_plugin.torchreid_host import models
+from dpm_plugin.weights.files import read_checkpoint
+from helpers.model import TINY, tiny_model, to_released
+from helpers.payload import Payload
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "convert_checkpoint.py"
 

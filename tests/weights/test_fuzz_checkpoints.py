@@ -9,14 +9,14 @@ import zipfile
 import pytest
 import safetensors.torch
 import torch
-from helpers.fuzz import Refused, fuzz, outcome, sizes  # noqa: F401, a fixture
-from helpers.model import tiny_model, to_released
 from hypothesis import strategies as st
 
-from dpm_plugin.weights import files as checkpoint
 from dpm_plugin.apps.convert_checkpoint import convert
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.weights import files as checkpoint
 from dpm_plugin.weights.load import load_backbone_file, load_weights
+from helpers.fuzz import Refused, fuzz, outcome, sizes  # noqa: F401, a fixture
+from helpers.model import tiny_model, to_released
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's, on protocols and types that it then refuses
 DTYPES = [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int8, torch.bool, torch.complex64]
@@ -36,7 +36,7 @@ def states(model):
     own = {key: value.clone() for key, value in model.state_dict().items()}
     prefix = "backbone.transformer."
     timm = {key.removeprefix(prefix): value for key, value in own.items() if key.startswith(prefix)}
-    released = to_released({key: value for key, value in own.items()})
+    released = to_released(dict(own.items()))
     transreid = {key: value for key, value in released.items() if not key.startswith("base.ConvLayer")}
     transreid["b1.0.norm1.weight"] = released["base.norm.weight"]
     return {"dpm": own, "timm": timm, "released": released, "transreid": transreid}

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.data import write_occluded_duke
-from helpers.model import tiny_model
 
 from dpm_plugin import build, torchreid_host
-from dpm_plugin.weights.files import read_checkpoint
-from dpm_plugin.config import load_config
 from dpm_plugin.apps import prepare_occduke
 from dpm_plugin.apps.prepare_occduke import prepare
-from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.config import load_config
 from dpm_plugin.evaluation.search import Gallery
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.weights.files import read_checkpoint
 from dpm_plugin.weights.load import load_backbone_file, load_weights
+from helpers.data import write_occluded_duke
+from helpers.model import tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted([*(ROOT / "dpm_plugin").rglob("*.py"), *(ROOT / "tools").rglob("*.py"), ROOT / "setup.py"])

@@ -4,14 +4,14 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from helpers.model import TINY, tiny_model, to_released
 from hypothesis import given
 from hypothesis import strategies as st
-from helpers.payload import Payload
 
 from dpm_plugin import DPMError, load_weights
-from dpm_plugin.weights.resize import guess_grid
 from dpm_plugin.torchreid_host import models
+from dpm_plugin.weights.resize import guess_grid
+from helpers.model import TINY, tiny_model, to_released
+from helpers.payload import Payload
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,18 @@ import gdown
 import numpy as np
 import pytest
 import torch
-from helpers.data import draw
-from helpers.model import tiny_model, to_released
 from PIL import Image
 
 from dpm_plugin import DPMError, DPMExtractor, load_weights
-from dpm_plugin.weights import published as zoo
+from dpm_plugin.apps.picture_index.cli import main as search
 from dpm_plugin.config import load_config, model_kwargs
 from dpm_plugin.inference.export import exporting
 from dpm_plugin.inference.export.cli import main as export
-from dpm_plugin.apps.picture_index.cli import main as search
-from dpm_plugin.torchreid_host import models
 from dpm_plugin.models import MODELS
+from dpm_plugin.torchreid_host import models
+from dpm_plugin.weights import published as zoo
+from helpers.data import draw
+from helpers.model import tiny_model, to_released
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 

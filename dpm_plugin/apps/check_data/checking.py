@@ -6,8 +6,6 @@ from dpm_plugin.apps.check_data.findings import find
 from dpm_plugin.apps.check_data.listing import list_dataset, list_folder
 from dpm_plugin.utils.errors import DPMError
 
-__all__ = ["check_dataset", "check_folder"]
-
 
 def check_dataset(name, root="reid-data", *, jobs=None, show=print):
     """Check a registered image data set.

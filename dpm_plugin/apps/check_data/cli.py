@@ -9,8 +9,6 @@ from dpm_plugin.apps.check_data.report import as_json, summary
 from dpm_plugin.utils.command import Parser, exit_code
 from dpm_plugin.utils.files import write_file
 
-__all__ = ["main"]
-
 FOUND = 1  # the exit code when something was found
 
 

@@ -7,11 +7,9 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
-from dpm_plugin.utils.progress import Progress
-from dpm_plugin.utils.images import Undecodable, decode
 from dpm_plugin.utils.errors import DPMError
-
-__all__ = ["Examined", "examine", "examine_all"]
+from dpm_plugin.utils.images import Undecodable, decode
+from dpm_plugin.utils.progress import Progress
 
 LARGEST_FILE = 2**28  # bytes; a larger file is not read
 FILES_AT_A_TIME = 32

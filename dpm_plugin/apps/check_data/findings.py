@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 from dpm_plugin.evaluation.metric import GalleryIds
 
-__all__ = ["KINDS", "Checked", "Finding", "find"]
-
 #: Kind of a finding -> what its heading says.
 KINDS = {
     "unreadable": "cannot be read", "empty": "files of zero bytes", "duplicate": "groups of images with the same bytes",

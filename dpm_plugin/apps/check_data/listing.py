@@ -2,20 +2,18 @@
 import json
 import os
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from dpm_plugin import torchreid_host
 from dpm_plugin.apps.check_data.findings import Finding
 from dpm_plugin.data import DATASETS
 from dpm_plugin.data.datasets import torchreid_sets
 from dpm_plugin.data.datasets.folders import is_image_name, levels, locate
-from dpm_plugin.data.manager import READER_ERRORS
 from dpm_plugin.data.datasets.reid_dataset import ReidImageDataset
+from dpm_plugin.data.manager import READER_ERRORS
 from dpm_plugin.data.synthetic.generate import DISTRACTOR_IMAGES, FOLDERS
 from dpm_plugin.data.transforms import unknown
 from dpm_plugin.utils.errors import DPMError
-
-__all__ = ["Entry", "Listed", "list_dataset", "list_folder"]
 
 PLAIN = "images"  # the one split of a plain folder
 
@@ -25,8 +23,8 @@ class Entry(NamedTuple):
 
     split: str
     path: str
-    pid: Optional[int] = None
-    camid: Optional[int] = None
+    pid: int | None = None
+    camid: int | None = None
 
 
 class Listed(NamedTuple):

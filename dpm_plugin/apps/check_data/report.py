@@ -4,9 +4,7 @@ import os
 from collections import defaultdict
 
 from dpm_plugin.apps.check_data.findings import KINDS
-from dpm_plugin.utils.files import shown
-
-__all__ = ["as_json", "summary"]
+from dpm_plugin.utils.text import shown
 
 MOST = 10  # findings of one kind in the summary; the JSON has all
 

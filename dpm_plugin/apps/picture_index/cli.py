@@ -2,18 +2,17 @@
 import json
 import sys
 
-from dpm_plugin.utils.command import Parser, exit_code
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.inference.extractor import DPMExtractor
-from dpm_plugin.utils.files import shown, write_file
 from dpm_plugin.apps.picture_index.identity import describe
 from dpm_plugin.apps.picture_index.indexing import check_model, index_pictures
 from dpm_plugin.apps.picture_index.page import answers_page
 from dpm_plugin.apps.picture_index.querying import search
 from dpm_plugin.apps.picture_index.reading import list_pictures
 from dpm_plugin.apps.picture_index.store import FOLDER, find_index, read_index
-
-__all__ = ["main"]
+from dpm_plugin.inference.extractor import DPMExtractor
+from dpm_plugin.utils.command import Parser, exit_code
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.files import write_file
+from dpm_plugin.utils.text import shown
 
 
 def main(argv=None):

@@ -7,8 +7,6 @@ import torch
 
 from dpm_plugin.weights.published import published
 
-__all__ = ["describe", "fingerprint"]
-
 
 def describe(extractor, source=None, config_file=None):
     """What an index remembers of its model.

@@ -6,13 +6,11 @@ from typing import NamedTuple
 
 import torch
 
-from dpm_plugin.utils.progress import Progress
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.files import shown
 from dpm_plugin.apps.picture_index.reading import list_pictures, read_picture
 from dpm_plugin.apps.picture_index.store import FOLDER, add_batch, begin, locked, merge, read_index
-
-__all__ = ["Indexed", "check_model", "index_pictures"]
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.progress import Progress
+from dpm_plugin.utils.text import shown
 
 
 class Indexed(NamedTuple):

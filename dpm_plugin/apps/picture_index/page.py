@@ -4,13 +4,11 @@ from html import escape
 
 from PIL import Image
 
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.files import shown
 from dpm_plugin.apps.picture_index.reading import read_picture
 from dpm_plugin.apps.visualize.page import page, panel, tile
 from dpm_plugin.apps.visualize.pictures import data_uri
-
-__all__ = ["answers_page"]
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.text import shown
 
 SIZE = 144, 192  # largest width and height of a picture in pixels
 TITLES = {"mask on": "With the query's mask", "mask off": "Without mask"}

@@ -2,15 +2,12 @@
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.files import shown
 from dpm_plugin.apps.picture_index.reading import read_picture
-from dpm_plugin.evaluation.search import Gallery, topk
-from dpm_plugin.evaluation.search import ranks
-
-__all__ = ["Answer", "Match", "hidden_share", "search"]
+from dpm_plugin.evaluation.search import Gallery, ranks, topk
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.text import shown
 
 
 class Match(NamedTuple):
@@ -29,8 +26,8 @@ class Match(NamedTuple):
     name: str
     path: Path
     score: float
-    other_rank: Optional[int]
-    hidden: Optional[float]
+    other_rank: int | None
+    hidden: float | None
 
 
 class Answer(NamedTuple):
@@ -40,8 +37,8 @@ class Answer(NamedTuple):
     """
 
     path: Path
-    hidden: Optional[float]
-    on: Optional[list]
+    hidden: float | None
+    on: list | None
     off: list
 
     @property

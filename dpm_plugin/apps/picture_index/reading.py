@@ -4,11 +4,9 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageOps
 
-from dpm_plugin.utils.images import check_opened, to_rgb
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.files import shown
-
-__all__ = ["list_pictures", "read_picture"]
+from dpm_plugin.utils.images import check_opened, to_rgb
+from dpm_plugin.utils.text import shown
 
 
 def read_picture(path):

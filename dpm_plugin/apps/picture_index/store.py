@@ -18,14 +18,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.files import shown, write_file
+from dpm_plugin.utils.files import write_file
+from dpm_plugin.utils.text import shown
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = ["FOLDER", "Index", "add_batch", "begin", "find_index", "locked", "merge", "read_index"]
 
 FOLDER = ".dpm_index"  # in the folder of pictures, where no other place is named
 FORMAT = 1

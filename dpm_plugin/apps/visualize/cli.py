@@ -1,10 +1,8 @@
 """Command line of tools/visualize.py."""
-from dpm_plugin.utils.command import Parser, exit_code
-from dpm_plugin.utils.devices import pick_device
 from dpm_plugin.apps.visualize.drivers import DRIVERS
 from dpm_plugin.apps.visualize.gallery import visualize_run
-
-__all__ = ["main"]
+from dpm_plugin.utils.command import Parser, exit_code
+from dpm_plugin.utils.runtime import pick_device
 
 
 def main(argv=None):

@@ -9,8 +9,6 @@ product did.
 """
 import torch
 
-__all__ = ["DRIVERS", "gradient_drivers", "painted_drivers"]
-
 DRIVERS = ("paint", "gradient")
 
 

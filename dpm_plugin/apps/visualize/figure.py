@@ -1,5 +1,5 @@
 """One query as a PNG."""
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -7,11 +7,17 @@ from PIL import Image
 
 from dpm_plugin.apps.visualize.pictures import overlay_attention, overlay_drivers
 from dpm_plugin.apps.visualize.words import (
-    OUTCOMES, attention_note, channel_title, drivers_note, facts, file_name, head_title, match_title,
-    ranking_note, ranking_title,
+    OUTCOMES,
+    attention_note,
+    channel_title,
+    drivers_note,
+    facts,
+    file_name,
+    head_title,
+    match_title,
+    ranking_note,
+    ranking_title,
 )
-
-__all__ = ["draw_query"]
 
 GREEN, RED, GREY = "#1a7f37", "#cf222e", "#59636e"
 # Pixels: between tiles; of a row's title and note; of a caption; the least width of a tile and of the whole.
@@ -23,7 +29,7 @@ LONGEST = 100  # letters of a file name
 class _Tile(NamedTuple):
     picture: Image.Image
     caption: str
-    right: Optional[bool] = None  # of a match
+    right: bool | None = None  # of a match
 
 
 class _Row(NamedTuple):

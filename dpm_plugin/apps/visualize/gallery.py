@@ -4,16 +4,14 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from dpm_plugin.utils.progress import Progress
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.inference.run_extractor import Extractor, evenly_spaced
 from dpm_plugin.apps.visualize.figure import draw_query
 from dpm_plugin.apps.visualize.page import page, query_section
 from dpm_plugin.apps.visualize.pictures import open_picture
 from dpm_plugin.apps.visualize.ranking import SAME
 from dpm_plugin.apps.visualize.views import Viewer
-
-__all__ = ["choose_queries", "png_name", "visualize_run"]
+from dpm_plugin.inference.run_extractor import Extractor, evenly_spaced
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.progress import Progress
 
 
 def visualize_run(

@@ -3,8 +3,6 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["PatchGrid", "patch_grid"]
-
 
 class PatchGrid(NamedTuple):
     """The pixel rows and columns that each of h x w patches sees.

@@ -6,11 +6,17 @@ from html import escape
 from dpm_plugin.apps.visualize.page_assets import SCRIPT, STYLE
 from dpm_plugin.apps.visualize.pictures import data_uri, overlay_attention, overlay_drivers
 from dpm_plugin.apps.visualize.words import (
-    OUTCOMES, attention_note, channel_title, drivers_note, facts, file_name, head_title, match_title,
-    ranking_note, ranking_title,
+    OUTCOMES,
+    attention_note,
+    channel_title,
+    drivers_note,
+    facts,
+    file_name,
+    head_title,
+    match_title,
+    ranking_note,
+    ranking_title,
 )
-
-__all__ = ["page", "panel", "query_section", "tile"]
 
 
 def query_section(view, picture, gallery, topk, drivers):

@@ -8,8 +8,6 @@ from PIL import Image
 
 from dpm_plugin.torchreid_host import read_image
 
-__all__ = ["HEIGHT", "data_uri", "open_picture", "overlay_attention", "overlay_drivers"]
-
 HEIGHT = 192  # pixels of a picture on the page and in the PNG
 
 

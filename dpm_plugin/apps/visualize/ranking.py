@@ -1,9 +1,7 @@
 """One query's ranked gallery, left out and ordered as in the metric."""
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
-
-__all__ = ["Ranking", "outcome", "rank_gallery"]
 
 SAME = 0.001  # a smaller change of the average precision is none: it could not be read from the page
 
@@ -22,12 +20,12 @@ class Ranking(NamedTuple):
     right: np.ndarray
 
     @property
-    def first_match(self) -> Optional[int]:
+    def first_match(self) -> int | None:
         """Rank of the first right image, from 1; None where there is none to find."""
         return int(self.right.argmax()) + 1 if self.right.any() else None
 
     @property
-    def average_precision(self) -> Optional[float]:
+    def average_precision(self) -> float | None:
         """The query's share of mAP, in [0, 1]; None where there is no image to find."""
         ranks = np.flatnonzero(self.right) + 1
         return float(np.mean(np.arange(1, len(ranks) + 1) / ranks)) if len(ranks) else None

@@ -1,19 +1,16 @@
 """Everything that is shown of one query, as numbers; pictures and page draw from these."""
 from dataclasses import dataclass
-from typing import Optional
 
 import numpy as np
 import torch
 
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.evaluation.protocol import SPACES, evaluate
-from dpm_plugin.inference.run_extractor import evenly_spaced
-from dpm_plugin.method.retrieval import query_mask_distance
 from dpm_plugin.apps.visualize.drivers import DRIVERS, gradient_drivers, painted_drivers
 from dpm_plugin.apps.visualize.grid import patch_grid
 from dpm_plugin.apps.visualize.ranking import Ranking, outcome, rank_gallery
-
-__all__ = ["Channel", "QueryView", "Viewer"]
+from dpm_plugin.evaluation.protocol import SPACES, evaluate
+from dpm_plugin.inference.run_extractor import evenly_spaced
+from dpm_plugin.method.retrieval import query_mask_distance
+from dpm_plugin.utils.errors import DPMError
 
 MEAN_OVER = 200  # queries whose mean patch maps are the reference of the gradient
 
@@ -50,12 +47,12 @@ class QueryView:
     path: str
     pid: int
     camid: int
-    occlusion: Optional[dict]
+    occlusion: dict | None
     channels: tuple
     attention: np.ndarray
     patches: int
     off: Ranking
-    on: Optional[Ranking]
+    on: Ranking | None
 
     @property
     def outcome(self):

@@ -2,9 +2,6 @@
 import math
 from pathlib import Path
 
-__all__ = ["MARKS", "OUTCOMES", "attention_note", "channel_title", "drivers_note", "facts", "file_name",
-           "head_title", "match_title", "ranking_note", "ranking_title"]
-
 #: Symbol of a right and of a wrong match, for readers who do not tell green from red.
 MARKS = {True: "\N{CHECK MARK}", False: "\N{BALLOT X}"}
 OUTCOMES = {"helped": "mask helped", "hurt": "mask hurt", "same": "same with the mask", None: ""}

@@ -2,8 +2,8 @@
 import warnings
 
 from dpm_plugin.data.datasets.folders import list_images, locate
-from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.torchreid_host import ImageDataset
+from dpm_plugin.utils.errors import DPMError
 
 
 class ReidImageDataset(ImageDataset):

@@ -3,8 +3,8 @@ import os
 import re
 
 from dpm_plugin.data.datasets.folders import plain, subfolders
-from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.torchreid_host import is_torchreid_own
+from dpm_plugin.utils.errors import DPMError
 
 TREES = {
     "market1501": (

@@ -129,7 +129,7 @@ def _verified(target, spec):
         written = json.loads((target / "spec.json").read_text())
     except (OSError, ValueError):
         written = None
-    wanted = {folder: 0 for folder in FOLDERS.values()}
+    wanted = dict.fromkeys(FOLDERS.values(), 0)
     for split, _, _ in images(spec):
         wanted[FOLDERS[split]] += 1
     found = {folder: len(list((target / folder).glob("*.jpg"))) for folder in wanted}

@@ -6,8 +6,6 @@ import numbers
 
 from dpm_plugin.utils.errors import DPMError
 
-__all__ = ["INTEGERS", "SHARES", "SyntheticSpec"]
-
 # Part of the digest: raise it when a change of the drawing code changes the pictures, so that no
 # old data set is taken for a new one.
 DRAWING_VERSION = 7

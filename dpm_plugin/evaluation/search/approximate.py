@@ -2,13 +2,11 @@
 import numpy as np
 import torch
 
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.files import replacing
-from dpm_plugin.method.masked_cosine import Side, distance_block
 from dpm_plugin.evaluation.search.exact import pack, ready_queries, unpack
 from dpm_plugin.evaluation.search.gallery import Gallery
-
-__all__ = ["ApproximateIndex"]
+from dpm_plugin.method.masked_cosine import Side, distance_block
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.files import replacing
 
 CENTROIDS = 16  # of a part of a row: 4 bits
 TRAINING_ROWS = 16_384

@@ -1,11 +1,9 @@
 """Exact top-k under the query's mask, in bounded memory: the (Q, G) matrix is never built."""
 import torch
 
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.method.masked_cosine import Side, distance_block, unit_rows
 from dpm_plugin.evaluation.search.gallery import Gallery
-
-__all__ = ["blocks", "pack", "ready_queries", "size_of_chunks", "topk", "unpack"]
+from dpm_plugin.method.masked_cosine import Side, distance_block, unit_rows
+from dpm_plugin.utils.errors import DPMError
 
 # Gallery rows in one block: on a CPU small enough for its caches (3 MB at D = 768), on a GPU large enough to fill it.
 CHUNK_SIZES = {"cpu": 1024, "cuda": 32_768}

@@ -4,11 +4,9 @@ import warnings
 import numpy as np
 import torch
 
+from dpm_plugin.method.masked_cosine import EPS, unit_rows
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import replacing
-from dpm_plugin.method.masked_cosine import EPS, unit_rows
-
-__all__ = ["Gallery"]
 
 STORED = ("float16", "float32")  # what a file holds; NumPy has no bfloat16
 ROWS = 1024  # in one step of writing

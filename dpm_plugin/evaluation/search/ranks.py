@@ -1,11 +1,9 @@
 """Exact ranks of chosen gallery images under the query's mask, in bounded memory."""
 import torch
 
-from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.evaluation.search.exact import blocks, pack, ready_queries, size_of_chunks
 from dpm_plugin.evaluation.search.gallery import Gallery
-
-__all__ = ["ranks"]
+from dpm_plugin.utils.errors import DPMError
 
 
 @torch.no_grad()

@@ -1,9 +1,7 @@
 """Command line of tools/export.py."""
-from dpm_plugin.utils.command import Parser, exit_code
 from dpm_plugin.inference.export.exporting import INSTALL, export
 from dpm_plugin.inference.extractor import DPMExtractor
-
-__all__ = ["main"]
+from dpm_plugin.utils.command import Parser, exit_code
 
 
 def main(argv=None):

@@ -6,15 +6,13 @@ import logging
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 
-from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.inference.export.graph import RetrievalGraph, preparation, traced
+from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import write_file
-
-__all__ = ["Exported", "TOLERANCE", "export"]
 
 TOLERANCE = 1e-4  # of the largest magnitude of an output, or of 1 where that is smaller
 BATCHES = (1, 3)  # compared; neither is the batch size of the tracing
@@ -34,7 +32,7 @@ class Exported(NamedTuple):
 
     outputs: tuple
     size: int
-    difference: Optional[float]
+    difference: float | None
 
 
 def export(extractor, path):

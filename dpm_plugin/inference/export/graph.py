@@ -4,8 +4,6 @@ import json
 import torch
 from torch import nn
 
-__all__ = ["RetrievalGraph", "preparation", "traced"]
-
 
 class RetrievalGraph(nn.Module):
     """``embed`` of one of the plugin's models without what a search does not need.

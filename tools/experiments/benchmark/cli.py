@@ -3,14 +3,12 @@ import importlib
 
 import torch
 
+from dpm_plugin.utils.command import Parser, exit_code
+from dpm_plugin.utils.files import write_file
+from dpm_plugin.utils.runtime import pick_device
 from experiments.benchmark.growth import growth_png
 from experiments.benchmark.report import as_json, format_comparison
 from experiments.benchmark.settings import Settings
-from dpm_plugin.utils.command import Parser, exit_code
-from dpm_plugin.utils.devices import pick_device
-from dpm_plugin.utils.files import write_file
-
-__all__ = ["PARTS", "main"]
 
 # Part -> module with ``run(settings)``, which yields Comparisons as they are measured.
 PARTS = {

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from experiments.benchmark.report import Comparison
 from dpm_plugin.utils.errors import DPMError
+from experiments.benchmark.report import Comparison
 
 PROCESSES = 2
 

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 
 import torch
 
+from dpm_plugin.distributed.processes import ALONE, launched
+from dpm_plugin.distributed.sync_bn import synchronise_batch_norm
+from dpm_plugin.engine.engine import ImageDPMEngine
+from dpm_plugin.engine.optim import build_optimizer
+from dpm_plugin.method.losses import DPMLoss
+from dpm_plugin.models import MODELS
+from dpm_plugin.utils.command import exit_code
 from experiments.benchmark.report import compared
 from experiments.benchmark.timing import take_turns
-from dpm_plugin.utils.command import exit_code
-from dpm_plugin.distributed.processes import ALONE, launched
-from dpm_plugin.engine.engine import ImageDPMEngine
-from dpm_plugin.method.losses import DPMLoss
-from dpm_plugin.engine.optim import build_optimizer
-from dpm_plugin.distributed.sync_bn import synchronise_batch_norm
-from dpm_plugin.models import MODELS
 
 IDENTITIES, CAMERAS = 702, 8  # of Occluded-Duke
 SIZES = {False: (16, (256, 128), {}),  # batch, image, shape of the network
@@ -39,11 +39,11 @@ def measure(processes, rounds, tiny, on_gpus):
     def one():
         if processes.is_main:
             alone.forward_backward(batch)
-        processes.wait()  # the others sleep meanwhile
+        processes.barrier()  # the others sleep meanwhile
 
     def several():
         together.forward_backward(share)
-        processes.wait()
+        processes.barrier()
 
     names = "one process", f"{processes.size} processes"
     timings = take_turns(dict(zip(names, (one, several))), rounds=rounds, device=device)

@@ -5,13 +5,11 @@ import types
 
 import torch
 
-from experiments.oracles import plain_extract
+from dpm_plugin.engine.testing import EvaluationMixin
 from experiments.benchmark.report import compared
 from experiments.benchmark.step import build, case
 from experiments.benchmark.timing import take_turns
-from dpm_plugin.engine.testing import EvaluationMixin
-
-__all__ = ["Extraction", "run"]
+from experiments.oracles import plain_extract
 
 BATCHES = {"cpu": (8, 2), "cuda": (128, 20)}  # images a batch, batches
 TINY_BATCHES = (4, 2)

@@ -3,8 +3,6 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["Drawn", "draw", "draw_masks"]
-
 ROWS = 10_000  # in one step
 
 

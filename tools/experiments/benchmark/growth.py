@@ -6,8 +6,6 @@ from matplotlib.figure import Figure
 
 from dpm_plugin.utils.errors import DPMError
 
-__all__ = ["growth_png"]
-
 # Field of a Comparison, label, scale: memory above the start can be 0.
 AXES = (("seconds", "seconds", "log"), ("memory_mb", "peak memory above the start, MB", "symlog"))
 

@@ -2,10 +2,10 @@
 import torch
 from torch.nn import functional as F
 
-from experiments.oracles import plain_head
+from dpm_plugin.method.masked_arcface import MaskedArcFace
 from experiments.benchmark.report import Comparison, compared
 from experiments.benchmark.timing import take_turns
-from dpm_plugin.method.masked_arcface import MaskedArcFace
+from experiments.oracles import plain_head
 
 PAPER = (64, 702, 768)  # batch, identities of Occluded-Duke, width of ViT-B
 TINY = (8, 30, 32)

@@ -3,12 +3,12 @@ import contextlib
 import io
 import tempfile
 
+from dpm_plugin.data import DPMImageDataManager
+from dpm_plugin.data.synthetic.spec import SyntheticSpec
 from experiments.benchmark.extract import Extraction
 from experiments.benchmark.report import compared
 from experiments.benchmark.step import build, case
 from experiments.benchmark.timing import Timing, take_turns
-from dpm_plugin.data import DPMImageDataManager
-from dpm_plugin.data.synthetic.spec import SyntheticSpec
 
 WORKERS = (0, 2)
 GALLERY = {"cpu": (8, 8), "cuda": (256, 64)}  # identities with four images each, batch

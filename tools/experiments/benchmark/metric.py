@@ -3,12 +3,12 @@ import numpy as np
 import torch
 
 from dpm_plugin import torchreid_host
+from dpm_plugin.evaluation.metric import evaluate_rank
+from dpm_plugin.evaluation.streamed_metric import masked_blocks, streamed_evaluate_rank
+from dpm_plugin.method.retrieval import query_mask_distance
 from experiments.benchmark.features import draw, draw_masks
 from experiments.benchmark.report import compared
 from experiments.benchmark.timing import scaled, take_turns
-from dpm_plugin.evaluation.metric import evaluate_rank
-from dpm_plugin.method.retrieval import query_mask_distance
-from dpm_plugin.evaluation.streamed_metric import masked_blocks, streamed_evaluate_rank
 
 PAPER = (2_210, 17_661, 1_110)  # queries, gallery images and identities of Occluded-Duke
 TINY = (30, 200, 10)

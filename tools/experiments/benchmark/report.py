@@ -7,8 +7,6 @@ import torch
 
 from experiments.benchmark.timing import ratio
 
-__all__ = ["Comparison", "as_json", "compared", "format_comparison"]
-
 
 @dataclass
 class Comparison:

@@ -1,11 +1,11 @@
 """The masked distance of Occluded-Duke's size: against a loop over the queries, and against its bare products."""
 import torch
 
-from experiments.oracles import plain_retrieval
+from dpm_plugin.method.retrieval import query_mask_distance
 from experiments.benchmark.features import draw, draw_masks
 from experiments.benchmark.report import compared
 from experiments.benchmark.timing import scaled, take_turns
-from dpm_plugin.method.retrieval import query_mask_distance
+from experiments.oracles import plain_retrieval
 
 PAPER = (2_210, 17_661, 768)  # queries and gallery of Occluded-Duke, width of ViT-B
 TINY = (30, 200, 32)

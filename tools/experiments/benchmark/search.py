@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
-from experiments.oracles import plain_retrieval
+from dpm_plugin.evaluation.search import ApproximateIndex, Gallery, topk
+from dpm_plugin.method.retrieval import query_mask_distance
 from experiments.benchmark.features import draw, draw_masks
 from experiments.benchmark.report import Comparison, compared
 from experiments.benchmark.timing import take_turns
-from dpm_plugin.method.retrieval import query_mask_distance
-from dpm_plugin.evaluation.search import ApproximateIndex, Gallery, topk
+from experiments.oracles import plain_retrieval
 
 QUERIES, DIM, K = 100, 768, 50
 SIZES = (10_000, 100_000, 1_000_000)

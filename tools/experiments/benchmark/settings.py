@@ -3,8 +3,6 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Settings"]
-
 
 @dataclass(frozen=True)
 class Settings:

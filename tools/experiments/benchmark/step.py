@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import torch
 
-from experiments.oracles import plain_head, plain_step
+from dpm_plugin.engine.engine import ImageDPMEngine
+from dpm_plugin.engine.optim import build_optimizer
+from dpm_plugin.method.model import DPM
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.runtime import autocast
 from experiments.benchmark.report import compared
 from experiments.benchmark.timing import take_turns
-from dpm_plugin.engine.engine import ImageDPMEngine
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.method.model import DPM
-from dpm_plugin.engine.optim import build_optimizer
-from dpm_plugin.utils.precision import autocast
+from experiments.oracles import plain_head, plain_step
 
 CAMERAS = 8
 PAPER = dict(img_size=(256, 128), stride=16)  # ViT-B/16

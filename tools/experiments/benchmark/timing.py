@@ -9,8 +9,6 @@ import torch
 
 from dpm_plugin.utils.timing import peak_memory
 
-__all__ = ["Timing", "ratio", "scaled", "take_turns"]
-
 
 @dataclass
 class Timing:

@@ -1,10 +1,8 @@
 """One budget for different models: settings for torchreid's own, and the epochs that fit into a time."""
 import math
 
-from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.models import MODELS
-
-__all__ = ["epochs_that_fit", "schedule_overrides", "stock_overrides"]
+from dpm_plugin.utils.errors import DPMError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -3,12 +3,10 @@ import shlex
 import sys
 from pathlib import Path
 
+from dpm_plugin.config import SCHEMA
 from dpm_plugin.utils.command import Parser, exit_code
 from experiments.compare.comparing import Budget, compare
 from experiments.compare.table import markdown, write_tables
-from dpm_plugin.config import SCHEMA
-
-__all__ = ["main", "parse"]
 
 CONFIG = Path(__file__).resolve().parents[3] / "configs" / "dpm_synthetic.yaml"
 SECTIONS = tuple({name.split(".")[0] + "." for name in SCHEMA})

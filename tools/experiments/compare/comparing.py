@@ -1,15 +1,13 @@
 """Measure, train and evaluate every model of a list under one budget."""
 from pathlib import Path
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 from dpm_plugin import build
-from experiments.compare.budget import epochs_that_fit, schedule_overrides, stock_overrides
-from experiments.compare.cost import Cost, measure_cost
 from dpm_plugin.config import load_config
 from dpm_plugin.utils.errors import DPMError
+from experiments.compare.budget import epochs_that_fit, schedule_overrides, stock_overrides
+from experiments.compare.cost import Cost, measure_cost
 from experiments.reproduce import sweep as sweeping
-
-__all__ = ["Accuracy", "Budget", "Comparison", "Row", "compare"]
 
 
 class Budget(NamedTuple):
@@ -26,8 +24,8 @@ class Accuracy(NamedTuple):
     """The headline row of one model on one target: shares in [0, 1], one for each seed."""
 
     row: str
-    rank1: Tuple[float, ...]
-    mAP: Tuple[float, ...]
+    rank1: tuple[float, ...]
+    mAP: tuple[float, ...]
 
 
 class Row(NamedTuple):
@@ -37,22 +35,22 @@ class Row(NamedTuple):
     epochs: int
     cost: Cost
     accuracy: dict
-    train_seconds: Tuple[float, ...]
+    train_seconds: tuple[float, ...]
 
 
 class Comparison(NamedTuple):
     """All rows, and the settings that they share."""
 
-    rows: Tuple[Row, ...]
-    targets: Tuple[str, ...]
-    seeds: Tuple[int, ...]
+    rows: tuple[Row, ...]
+    targets: tuple[str, ...]
+    seeds: tuple[int, ...]
     budget: Budget
     config: object
     config_file: str
     threads: int
 
 
-def compare(models, config_file, *, out, budget: Optional[Budget] = None, targets=None, sources=None,
+def compare(models, config_file, *, out, budget: Budget | None = None, targets=None, sources=None,
             seeds=(1,), jobs=1, root=None, overrides=(), measure=measure_cost, sweep=sweeping, echo=print):
     """Cost and accuracy of ``models``, trained alike.
 

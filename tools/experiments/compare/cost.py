@@ -5,12 +5,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import write_file
-
-__all__ = ["Cost", "measure_cost", "training_speed"]
 
 TOOLS = Path(__file__).resolve().parents[2]
 
@@ -36,9 +34,9 @@ class Cost(NamedTuple):
     train_loading_share: float
     extract_images_per_second: float
     extract_loading_share: float
-    train_memory_mb: Optional[float]
-    extract_memory_mb: Optional[float]
-    idle_memory_mb: Optional[float]
+    train_memory_mb: float | None
+    extract_memory_mb: float | None
+    idle_memory_mb: float | None
     epoch_seconds: float
 
 

@@ -15,14 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import dpm_plugin  # noqa: F401 (registers the models and data sets)
 from dpm_plugin import build
-from dpm_plugin.utils.command import exit_code
 from dpm_plugin.config import load_config
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.timing import measure, peak_memory
-from dpm_plugin.utils.precision import autocast
 from dpm_plugin.torchreid_host import utils
-
-__all__ = ["count_flops", "measure_extraction", "measure_training"]
+from dpm_plugin.utils.command import exit_code
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.runtime import autocast
+from dpm_plugin.utils.timing import measure, peak_memory
 
 WARM_UP = 2  # batches before the clock starts: the first ones allocate memory and choose kernels
 FEWEST, MOST = 3, 30  # timed batches

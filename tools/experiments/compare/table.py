@@ -6,8 +6,6 @@ from pathlib import Path
 
 from dpm_plugin.utils.files import write_file
 
-__all__ = ["csv_text", "markdown", "write_tables"]
-
 COST_COLUMNS = ("params (M)", "GFLOPs", "train (img/s)", "extract (img/s)", "train (MB)", "extract (MB)")
 
 

@@ -1,1 +1,1 @@
-"""The mathematics of the package written plainly, as loops: what tests compare with and benchmarks are timed against."""
+"""The package's mathematics as plain loops: what tests compare with and benchmarks are timed against."""

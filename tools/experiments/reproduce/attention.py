@@ -7,12 +7,10 @@ import torch
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 
-from dpm_plugin.utils.progress import Progress
-from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.inference.run_extractor import Extractor, evenly_spaced
 from dpm_plugin.method.head_enrich import head_correlation
-
-__all__ = ["attention_correlation", "figure3", "figure4", "patch_similarity", "measure_attention"]
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.progress import Progress
 
 DEFINITIONS = (
     "An entry of a matrix is the cosine of the class-to-patch attention maps (Eq. 5) of two heads of the "

@@ -2,8 +2,6 @@
 
 from experiments.compare.budget import epochs_that_fit
 
-__all__ = ["same_epochs", "same_time"]
-
 
 def same_epochs(setting, tools):
     """Function (label, model, changes) -> one run per seed with the config's own number of epochs.

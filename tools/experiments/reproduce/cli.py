@@ -3,16 +3,15 @@
 import importlib
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 from dpm_plugin.utils.command import Parser, exit_code
-from dpm_plugin.config import nearest
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.text import nearest
 from experiments.reproduce.make import Maker
 from experiments.reproduce.sweep import stop_on_sigterm
-
-__all__ = ["Tools", "WHAT", "main"]
 
 WHAT = ("table1", "table2", "table3", "table4", "table5", "figure3", "figure4", "figure5", "occlusion")
 

@@ -3,16 +3,14 @@
 import json
 from pathlib import Path
 
-from dpm_plugin.utils.devices import pick_device
 from dpm_plugin.utils.files import write_file
+from dpm_plugin.utils.runtime import pick_device
 from experiments.reproduce import tables
 from experiments.reproduce.budgets import same_epochs, same_time
 from experiments.reproduce.plots import sweep_png, table_png
 from experiments.reproduce.report import add_command, csv_text, markdown
 from experiments.reproduce.setting import make_setting
 from experiments.reproduce.sweep import cores
-
-__all__ = ["Maker"]
 
 _COMPARISONS = ("table1", "table2")
 

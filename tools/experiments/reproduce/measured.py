@@ -3,8 +3,6 @@
 import statistics
 from typing import NamedTuple
 
-__all__ = ["METRICS", "Measured", "headline", "mask_rows", "measure"]
-
 METRICS = ("R-1", "R-5", "R-10", "mAP")
 
 

@@ -7,17 +7,15 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from dpm_plugin.config.arguments import synthetic_spec
-from dpm_plugin.utils.progress import Progress
 from dpm_plugin.data.synthetic.occluders import KINDS
 from dpm_plugin.data.synthetic.render import Occluder
-from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.evaluation.protocol import Features, evaluate
+from dpm_plugin.inference.open_run import open_run
 from dpm_plugin.inference.run_extractor import Extractor, evenly_spaced
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.progress import Progress
 from experiments.reproduce.occlusion_report import write_report
 from experiments.reproduce.redrawn import query_rows, redrawn_queries
-from dpm_plugin.inference.open_run import open_run
-
-__all__ = ["ANY", "SHARES", "occlusion_curve"]
 
 DATASET = "synthetic_occluded"
 SHARES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)

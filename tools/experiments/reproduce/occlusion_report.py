@@ -7,8 +7,6 @@ from matplotlib.figure import Figure
 
 from dpm_plugin.utils.errors import DPMError
 
-__all__ = ["write_report"]
-
 COLUMNS = ("series", "kind", "share", "hidden", "queries", "rank1", "rank1_std", "mAP", "mAP_std")
 RUNS = ("rank1_runs", "mAP_runs")
 STYLES = {  # colours that people with colour blindness tell apart

@@ -7,8 +7,6 @@ from matplotlib.figure import Figure
 
 from experiments.reproduce.measured import headline
 
-__all__ = ["sweep_png", "table_png"]
-
 COLORS = {"R-1": "#2166ac", "mAP": "#d6604d"}
 
 

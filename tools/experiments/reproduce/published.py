@@ -6,18 +6,6 @@ named in ``source``. The rows of other methods are as that paper lists them.
 
 from typing import NamedTuple
 
-__all__ = [
-    "FIGURE5_TEXT",
-    "Published",
-    "TABLE1",
-    "TABLE2",
-    "TABLE3",
-    "TABLE4",
-    "TABLE5",
-    "alpha_value",
-    "beta_value",
-]
-
 
 class Published(NamedTuple):
     """One row: ``values`` maps "<data set> <metric>" to percent; what the paper leaves out is missing."""

@@ -11,8 +11,6 @@ from dpm_plugin.data.synthetic.generate import images, save_jpeg
 from dpm_plugin.data.synthetic.render import camera_of, render
 from dpm_plugin.utils.files import replacing
 
-__all__ = ["Redrawn", "redrawn_queries", "query_rows"]
-
 CACHE = "redrawn_queries"
 
 

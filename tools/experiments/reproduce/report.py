@@ -7,8 +7,6 @@ from pathlib import Path
 from dpm_plugin.utils.files import write_file
 from experiments.reproduce.measured import METRICS, Measured, headline, mask_rows, measure
 
-__all__ = ["add_command", "csv_text", "markdown"]
-
 
 def markdown(table, results, dataset, *, command, setting_lines=()):
     """The Markdown page of ``table``.

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from dpm_plugin.weights.files import read_checkpoint
 from dpm_plugin.config import flat, load_config
 from dpm_plugin.config.schema import SCHEMA
 from dpm_plugin.utils.errors import DPMError
-
-__all__ = ["MAIN", "Run"]
+from dpm_plugin.weights.files import read_checkpoint
 
 MAIN = Path(__file__).resolve().parents[3] / "tools" / "main.py"
 

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from dpm_plugin.config import flat, load_config, nearest
-from dpm_plugin.utils.errors import DPMError
-from experiments.reproduce.run import Run
-from dpm_plugin.torchreid_host import image_dataset_classes
-from dpm_plugin.models import MODELS
+from dpm_plugin.config import flat, load_config
 from dpm_plugin.method.vit import plain_backbone
-
-__all__ = ["CONFIGS", "Setting", "make_setting"]
+from dpm_plugin.models import MODELS
+from dpm_plugin.torchreid_host import image_dataset_classes
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.text import nearest
+from experiments.reproduce.run import Run
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 SYNTHETIC = "synthetic_occluded"

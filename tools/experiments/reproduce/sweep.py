@@ -16,14 +16,13 @@ from dpm_plugin.config import flat
 from dpm_plugin.config.arguments import synthetic_spec
 from dpm_plugin.data.synthetic.generate import generate
 from dpm_plugin.utils.errors import DPMError
-from experiments.reproduce.run import MAIN, Run
+from experiments.reproduce.run import MAIN
 
 try:
     import fcntl
 except ImportError:  # not on Windows: there two sweeps must not share a folder
     fcntl = None
 
-__all__ = ["Run", "cores", "run_all", "stop_on_sigterm"]
 
 LOG = "sweep.log"
 POLL = 0.1  # seconds between looks at the running processes

@@ -15,22 +15,6 @@ from experiments.reproduce.published import (
 )
 from experiments.reproduce.setting import SYNTHETIC
 
-__all__ = [
-    "Row",
-    "STOCK_MODELS",
-    "Table",
-    "comparison",
-    "default_alphas",
-    "default_betas",
-    "figure5",
-    "full",
-    "holistic",
-    "table3",
-    "table4",
-    "table5",
-    "without_hem",
-]
-
 STOCK_MODELS = ("osnet_x1_0", "resnet50", "pcb_p6", "mlfn")
 
 

@@ -1,0 +1,95 @@
+"""How a run computes: device, mixed precision, torch.compile and deterministic kernels."""
+import os
+from contextlib import contextmanager
+
+import torch
+from torch.nn import functional as F
+
+from dpm_plugin.utils.errors import DPMError
+
+
+def pick_device(name=None):
+    """The torch device of this name; None for the GPU where there is one, else the CPU.
+
+    Raises:
+        DPMError: it cannot be used here.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise DPMError(f"device '{name}' cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+DTYPES = {"off": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def check_amp(amp):
+    """Return ``amp`` if it is "off", "float16" or "bfloat16".
+
+    Raises:
+        DPMError: it is not.
+    """
+    if amp not in DTYPES:
+        raise DPMError(f"train.amp '{amp}' is unknown; choose one of {', '.join(DTYPES)}")
+    return amp
+
+
+def autocast(device, amp):
+    """torch's autocast context for ``device`` and an amp name."""
+    dtype = DTYPES[amp]
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def check_backend(backend, device):
+    """Compile and run one small function, so that a missing compiler is told before the first batch.
+
+    Args:
+        backend: of ``torch.compile``, "inductor" (needs a C++ compiler on a CPU and Triton on a GPU) or another
+            of ``torch.compiler.list_backends()``.
+        device: torch device it will run on.
+
+    Raises:
+        DPMError: the backend is unknown or can't compile here.
+    """
+    try:
+        torch.compile(F.gelu, backend=backend)(torch.zeros(8, device=device))
+    except Exception as error:  # every backend and every stage has errors of its own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise DPMError(
+            f"torch.compile with backend '{backend}' does not work here ({reason[:160]}); install the compiler "
+            "it needs or set train.compile False"
+        ) from error
+
+
+CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as torch's notes on reproducibility ask for
+
+
+@contextmanager
+def deterministic_kernels(enabled=True, use_gpu=False):
+    """Within the block torch chooses deterministic kernels, and cudnn neither searches nor guesses.
+
+    On a GPU an operation that has no such kernel is named in a warning, once, and runs all the same (the max pooling
+    of the mask generator is one by its name, though its windows never overlap); on a CPU it is an error.
+
+    Args:
+        enabled: False changes nothing. Default: True.
+        use_gpu: whether the run is on a GPU. Default: False.
+    """
+    if not enabled:
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(),
+              cudnn.deterministic, cudnn.benchmark)
+    os.environ.setdefault(*CUBLAS)  # read when the first matrix product on the GPU is made
+    torch.use_deterministic_algorithms(True, warn_only=use_gpu)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        cudnn.deterministic, cudnn.benchmark = before[2:]

@@ -1,4 +1,5 @@
 """Installs dpm-torchreid and everything that it and torchreid import at run time."""
+
 import re
 from pathlib import Path
 

@@ -3,6 +3,7 @@
 Importing this package registers its models, data sets, losses and engine with torchreid, and lets code written
 for either of torchreid's two layouts import.
 """
+
 from dpm_plugin import torchreid_host
 from dpm_plugin.data import DATASETS
 from dpm_plugin.engine.engine import ImageDPMEngine
@@ -30,10 +31,24 @@ from dpm_plugin.weights.load import load_weights
 
 __version__ = "0.1.0"
 __all__ = [
-    "DPM", "DPMError", "DPMExtractor", "DPMLoss", "HeadEnrichLoss", "ImageDPMEngine", "MaskedArcFace",
+    "DPM",
+    "DPMError",
+    "DPMExtractor",
+    "DPMLoss",
+    "HeadEnrichLoss",
+    "ImageDPMEngine",
+    "MaskedArcFace",
     "SoftMarginTripletLoss",
-    "dpm_vit", "dpm_vit_small", "dpm_vit_tiny", "evaluate_rank", "load_weights", "query_mask_distance", "register",
-    "vit_baseline", "vit_baseline_small", "vit_baseline_tiny",
+    "dpm_vit",
+    "dpm_vit_small",
+    "dpm_vit_tiny",
+    "evaluate_rank",
+    "load_weights",
+    "query_mask_distance",
+    "register",
+    "vit_baseline",
+    "vit_baseline_small",
+    "vit_baseline_tiny",
 ]
 
 

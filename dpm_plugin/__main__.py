@@ -1,4 +1,5 @@
 """``python -m dpm_plugin SCRIPT ARGS...``: see :mod:`dpm_plugin.script`."""
+
 import sys
 
 from dpm_plugin.script import main

@@ -2,6 +2,7 @@
 
 torchreid's own models keep torchreid's optimizers and engines; the plugin's models use the plugin's.
 """
+
 from pathlib import Path
 
 from dpm_plugin.config import (
@@ -58,22 +59,30 @@ def check_names(config, processes=ALONE):
     if name not in model_names():
         raise DPMError(f"unknown model '{name}'; the nearest known model is '{nearest(name, model_names())}'")
     if processes.size > 1 and (name not in MODELS or config.loss.name != "dpm"):
-        raise DPMError(f"several processes train the plugin's models with loss.name dpm only, not '{name}' with "
-                       f"{config.loss.name}; start it without torchrun")
+        raise DPMError(
+            f"several processes train the plugin's models with loss.name dpm only, not '{name}' with "
+            f"{config.loss.name}; start it without torchrun"
+        )
     if name not in MODELS:
         if config.loss.name == "dpm":
-            raise DPMError(f"loss.name dpm needs one of the plugin's models ({', '.join(sorted(MODELS))}), "
-                           f"not '{name}'; set loss.name softmax or triplet")
+            raise DPMError(
+                f"loss.name dpm needs one of the plugin's models ({', '.join(sorted(MODELS))}), "
+                f"not '{name}'; set loss.name softmax or triplet"
+            )
         train = config.train
         if train.optim == "adamw" or train.bias_lr_mult != 1 or train.optim_form != "auto":
-            raise DPMError("train.optim adamw, train.bias_lr_mult other than 1 and train.optim_form other than "
-                           f"auto are for the plugin's models, not '{name}'")
+            raise DPMError(
+                "train.optim adamw, train.bias_lr_mult other than 1 and train.optim_form other than "
+                f"auto are for the plugin's models, not '{name}'"
+            )
         return
     if config.data.type == "video":
         raise DPMError(f"'{name}' takes single images; set data.type image")
     if config.train.staged_lr:
-        raise DPMError(f"train.staged_lr would leave tokens and position embedding of '{name}' out of the "
-                       "optimizer; set it to False")
+        raise DPMError(
+            f"train.staged_lr would leave tokens and position embedding of '{name}' out of the "
+            "optimizer; set it to False"
+        )
 
 
 def build_datamanager(config, processes=ALONE):
@@ -93,15 +102,16 @@ def build_datamanager(config, processes=ALONE):
     known = video_dataset_classes()
     for name in config.data.sources + config.data.targets:
         if name not in known:
-            raise DPMError(f"unknown video data set '{name}'; "
-                           f"the nearest known one is '{nearest(name, known)}'")
+            raise DPMError(f"unknown video data set '{name}'; the nearest known one is '{nearest(name, known)}'")
         torchreid_sets.check_present(name, known[name], config.data.root)
     try:
         return data.VideoDataManager(**datamanager_kwargs(config))
     except (RuntimeError, ValueError, AssertionError, OSError) as error:
         # So torchreid reports a missing folder, a failed download or a batch that cannot be filled.
-        raise DPMError(f"video data sets {config.data.sources} -> {config.data.targets} under "
-                       f"'{config.data.root}' cannot be loaded: {error}") from error
+        raise DPMError(
+            f"video data sets {config.data.sources} -> {config.data.targets} under "
+            f"'{config.data.root}' cannot be loaded: {error}"
+        ) from error
 
 
 def _check_targets(config, datamanager):
@@ -119,8 +129,9 @@ def _check_targets(config, datamanager):
         if config.cuhk03.use_metric_cuhk03:
             ranked, what = counts.gallery_ids, "identities"
         if max(config.test.ranks) > ranked:
-            raise DPMError(f"test.ranks asks for rank {max(config.test.ranks)}, but '{name}' has {ranked} gallery "
-                           f"{what}; lower it")
+            raise DPMError(
+                f"test.ranks asks for rank {max(config.test.ranks)}, but '{name}' has {ranked} gallery {what}; lower it"
+            )
 
 
 def build_model(config, datamanager, processes=ALONE):
@@ -136,13 +147,17 @@ def build_model(config, datamanager, processes=ALONE):
             model = MODELS[name](**model_kwargs(config, classes, datamanager.num_cameras))
     else:
         if config.model.pretrained and weights_by_plain_http(name):
-            raise DPMError(f"torchreid fetches the ImageNet weights of '{name}' by plain HTTP and executes what is "
-                           "in them; set model.pretrained False, or choose another model")
+            raise DPMError(
+                f"torchreid fetches the ImageNet weights of '{name}' by plain HTTP and executes what is "
+                "in them; set model.pretrained False, or choose another model"
+            )
         model = models.build_model(**stock_model_kwargs(config, classes))
     for layer in config.train.open_layers if config.train.fixbase_epoch else ():
         if not hasattr(model, layer):
-            raise DPMError(f"train.open_layers names '{layer}', which '{name}' does not have; it has "
-                           f"{', '.join(child for child, _ in model.named_children())}")
+            raise DPMError(
+                f"train.open_layers names '{layer}', which '{name}' does not have; it has "
+                f"{', '.join(child for child, _ in model.named_children())}"
+            )
     if config.model.load_weights:
         load_weights(model, config.model.load_weights)
     model = model.cuda() if config.use_gpu else model
@@ -176,8 +191,10 @@ def build_engine(config, datamanager, model, optimizer, scheduler, processes=ALO
     """The engine of ``loss.name`` and ``data.type``; all but the video ones evaluate as this plugin does."""
     engines = {
         ("image", "dpm"): ImageDPMEngine,
-        ("image", "softmax"): SoftmaxEngine, ("image", "triplet"): TripletEngine,
-        ("video", "softmax"): engine.VideoSoftmaxEngine, ("video", "triplet"): engine.VideoTripletEngine,
+        ("image", "softmax"): SoftmaxEngine,
+        ("image", "triplet"): TripletEngine,
+        ("video", "softmax"): engine.VideoSoftmaxEngine,
+        ("video", "triplet"): engine.VideoTripletEngine,
     }
     kwargs = dict(engine_kwargs(config), optimizer=optimizer, scheduler=scheduler)
     if config.loss.name == "dpm":

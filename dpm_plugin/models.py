@@ -1,4 +1,5 @@
 """The models that torchreid users name with ``-m``: short functions in the style of its own factory."""
+
 from functools import wraps
 
 from dpm_plugin.method.model import DPM
@@ -64,6 +65,7 @@ def by_name(build):
     A model built without options has ``default_shape = True``: a run's checkpoint may bring its own shape,
     see :func:`dpm_plugin.inference.open_run.load_as_trained`.
     """
+
     @wraps(build)
     def built(num_classes, loss="softmax", pretrained=True, use_gpu=True, **options):
         model = build(num_classes, loss, pretrained, use_gpu, **options)

@@ -1,4 +1,5 @@
 """Run any script that was written for torchreid with this plugin loaded: ``python -m dpm_plugin SCRIPT ARGS...``."""
+
 import argparse
 import builtins
 import os
@@ -15,8 +16,11 @@ SCRIPT_VARIABLE = "DPM_SCRIPT"  # tells started worker processes which script th
 
 def main(argv=None):
     """Run the command line and return its exit code; the script's own ``sys.exit`` passes through."""
-    parser = Parser(prog="python -m dpm_plugin", description="Run a script written for torchreid, as it is, with "
-                    "DPM's models, data sets, losses and engine registered.")
+    parser = Parser(
+        prog="python -m dpm_plugin",
+        description="Run a script written for torchreid, as it is, with "
+        "DPM's models, data sets, losses and engine registered.",
+    )
     parser.add_argument("script", help="the Python file")
     parser.add_argument("args", nargs=argparse.REMAINDER, help="its arguments")
     args = parser.parse_args(argv)
@@ -47,7 +51,11 @@ def _execute(code, script, namespace):
     name = namespace["__name__"]
     namespace.clear()
     namespace.update(
-        __name__=name, __file__=str(script), __builtins__=builtins, __doc__=None, __package__="",
+        __name__=name,
+        __file__=str(script),
+        __builtins__=builtins,
+        __doc__=None,
+        __package__="",
         # By this name multiprocessing sets up the main module of the processes it starts.
         __spec__=ModuleSpec("dpm_plugin.script_worker", loader=None),
     )

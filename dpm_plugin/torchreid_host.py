@@ -4,6 +4,7 @@ Two layouts are in use: upstream 1.4.0 (``torchreid.models``) and PyPI's 0.2.5
 (``torchreid.reid.models``). ``from torchreid import models`` works on both, so
 every other module takes torchreid from here.
 """
+
 import importlib.util
 import sys
 import warnings
@@ -184,8 +185,10 @@ def install_download_guard():
 
 def _refuse_download(self, dataset_dir, dataset_url):
     if not Path(dataset_dir).exists():
-        raise DPMError(f"{type(self).__name__}: no folder '{dataset_dir}'; nothing is downloaded for you, put the "
-                       f"data there by hand (torchreid names {dataset_url or 'no address'})")
+        raise DPMError(
+            f"{type(self).__name__}: no folder '{dataset_dir}'; nothing is downloaded for you, put the "
+            f"data there by hand (torchreid names {dataset_url or 'no address'})"
+        )
 
 
 def install_checkpoint_reader(read):

@@ -1,4 +1,5 @@
 """``pytest --torchreid-layout upstream`` runs the whole suite against the layout of torchreid's own repository."""
+
 import importlib.util
 import os
 import shutil
@@ -8,8 +9,25 @@ from pathlib import Path
 
 import pytest
 
-LONGEST = ("exact_resume", "compare", "torchrun", "benchmark", "golden", "reproduce", "resumable", "training_faults",
-           "scripts", "cli", "readme", "visualize", "bad_input", "data_manager", "weights", "sharing", "processes")
+LONGEST = (
+    "exact_resume",
+    "compare",
+    "torchrun",
+    "benchmark",
+    "golden",
+    "reproduce",
+    "resumable",
+    "training_faults",
+    "scripts",
+    "cli",
+    "readme",
+    "visualize",
+    "bad_input",
+    "data_manager",
+    "weights",
+    "sharing",
+    "processes",
+)
 
 
 def pytest_addoption(parser):
@@ -59,9 +77,14 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_terminal_summary(terminalreporter):
     """How many cases the fuzz tests ran, wherever they ran."""
-    counts = [value for reports in terminalreporter.stats.values() for report in reports
-              if getattr(report, "when", "") == "call"
-              for name, value in report.user_properties if name == "fuzz_cases"]
+    counts = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, value in report.user_properties
+        if name == "fuzz_cases"
+    ]
     if counts and "fuzz" in terminalreporter.config.getoption("-m"):
         terminalreporter.write_line(f"fuzz: {sum(counts):,} cases in {len(counts)} tests")
 
@@ -86,7 +109,7 @@ def pytest_report_header(config):
 
 @pytest.fixture(scope="session")
 def torchreid_layout(pytestconfig):
-    """"installed" or "upstream"."""
+    """ "installed" or "upstream"."""
     return pytestconfig.getoption("--torchreid-layout")
 
 

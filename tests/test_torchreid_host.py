@@ -1,4 +1,5 @@
 """Both torchreid layouts are the same to everything but one file."""
+
 import importlib
 import re
 import subprocess
@@ -61,7 +62,8 @@ def test_imports_in_every_style_give_the_same_objects():
     namespace = {}
     exec(
         "import torchreid.models\nfrom torchreid import models as plain\nfrom torchreid.reid import models as reid\n"
-        "import torchreid.reid.models.osnet\nfrom torchreid.models.osnet import OSNet\n", namespace,
+        "import torchreid.reid.models.osnet\nfrom torchreid.models.osnet import OSNet\n",
+        namespace,
     )
     package = namespace["torchreid"]
     assert package.models is namespace["plain"] is namespace["reid"] is torchreid_host.models

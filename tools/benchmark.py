@@ -4,6 +4,7 @@
 Every part is timed against a plain implementation of the same mathematics, the oracle of the tests, in one
 process and in turn. Exit codes as those of tools/main.py.
 """
+
 import sys
 from pathlib import Path
 

@@ -3,6 +3,7 @@
 
 Exit codes: 0 clean, 1 something was found, 2 a mistake in the command (one line on stderr), 130 interrupted.
 """
+
 import sys
 from pathlib import Path
 

@@ -4,6 +4,7 @@
 Any of torchreid's or this plugin's models on any data sets: accuracy, parameters, FLOPs, images per second in
 training and extraction, and peak memory, in one table. Exit codes as those of tools/main.py.
 """
+
 import sys
 from pathlib import Path
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Rename a checkpoint's tensors: tools/convert_checkpoint.py IN OUT [--to released|dpm|timm]."""
+
 import sys
 from pathlib import Path
 

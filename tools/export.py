@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Write a trained model for other programs: tools/export.py RUN_OR_CHECKPOINT OUT.onnx|OUT.pt2."""
+
 import sys
 from pathlib import Path
 

@@ -6,6 +6,7 @@ in the command, the configuration or the data, or a full disk (one line on stder
 SIGTERM, after the iteration and a checkpoint: ``train.resume auto`` goes on. In several processes:
 ``torchrun --nproc_per_node=N tools/main.py ...``, see ``dpm_plugin/distributed/processes.py``.
 """
+
 import argparse
 import contextlib
 import io
@@ -29,8 +30,10 @@ from dpm_plugin.utils.runtime import deterministic_kernels
 
 def parse(argv):
     """Command line -> namespace; ``argv`` None takes the process's."""
-    parser = Parser(description="Train and evaluate person re-identification models.",
-                    epilog="Keys and their meaning: configs/REFERENCE.md")
+    parser = Parser(
+        description="Train and evaluate person re-identification models.",
+        epilog="Keys and their meaning: configs/REFERENCE.md",
+    )
     parser.add_argument("--config-file", default="", help="yaml file with settings")
     parser.add_argument("-s", "--sources", nargs="+", help="data sets to train on")
     parser.add_argument("-t", "--targets", nargs="+", help="data sets to evaluate on")
@@ -50,8 +53,13 @@ def parse(argv):
 
 def overrides_of(args):
     """The configuration keys that options set."""
-    options = {"data.sources": args.sources, "data.targets": args.targets, "data.transforms": args.transforms,
-               "data.root": args.root, "model.name": args.model}
+    options = {
+        "data.sources": args.sources,
+        "data.targets": args.targets,
+        "data.transforms": args.transforms,
+        "data.root": args.root,
+        "model.name": args.model,
+    }
     return {key: value for key, value in options.items() if value is not None}
 
 
@@ -105,8 +113,10 @@ def main(argv=None):
     def work():
         with launched() as processes:
             config = load_config(args.config_file, args.opts, overrides_of(args))
-            with (deterministic_kernels(config.train.deterministic, config.use_gpu),
-                  processes.joined(config.use_gpu, config.dist.timeout)):
+            with (
+                deterministic_kernels(config.train.deterministic, config.use_gpu),
+                processes.joined(config.use_gpu, config.dist.timeout),
+            ):
                 run(config, processes)
 
     return exit_code(work)

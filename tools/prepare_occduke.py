@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Make Occluded_Duke: tools/prepare_occduke.py DukeMTMC-reID.zip --lists FOLDER [--out ROOT]."""
+
 import sys
 from pathlib import Path
 

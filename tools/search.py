@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Search in a folder of pictures: tools/search.py index FOLDER --model RUN, then query PICTURE... --index FOLDER."""
+
 import sys
 from pathlib import Path
 

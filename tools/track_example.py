@@ -6,6 +6,7 @@ in ``track``. VIDEO is whatever OpenCV opens, a video or pictures (``frames/%06d
 ``frame,-1,left,top,width,height,confidence`` as of the MOT challenge, frames from 1, boxes in pixels; the
 output has the same form with the track's number in the second place.
 """
+
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -31,7 +32,7 @@ def track(frames, detections, extractor, **options):
     try:
         from deep_sort_realtime.deepsort_tracker import DeepSort
     except ImportError as error:
-        raise DPMError(f"the tracker is not installed ({error}): pip install \"dpm-torchreid[track]\"") from error
+        raise DPMError(f'the tracker is not installed ({error}): pip install "dpm-torchreid[track]"') from error
     tracker = DeepSort(embedder=None, **options)  # it is given our features instead of computing its own
     for number, frame in enumerate(frames, start=1):
         found = [box for box in detections.get(number, []) if _crop(frame, box[0]).size]
@@ -42,7 +43,7 @@ def track(frames, detections, extractor, **options):
 
 def _crop(frame, box):
     left, top, width, height = (int(value) for value in box)
-    return frame[max(0, top):max(0, top + height), max(0, left):max(0, left + width)]
+    return frame[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)]
 
 
 def read_frames(video):
@@ -55,7 +56,9 @@ def read_frames(video):
     try:
         opened, frame = capture.read()
         if not opened:
-            raise DPMError(f"OpenCV cannot read a frame of '{video}'; is it a video, or a pattern like frames/%06d.jpg?")
+            raise DPMError(
+                f"OpenCV cannot read a frame of '{video}'; is it a video, or a pattern like frames/%06d.jpg?"
+            )
         while opened:
             yield frame
             opened, frame = capture.read()
@@ -88,10 +91,12 @@ def main(argv=None):
     parser = Parser(description="Track people with deep-sort-realtime and a DPM model's features.")
     parser.add_argument("video", help="a video, or a pattern of pictures like frames/%%06d.jpg")
     parser.add_argument("detections", help="MOT file of boxes")
-    parser.add_argument("--model", required=True, metavar="RUN_OR_CHECKPOINT",
-                        help="a run's data.save_dir, a checkpoint, or zoo:NAME")
-    parser.add_argument("--config-file", metavar="FILE",
-                        help="yaml file with the settings of a checkpoint that lies in no run")
+    parser.add_argument(
+        "--model", required=True, metavar="RUN_OR_CHECKPOINT", help="a run's data.save_dir, a checkpoint, or zoo:NAME"
+    )
+    parser.add_argument(
+        "--config-file", metavar="FILE", help="yaml file with the settings of a checkpoint that lies in no run"
+    )
     parser.add_argument("--max-cosine-distance", type=float, default=0.2, help="of two features of one person")
     parser.add_argument("--out", help="file to write (default: the screen)")
     options = parser.parse_args(argv)
@@ -99,10 +104,14 @@ def main(argv=None):
     def work():
         detections = read_detections(options.detections)
         extractor = DPMExtractor(options.model, config_file=options.config_file, bgr=True)
-        tracked = track(read_frames(options.video), detections, extractor,
-                        max_cosine_distance=options.max_cosine_distance)
-        lines = (f"{number},{each.track_id},{','.join(f'{value:.1f}' for value in each.to_ltwh(orig=True))},1"
-                 for number, tracks in tracked for each in tracks)
+        tracked = track(
+            read_frames(options.video), detections, extractor, max_cosine_distance=options.max_cosine_distance
+        )
+        lines = (
+            f"{number},{each.track_id},{','.join(f'{value:.1f}' for value in each.to_ltwh(orig=True))},1"
+            for number, tracks in tracked
+            for each in tracks
+        )
         if options.out is None:
             for line in lines:
                 print(line, flush=True)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Draw what a run sees in its queries: tools/visualize.py RUN_FOLDER [--queries N|NAME...] [--out FOLDER]."""
+
 import sys
 from pathlib import Path
 

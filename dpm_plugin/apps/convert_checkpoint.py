@@ -1,4 +1,5 @@
 """Checkpoints from one layout to another: ``tools/convert_checkpoint.py IN OUT [--to released|dpm|timm]``."""
+
 from dpm_plugin.utils.command import Parser, exit_code
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.weights.files import read_state, write_state
@@ -34,15 +35,19 @@ def convert(source, target, to="dpm"):
     write_state(state, target)
     left_out = named.unused + left_out
     shown = ", ".join(left_out[:4]) + (", ..." if len(left_out) > 4 else "")
-    print(f"=> '{source}' ({named.layout} layout) to '{target}' ({to} layout): {len(state)} tensors"
-          + (f"; {len(left_out)} left out ({shown})" if left_out else ""))
+    print(
+        f"=> '{source}' ({named.layout} layout) to '{target}' ({to} layout): {len(state)} tensors"
+        + (f"; {len(left_out)} left out ({shown})" if left_out else "")
+    )
     return named.layout, left_out
 
 
 def main(argv=None):
     """Run the command line and return its exit code."""
-    parser = Parser(description="Convert a checkpoint between the released DPM implementation's, this package's "
-                    "and timm's layout; what IN is, is recognised.")
+    parser = Parser(
+        description="Convert a checkpoint between the released DPM implementation's, this package's "
+        "and timm's layout; what IN is, is recognised."
+    )
     parser.add_argument("source", metavar="IN", help="checkpoint, torch or safetensors; or zoo:NAME")
     parser.add_argument("target", metavar="OUT", help="file to write; .safetensors writes such a file")
     parser.add_argument("--to", choices=list(LAYOUTS), default="dpm", help="layout of OUT (default: dpm)")

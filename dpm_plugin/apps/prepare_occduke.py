@@ -3,6 +3,7 @@
 The lists (Miao et al., ICCV 2019) name the images; training names lie in the zip's
 ``bounding_box_train``, query and gallery names in its ``query`` and ``bounding_box_test``.
 """
+
 import os
 import re
 import stat
@@ -167,8 +168,9 @@ def find_members(opened, names, archive):
         )
     total = sum(info.file_size for _, _, info in found)
     if total > LARGEST_TOTAL:
-        raise DPMError(f"the listed images in '{archive}' have {total:,} bytes together, more than "
-                       f"{LARGEST_TOTAL:,}; no Duke zip")
+        raise DPMError(
+            f"the listed images in '{archive}' have {total:,} bytes together, more than {LARGEST_TOTAL:,}; no Duke zip"
+        )
     return sorted(found, key=lambda item: item[2].header_offset)
 
 
@@ -196,8 +198,7 @@ def write_all(opened, wanted, folder, archive, show):
                 written += 1
         except OSError as error:
             raise DPMError(
-                f"cannot make '{target}' ({error.strerror or error}); what is done is kept, "
-                "run again to go on"
+                f"cannot make '{target}' ({error.strerror or error}); what is done is kept, run again to go on"
             ) from error
         progress.at(done)
     return written, len(wanted) - written
@@ -215,9 +216,7 @@ def read_member(opened, info, archive):
     try:
         return opened.read(info)
     except MEMBER_ERRORS as error:
-        raise DPMError(
-            f"'{info.filename}' in '{archive}' is damaged ({error}); fetch the zip again"
-        ) from error
+        raise DPMError(f"'{info.filename}' in '{archive}' is damaged ({error}); fetch the zip again") from error
 
 
 def write_file(target, content):
@@ -260,8 +259,7 @@ def counted(images):
 def main(arguments=None):
     """Command line; returns the exit code: 0, 2 for an error in one line, 130 when interrupted."""
     parser = Parser(
-        prog="prepare_occduke",
-        description="Make Occluded_Duke from your DukeMTMC-reID.zip and the published lists.",
+        prog="prepare_occduke", description="Make Occluded_Duke from your DukeMTMC-reID.zip and the published lists."
     )
     parser.add_argument("archive", metavar="DukeMTMC-reID.zip", help="your own copy of DukeMTMC-reID")
     parser.add_argument("--lists", required=True, help="folder of train.list, query.list and gallery.list")

@@ -1,4 +1,5 @@
 """From a yaml file and the command line to a checked, frozen configuration."""
+
 from pathlib import Path
 
 import torch
@@ -63,11 +64,15 @@ def check_together(config):
         for name in ("amp", "steps", "accumulate", "compile", "conv_layout", "grad_checkpointing"):
             value, default = config.train[name], SCHEMA[f"train.{name}"].default
             if value != default:
-                raise DPMError(f"train.{name} {value} works with loss.name dpm only, not {config.loss.name}; "
-                               f"set train.{name} {default}")
+                raise DPMError(
+                    f"train.{name} {value} works with loss.name dpm only, not {config.loss.name}; "
+                    f"set train.{name} {default}"
+                )
     if config.train.accumulate > config.train.batch_size:
-        raise DPMError(f"train.accumulate {config.train.accumulate} cannot split a batch of "
-                       f"{config.train.batch_size} (train.batch_size); lower it")
+        raise DPMError(
+            f"train.accumulate {config.train.accumulate} cannot split a batch of "
+            f"{config.train.batch_size} (train.batch_size); lower it"
+        )
     if config.data.persistent_workers and (config.data.workers == 0 or config.data.type == "video"):
         raise DPMError("data.persistent_workers needs data.workers above 0 and data.type image; set it to False")
     if config.data.corrupt == "skip" and config.data.type == "video":
@@ -80,8 +85,10 @@ def check_together(config):
         if config.data.type == "video" and config.train[name] != SCHEMA[f"train.{name}"].default:
             raise DPMError(f"train.{name} {config.train[name]} works with data.type image only")
     if config.train.deterministic and "random_patch" in config.data.transforms:
-        raise DPMError("data.transforms random_patch pastes from images that its process read before, which "
-                       "train.deterministic excludes; leave one of them out")
+        raise DPMError(
+            "data.transforms random_patch pastes from images that its process read before, which "
+            "train.deterministic excludes; leave one of them out"
+        )
     if config.data.k_tfm > 1 and is_dpm:
         raise DPMError(f"loss.name dpm takes one view per image; set data.k_tfm 1 (got {config.data.k_tfm})")
     for name in ("visrank", "rerank"):
@@ -97,8 +104,10 @@ def check_together(config):
     if config.loss.name == "triplet" and weights.weight_t + weights.weight_x == 0:
         raise DPMError("loss.triplet.weight_t and loss.triplet.weight_x are both 0; nothing would be trained")
     if config.loss.name == "triplet" and weights.weight_x == 0 and config.train.fixbase_epoch > 0:
-        raise DPMError("train.fixbase_epoch trains the classifier, which loss triplet leaves out while "
-                       "loss.triplet.weight_x is 0; set one of the two")
+        raise DPMError(
+            "train.fixbase_epoch trains the classifier, which loss triplet leaves out while "
+            "loss.triplet.weight_x is 0; set one of the two"
+        )
 
 
 def flat(node, prefix=""):
@@ -113,10 +122,11 @@ def flat(node, prefix=""):
 def _set(config, name, value, where):
     if name not in SCHEMA:
         if name in _SECTIONS:
-            raise DPMError(f"{short(name)} {where} is a section; set one of its keys, "
-                           f"such as {next(key for key in SCHEMA if key.startswith(name + '.'))}")
-        raise DPMError(f"unknown key {short(name)} {where}; "
-                       f"the nearest known key is '{nearest(name, SCHEMA)}'")
+            raise DPMError(
+                f"{short(name)} {where} is a section; set one of its keys, "
+                f"such as {next(key for key in SCHEMA if key.startswith(name + '.'))}"
+            )
+        raise DPMError(f"unknown key {short(name)} {where}; the nearest known key is '{nearest(name, SCHEMA)}'")
     try:
         _store(config, name, convert(SCHEMA[name], value))
     except ValueError as error:
@@ -136,8 +146,7 @@ def _pairs(opts):
     opts = list(opts)
     options = [text for text in opts if text.startswith("--")]
     if options:
-        raise DPMError(f"option {short(options[0])} comes after the first KEY VALUE pair; "
-                       "put options before the pairs")
+        raise DPMError(f"option {short(options[0])} comes after the first KEY VALUE pair; put options before the pairs")
     if len(opts) % 2:
         raise DPMError(f"keys and values on the command line come in pairs: {short(opts[-1])} has no partner")
     return zip(opts[0::2], opts[1::2])

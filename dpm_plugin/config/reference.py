@@ -1,4 +1,5 @@
 """Every configuration key as a Markdown page: ``python -m dpm_plugin.config.reference > configs/REFERENCE.md``."""
+
 import inspect
 import re
 
@@ -26,7 +27,8 @@ def reference():
         sections.setdefault(name.partition(".")[0], []).append(_row(name, key))
     return INTRODUCTION + "".join(
         f"\n## {title}\n\n| key | default | takes | meaning |\n| --- | --- | --- | --- |\n" + "".join(rows)
-        for title, rows in sections.items())
+        for title, rows in sections.items()
+    )
 
 
 def _row(name, key):

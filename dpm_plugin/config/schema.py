@@ -4,6 +4,7 @@ The sections are those of upstream torchreid's ``scripts/default_config.py``, wi
 defaults, so torchreid's own yaml files run unchanged. Keys marked [DPM] are this plugin's. Paper sections
 and equations are those of "Dynamic Prototype Mask for Occluded Person Re-Identification" (ACM MM 2022).
 """
+
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -32,13 +33,21 @@ class Key:
 
 
 MODEL = {
-    "model.name": Key("resnet50", "network: [DPM] dpm_vit, dpm_vit_small, dpm_vit_tiny, vit_baseline, "
-                                  "vit_baseline_small, vit_baseline_tiny; or any of torchreid's"),
+    "model.name": Key(
+        "resnet50",
+        "network: [DPM] dpm_vit, dpm_vit_small, dpm_vit_tiny, vit_baseline, "
+        "vit_baseline_small, vit_baseline_tiny; or any of torchreid's",
+    ),
     "model.pretrained": Key(True, "start from ImageNet weights"),
-    "model.load_weights": Key("", "file of model weights to start from (fine-tuning, evaluation); or zoo:occluded_duke, "
-                                  "zoo:occluded_reid: the method's published weights, downloaded once"),
-    "model.resume": Key("", "checkpoint to continue: weights, optimizer, schedule, epoch, and the place in it where "
-                            "the checkpoint says so"),
+    "model.load_weights": Key(
+        "",
+        "file of model weights to start from (fine-tuning, evaluation); or zoo:occluded_duke, "
+        "zoo:occluded_reid: the method's published weights, downloaded once",
+    ),
+    "model.resume": Key(
+        "",
+        "checkpoint to continue: weights, optimizer, schedule, epoch, and the place in it where the checkpoint says so",
+    ),
 }
 
 DATA = {
@@ -56,21 +65,37 @@ DATA = {
         "augmentation; [DPM] adds pad_crop (10 zero pixels around, then a random crop), jitter "
         "(0.3/0.3/0.2/0.2, after the resize) and erase_pixel (p 0.5, one box of per-pixel noise): section "
         "4.1 and the released recipe",
-        choices=("random_flip", "random_crop", "random_patch", "color_jitter", "random_erase",
-                 "pad_crop", "jitter", "erase_pixel")),
+        choices=(
+            "random_flip",
+            "random_crop",
+            "random_patch",
+            "color_jitter",
+            "random_erase",
+            "pad_crop",
+            "jitter",
+            "erase_pixel",
+        ),
+    ),
     "data.k_tfm": Key(1, "augmented views per image", low=1),
     "data.norm_mean": Key([0.485, 0.456, 0.406], "mean subtracted from each channel (ImageNet's)"),
     "data.norm_std": Key([0.229, 0.224, 0.225], "deviation each channel is divided by (ImageNet's)"),
     "data.save_dir": Key("log", "folder for logs, checkpoints and results.json"),
-    "data.persistent_workers": Key(False, "[DPM] keep the processes of data.workers from epoch to epoch; random "
-                                          "numbers then differ from those of processes started anew"),
-    "data.corrupt": Key("error", "[DPM] a training image that cannot be read: error ends the run and names it; skip "
-                                 "lets another image of its identity take its place, counted after each epoch and "
-                                 "in results.json. A test image that cannot be read always ends the run",
-                        choices=("error", "skip")),
+    "data.persistent_workers": Key(
+        False,
+        "[DPM] keep the processes of data.workers from epoch to epoch; random "
+        "numbers then differ from those of processes started anew",
+    ),
+    "data.corrupt": Key(
+        "error",
+        "[DPM] a training image that cannot be read: error ends the run and names it; skip "
+        "lets another image of its identity take its place, counted after each epoch and "
+        "in results.json. A test image that cannot be read always ends the run",
+        choices=("error", "skip"),
+    ),
     "data.load_train_targets": Key(False, "also load the targets' training images (domain adaptation)"),
-    "data.interpolation": Key("bilinear", "[DPM] resize filter of training images; test images: bilinear",
-                              choices=("bilinear", "bicubic")),
+    "data.interpolation": Key(
+        "bilinear", "[DPM] resize filter of training images; test images: bilinear", choices=("bilinear", "bicubic")
+    ),
     "market1501.use_500k_distractors": Key(False, "add the 500,000 distractors to Market-1501's gallery"),
     "cuhk03.labeled_images": Key(False, "boxes drawn by hand instead of detected ones"),
     "cuhk03.classic_split": Key(False, "the classic split (Li et al., CVPR 2014)"),
@@ -78,11 +103,18 @@ DATA = {
 }
 
 # Generated, so that the two cannot drift apart; each field is explained at SyntheticSpec.
-SYNTHETIC = {f"synthetic.{field.name}": Key(getattr(SyntheticSpec(), field.name), "[DPM] see SyntheticSpec")
-             for field in fields(SyntheticSpec)}
+SYNTHETIC = {
+    f"synthetic.{field.name}": Key(getattr(SyntheticSpec(), field.name), "[DPM] see SyntheticSpec")
+    for field in fields(SyntheticSpec)
+}
 
-_SAMPLERS = ("RandomSampler", "SequentialSampler", "RandomIdentitySampler", "RandomDomainSampler",
-             "RandomDatasetSampler")
+_SAMPLERS = (
+    "RandomSampler",
+    "SequentialSampler",
+    "RandomIdentitySampler",
+    "RandomDomainSampler",
+    "RandomDatasetSampler",
+)
 SAMPLER = {
     "sampler.train_sampler": Key("RandomSampler", "order of training images", choices=_SAMPLERS),
     "sampler.train_sampler_t": Key("RandomSampler", "the same for load_train_targets", choices=_SAMPLERS),
@@ -96,18 +128,32 @@ SAMPLER = {
 
 VIT = {  # [DPM] the plugin's models; torchreid's ignore this section
     "vit.backbone": Key("", "any ViT of timm, e.g. vit_small_patch16_224; '' is the model's own"),
-    "vit.stride": Key(16, "step between patches in pixels, one number or [vertical, horizontal]; patches "
-                          "overlap where it is below the patch size (Eq. 1)", low=1, kind="int or pair"),
+    "vit.stride": Key(
+        16,
+        "step between patches in pixels, one number or [vertical, horizontal]; patches "
+        "overlap where it is below the patch size (Eq. 1)",
+        low=1,
+        kind="int or pair",
+    ),
     "vit.camera_embedding": Key(True, "add a learned embedding of the camera to every token (Eq. 2)"),
     "vit.camera_weight": Key(3.0, "lambda of Eq. 2 (section 4.1)"),
-    "vit.drop_path": Key(0.1, "stochastic depth of the last block, growing from 0 (released recipe)",
-                         low=0, high=0.99),
-    "vit.token_std": Key(0.0, "standard deviation that position embedding and class token start with; 0 is "
-                              "timm's 0.02; 1.0 learns many times sooner from scratch", low=0),
-    "vit.mask_blocks": Key([], "blocks that feed the mask generator, counted from 1; [] is 2, 4, 10, 12 "
-                               "scaled to the depth (section 3.2, Table 3)", low=1, kind="ints"),
-    "vit.mask_pool": Key("avg", "pooling inside the mask generator: avg as in Eq. 3, max as released",
-                         choices=("avg", "max")),
+    "vit.drop_path": Key(0.1, "stochastic depth of the last block, growing from 0 (released recipe)", low=0, high=0.99),
+    "vit.token_std": Key(
+        0.0,
+        "standard deviation that position embedding and class token start with; 0 is "
+        "timm's 0.02; 1.0 learns many times sooner from scratch",
+        low=0,
+    ),
+    "vit.mask_blocks": Key(
+        [],
+        "blocks that feed the mask generator, counted from 1; [] is 2, 4, 10, 12 "
+        "scaled to the depth (section 3.2, Table 3)",
+        low=1,
+        kind="ints",
+    ),
+    "vit.mask_pool": Key(
+        "avg", "pooling inside the mask generator: avg as in Eq. 3, max as released", choices=("avg", "max")
+    ),
     "vit.neck": Key(True, "BatchNorm between the feature and both heads (released recipe)"),
     "vit.embed_dim": Key(0, "feature width D; 0 is the backbone's own", low=0),
     "vit.depth": Key(0, "number of blocks; 0 is the backbone's own", low=0),
@@ -117,33 +163,51 @@ VIT = {  # [DPM] the plugin's models; torchreid's ignore this section
 }
 
 TRAIN = {
-    "train.optim": Key("adam", "optimizer; [DPM] adds adamw",
-                       choices=("adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw")),
+    "train.optim": Key(
+        "adam", "optimizer; [DPM] adds adamw", choices=("adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw")
+    ),
     "train.lr": Key(0.0003, "learning rate", low=0),
     "train.weight_decay": Key(5e-4, "weight decay", low=0),
     "train.max_epoch": Key(60, "epochs in all", low=0),
     "train.start_epoch": Key(0, "epochs already done (resuming sets it)", low=0),
-    "train.resume": Key("", "[DPM] auto: go on exactly where the newest readable checkpoint of data.save_dir was "
-                            "written, from the beginning where there is none; or a file, as model.resume"),
-    "train.checkpoint_every": Key(0, "[DPM] iterations between checkpoints (model/last.pth.tar); 0: at the end of "
-                                     "each epoch only", low=0),
-    "train.keep_checkpoints": Key(3, "[DPM] newest checkpoints to keep: last.pth.tar, last-1.pth.tar, ...; those of "
-                                     "evaluated epochs and best.pth.tar are kept beside them", low=1),
-    "train.non_finite": Key("stop", "[DPM] a loss or gradient that is not finite: stop the run, or skip: undo the "
-                                    "iteration and count it (takes a second copy of weights and optimizer state)",
-                            choices=("stop", "skip")),
+    "train.resume": Key(
+        "",
+        "[DPM] auto: go on exactly where the newest readable checkpoint of data.save_dir was "
+        "written, from the beginning where there is none; or a file, as model.resume",
+    ),
+    "train.checkpoint_every": Key(
+        0, "[DPM] iterations between checkpoints (model/last.pth.tar); 0: at the end of each epoch only", low=0
+    ),
+    "train.keep_checkpoints": Key(
+        3,
+        "[DPM] newest checkpoints to keep: last.pth.tar, last-1.pth.tar, ...; those of "
+        "evaluated epochs and best.pth.tar are kept beside them",
+        low=1,
+    ),
+    "train.non_finite": Key(
+        "stop",
+        "[DPM] a loss or gradient that is not finite: stop the run, or skip: undo the "
+        "iteration and count it (takes a second copy of weights and optimizer state)",
+        choices=("stop", "skip"),
+    ),
     "train.non_finite_limit": Key(10, "[DPM] iterations skipped in a row that stop the run all the same", low=1),
-    "train.deterministic": Key(False, "[DPM] torch's deterministic kernels (slower on a GPU), and augmentation that "
-                                      "depends on train.seed, epoch and position in the sampler's order alone, not "
-                                      "on data.workers; it is another one than without this key"),
+    "train.deterministic": Key(
+        False,
+        "[DPM] torch's deterministic kernels (slower on a GPU), and augmentation that "
+        "depends on train.seed, epoch and position in the sampler's order alone, not "
+        "on data.workers; it is another one than without this key",
+    ),
     "train.batch_size": Key(32, "images per training batch, of all processes together", low=1),
     "train.fixbase_epoch": Key(0, "epochs that train open_layers only", low=0),
     "train.open_layers": Key(["classifier"], "layers trained during fixbase_epoch"),
     "train.staged_lr": Key(False, "smaller rate for all but new_layers (torchreid's models only)"),
     "train.new_layers": Key(["classifier"], "layers that keep the full rate under staged_lr"),
     "train.base_lr_mult": Key(0.1, "factor on the rate of the others under staged_lr", low=0),
-    "train.lr_scheduler": Key("single_step", "learning-rate schedule; [DPM] adds warmup_cosine",
-                              choices=("single_step", "multi_step", "cosine", "warmup_cosine")),
+    "train.lr_scheduler": Key(
+        "single_step",
+        "learning-rate schedule; [DPM] adds warmup_cosine",
+        choices=("single_step", "multi_step", "cosine", "warmup_cosine"),
+    ),
     "train.stepsize": Key([20], "epochs at which single_step (last of the list) or multi_step decay", low=1),
     "train.gamma": Key(0.1, "factor of each such decay", low=0),
     "train.print_freq": Key(20, "iterations between lines on screen", low=1),
@@ -151,28 +215,48 @@ TRAIN = {
     "train.warmup_epochs": Key(5, "[DPM] warmup_cosine: epochs of linear warm-up (released recipe)", low=0),
     "train.warmup_factor": Key(0.01, "[DPM] warmup_cosine: first rate, as a share of train.lr", low=0),
     "train.final_factor": Key(0.002, "[DPM] warmup_cosine: last rate, as a share of train.lr", low=0),
-    "train.mask_schedule": Key("cosine", "[DPM] warmup_cosine: the mask generator's rate; released: constant",
-                               choices=("cosine", "constant")),
+    "train.mask_schedule": Key(
+        "cosine", "[DPM] warmup_cosine: the mask generator's rate; released: constant", choices=("cosine", "constant")
+    ),
     "train.bias_lr_mult": Key(1.0, "[DPM] factor on the learning rate of biases (released recipe: 2)", low=0),
     "train.mask_lr_mult": Key(1.0, "[DPM] factor on the learning rate of the mask generator", low=0),
     "train.amp": Key("off", "[DPM] mixed precision of loss dpm", choices=("off", "float16", "bfloat16")),
-    "train.sync_bn": Key(False, "[DPM] BatchNorm over the batches of all processes that torchrun started; one "
-                                "process has the whole batch anyway"),
-    "train.steps": Key("alternating", "[DPM] loss dpm: alternating, the two steps of section 4.1; simultaneous, one "
-                                      "forward and backward pass updates the mask generator and the rest",
-                       choices=("alternating", "simultaneous")),
-    "train.accumulate": Key(1, "[DPM] loss dpm: micro-batches the encoder takes a batch in; saves memory, costs a "
-                               "forward pass, same result (losses and BatchNorm see the whole batch)", low=1),
+    "train.sync_bn": Key(
+        False,
+        "[DPM] BatchNorm over the batches of all processes that torchrun started; one "
+        "process has the whole batch anyway",
+    ),
+    "train.steps": Key(
+        "alternating",
+        "[DPM] loss dpm: alternating, the two steps of section 4.1; simultaneous, one "
+        "forward and backward pass updates the mask generator and the rest",
+        choices=("alternating", "simultaneous"),
+    ),
+    "train.accumulate": Key(
+        1,
+        "[DPM] loss dpm: micro-batches the encoder takes a batch in; saves memory, costs a "
+        "forward pass, same result (losses and BatchNorm see the whole batch)",
+        low=1,
+    ),
     "train.compile": Key(False, "[DPM] loss dpm: torch.compile for encoder and heads in training"),
-    "train.conv_layout": Key("auto", "[DPM] loss dpm: memory layout of the convolutions, equal up to rounding; "
-                                     "auto: the faster one for the width and the device",
-                             choices=("auto", "channels_last", "contiguous")),
-    "train.grad_checkpointing": Key(False, "[DPM] loss dpm: transformer blocks run again in the backward pass "
-                                           "instead of keeping their activations; saves memory, same result"),
-    "train.optim_form": Key("auto", "[DPM] kernels of the optimizer, equal up to rounding: loop, foreach, fused; "
-                                    "auto: fused on a GPU and for large models where there is a right one, else "
-                                    "torch's own choice",
-                            choices=("auto", "loop", "foreach", "fused")),
+    "train.conv_layout": Key(
+        "auto",
+        "[DPM] loss dpm: memory layout of the convolutions, equal up to rounding; "
+        "auto: the faster one for the width and the device",
+        choices=("auto", "channels_last", "contiguous"),
+    ),
+    "train.grad_checkpointing": Key(
+        False,
+        "[DPM] loss dpm: transformer blocks run again in the backward pass "
+        "instead of keeping their activations; saves memory, same result",
+    ),
+    "train.optim_form": Key(
+        "auto",
+        "[DPM] kernels of the optimizer, equal up to rounding: loop, foreach, fused; "
+        "auto: fused on a GPU and for large models where there is a right one, else "
+        "torch's own choice",
+        choices=("auto", "loop", "foreach", "fused"),
+    ),
     "sgd.momentum": Key(0.9, "momentum of sgd and rmsprop", low=0),
     "sgd.dampening": Key(0.0, "dampening of the momentum", low=0),
     "sgd.nesterov": Key(False, "Nesterov momentum"),
@@ -182,38 +266,42 @@ TRAIN = {
 }
 
 LOSS = {
-    "loss.name": Key("softmax", "training loss; [DPM] adds dpm (Eq. 8)",
-                     choices=("softmax", "triplet", "dpm")),
+    "loss.name": Key("softmax", "training loss; [DPM] adds dpm (Eq. 8)", choices=("softmax", "triplet", "dpm")),
     "loss.softmax.label_smooth": Key(True, "label smoothing of losses softmax and triplet"),
     "loss.triplet.margin": Key(0.3, "distance margin of loss triplet"),
     "loss.triplet.weight_t": Key(1.0, "weight of the triplet term", low=0),
     "loss.triplet.weight_x": Key(0.0, "weight of the cross-entropy term", low=0),
     "loss.dpm.alpha": Key(0.5, "[DPM] weight alpha of Eq. 8", low=0, high=1),
     "loss.dpm.beta": Key(0.1, "[DPM] weight beta of the head enrich loss (Eq. 8)", low=0),
-    "loss.dpm.cls": Key("softmax", "[DPM] loss of the plain head (Table 4)",
-                        choices=("softmax", "margin")),
-    "loss.dpm.mask": Key("margin", "[DPM] loss of the masked head (Eq. 7, Table 4)",
-                         choices=("softmax", "margin")),
-    "loss.dpm.mask_variant": Key("Pn", "[DPM] what the mask multiplies: prototypes P, or also features F; n: "
-                                       "after normalisation (Eq. 4, Table 5)",
-                                 choices=("Pn", "Pn+Fn", "P", "P+F")),
+    "loss.dpm.cls": Key("softmax", "[DPM] loss of the plain head (Table 4)", choices=("softmax", "margin")),
+    "loss.dpm.mask": Key("margin", "[DPM] loss of the masked head (Eq. 7, Table 4)", choices=("softmax", "margin")),
+    "loss.dpm.mask_variant": Key(
+        "Pn",
+        "[DPM] what the mask multiplies: prototypes P, or also features F; n: after normalisation (Eq. 4, Table 5)",
+        choices=("Pn", "Pn+Fn", "P", "P+F"),
+    ),
     "loss.dpm.mask_renormalise": Key(True, "[DPM] normalise again after the mask (released recipe)"),
     "loss.dpm.scale": Key(30.0, "[DPM] scale s of Eq. 7 (section 4.1)", low=0),
     "loss.dpm.margin": Key(0.5, "[DPM] angular margin m of Eq. 7, in radians (section 4.1)", low=0),
-    "loss.dpm.head_input": Key("attention", "[DPM] input of the head enrich loss: attention after the "
-                                            "softmax (Eq. 5) or logits before it (released)",
-                               choices=("attention", "logits")),
-    "loss.dpm.head_reduction": Key("mean", "[DPM] size of Eq. 6: batch mean, or released: sum / heads^2",
-                                   choices=("mean", "released")),
+    "loss.dpm.head_input": Key(
+        "attention",
+        "[DPM] input of the head enrich loss: attention after the softmax (Eq. 5) or logits before it (released)",
+        choices=("attention", "logits"),
+    ),
+    "loss.dpm.head_reduction": Key(
+        "mean", "[DPM] size of Eq. 6: batch mean, or released: sum / heads^2", choices=("mean", "released")
+    ),
     "loss.dpm.label_smooth": Key(0.0, "[DPM] label smoothing of both heads", low=0, high=1),
-    "loss.dpm.triplet_margin": Key(None, "[DPM] triplet margin; None: soft margin (released recipe)",
-                                   low=0, kind="float or None"),
+    "loss.dpm.triplet_margin": Key(
+        None, "[DPM] triplet margin; None: soft margin (released recipe)", low=0, kind="float or None"
+    ),
 }
 
 TEST = {
     "test.batch_size": Key(100, "images per test batch", low=1),
-    "test.dist_metric": Key("euclidean", "distance for torchreid's models; the plugin's rows: cosine",
-                            choices=("euclidean", "cosine")),
+    "test.dist_metric": Key(
+        "euclidean", "distance for torchreid's models; the plugin's rows: cosine", choices=("euclidean", "cosine")
+    ),
     "test.normalize_feature": Key(False, "L2-normalise features first (torchreid's models)"),
     "test.ranks": Key([1, 5, 10, 20], "CMC ranks to print", low=1),
     "test.evaluate": Key(False, "evaluate only, train nothing"),
@@ -222,18 +310,26 @@ TEST = {
     "test.rerank": Key(False, "k-reciprocal re-ranking (needs test.evaluate True)"),
     "test.visrank": Key(False, "draw ranked galleries (needs test.evaluate True)"),
     "test.visrank_topk": Key(10, "gallery images per drawn query", low=1),
-    "test.feature": Key("after", "[DPM] headline row: feature before or after the neck",
-                        choices=("after", "before")),
+    "test.feature": Key("after", "[DPM] headline row: feature before or after the neck", choices=("after", "before")),
     "test.mask": Key(True, "[DPM] headline row: apply the query's mask to the gallery"),
-    "test.cameras": Key("auto", "[DPM] camera ids at test: auto (true ids where the target was trained on), "
-                                "ids, none (neutral embedding), or [query, gallery] indices for all images",
-                        choices=("auto", "ids", "none"), low=0, kind="str or pair"),
+    "test.cameras": Key(
+        "auto",
+        "[DPM] camera ids at test: auto (true ids where the target was trained on), "
+        "ids, none (neutral embedding), or [query, gallery] indices for all images",
+        choices=("auto", "ids", "none"),
+        low=0,
+        kind="str or pair",
+    ),
 }
 
 DEVICE = {
     "use_gpu": Key(True, "use the GPU where there is one"),
-    "dist.timeout": Key(30.0, "[DPM] minutes that one process of torchrun waits for another before the run ends; "
-                              "raise it where rank 0 alone draws data or ranks galleries for longer", low=0.01),
+    "dist.timeout": Key(
+        30.0,
+        "[DPM] minutes that one process of torchrun waits for another before the run ends; "
+        "raise it where rank 0 alone draws data or ranks galleries for longer",
+        low=0.01,
+    ),
 }
 
 SCHEMA = {**MODEL, **DATA, **SYNTHETIC, **SAMPLER, **VIT, **TRAIN, **LOSS, **TEST, **DEVICE}

@@ -1,4 +1,5 @@
 """Reading one value of a key: from YAML or the command line to the type, choices and range of the schema."""
+
 import ast
 import reprlib
 

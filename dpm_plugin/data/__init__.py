@@ -1,4 +1,5 @@
 """Data sets, transforms and the data manager."""
+
 from dpm_plugin.data.datasets.occluded_duke import OccludedDuke
 from dpm_plugin.data.datasets.occluded_reid import OccludedREID
 from dpm_plugin.data.datasets.p_dukemtmc import PDukeMTMC
@@ -9,8 +10,16 @@ from dpm_plugin.data.synthetic import SyntheticOccluded, SyntheticSpec
 from dpm_plugin.data.transforms import build_transforms
 
 __all__ = [
-    "DATASETS", "DPMImageDataManager", "OccludedDuke", "OccludedREID", "PDukeMTMC", "PartialILIDS",
-    "PartialREID", "SyntheticOccluded", "SyntheticSpec", "build_transforms",
+    "DATASETS",
+    "DPMImageDataManager",
+    "OccludedDuke",
+    "OccludedREID",
+    "PDukeMTMC",
+    "PartialILIDS",
+    "PartialREID",
+    "SyntheticOccluded",
+    "SyntheticSpec",
+    "build_transforms",
 ]
 
 #: torchreid's name -> class; ``dpm_plugin.register()`` registers them all.

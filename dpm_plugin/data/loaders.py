@@ -1,4 +1,5 @@
 """torchreid's loaders with one thing changed, for which its data managers have no argument."""
+
 from torch.utils.data import DataLoader
 
 _KEPT = ("num_workers", "collate_fn", "pin_memory", "worker_init_fn", "prefetch_factor", "persistent_workers")

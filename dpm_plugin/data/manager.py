@@ -1,4 +1,5 @@
 """torchreid's image data manager with our transforms, camera counts and errors that speak."""
+
 from dpm_plugin import torchreid_host
 from dpm_plugin.data import sharing
 from dpm_plugin.data.datasets import torchreid_sets
@@ -42,8 +43,17 @@ class DPMImageDataManager(ImageDataManager):
     """
 
     def __init__(
-        self, root="", sources=None, targets=None, *positional, interpolation="bilinear", persistent_workers=False,
-        corrupt="error", synthetic=None, processes=ALONE, **torchreid_arguments,
+        self,
+        root="",
+        sources=None,
+        targets=None,
+        *positional,
+        interpolation="bilinear",
+        persistent_workers=False,
+        corrupt="error",
+        synthetic=None,
+        processes=ALONE,
+        **torchreid_arguments,
     ):
         sources, targets = _names(sources), _names(targets)
         if not sources:
@@ -63,11 +73,11 @@ class DPMImageDataManager(ImageDataManager):
         if processes.size > 1:
             build_sampler = sharing.shared_sampler_builder(processes)
             torchreid_arguments["batch_size_train"] = sharing.share_of_batch(
-                torchreid_arguments.get("batch_size_train", 32), processes, _together(torchreid_arguments))
+                torchreid_arguments.get("batch_size_train", 32), processes, _together(torchreid_arguments)
+            )
         torchreid_host.install_read_image()
         with torchreid_host.manager_builders(
-            init_image_dataset=self._build_dataset, build_train_sampler=build_sampler,
-            build_transforms=transforms_of,
+            init_image_dataset=self._build_dataset, build_train_sampler=build_sampler, build_transforms=transforms_of
         ):
             # torchreid's constructor refuses an unknown argument, so nothing is swallowed here.
             super().__init__(root, sources, targets, *positional, **torchreid_arguments)

@@ -1,10 +1,14 @@
 """torchreid's training samplers, with an error where a batch cannot be filled."""
+
 from dpm_plugin import torchreid_host
 from dpm_plugin.data.transforms import unknown
 from dpm_plugin.utils.errors import DPMError
 
 SAMPLERS = (
-    "RandomIdentitySampler", "SequentialSampler", "RandomSampler", "RandomDomainSampler",
+    "RandomIdentitySampler",
+    "SequentialSampler",
+    "RandomSampler",
+    "RandomDomainSampler",
     "RandomDatasetSampler",
 )
 
@@ -28,8 +32,12 @@ def build_train_sampler(data_source, train_sampler, *, batch_size, num_instances
         _check_identities(data_source, batch_size, num_instances, there)
     try:
         sampler = torchreid_host.build_train_sampler(
-            data_source, train_sampler, batch_size=batch_size, num_instances=num_instances,
-            num_cams=num_cams, num_datasets=num_datasets,
+            data_source,
+            train_sampler,
+            batch_size=batch_size,
+            num_instances=num_instances,
+            num_cams=num_cams,
+            num_datasets=num_datasets,
         )
     except (AssertionError, ValueError) as error:
         raise DPMError(
@@ -47,9 +55,7 @@ def build_train_sampler(data_source, train_sampler, *, batch_size, num_instances
 
 def _check_identities(data_source, batch_size, num_instances, there):
     if not 1 <= num_instances <= batch_size:
-        raise DPMError(
-            f"sampler.num_instances is {num_instances}, must be between 1 and the batch size {batch_size}"
-        )
+        raise DPMError(f"sampler.num_instances is {num_instances}, must be between 1 and the batch size {batch_size}")
     wanted, found = batch_size // num_instances, len({pid for _, pid, _, _ in data_source})
     if found < wanted:
         raise DPMError(

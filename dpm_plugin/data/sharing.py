@@ -1,4 +1,5 @@
 """Which images each of several processes reads: a part of every training batch, every n-th test batch."""
+
 import hashlib
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def share_of_batch(batch_size, processes, num_instances=1):
     together = f" in whole identities of sampler.num_instances {num_instances} images" if num_instances > 1 else ""
     raise DPMError(
         f"train.batch_size {batch_size} cannot be shared by {processes.size} processes in equal parts of two or "
-        f"more images{together}; the nearest sizes are {' and '.join(map(str, sizes))}")
+        f"more images{together}; the nearest sizes are {' and '.join(map(str, sizes))}"
+    )
 
 
 def shared_sampler_builder(processes):
@@ -36,10 +38,12 @@ def shared_sampler_builder(processes):
 
     torchreid's data manager calls it with the size of this process's share.
     """
+
     def build(data_source, train_sampler, *, batch_size, **options):
         batch_size *= processes.size
         return TrainShare(
-            build_train_sampler(data_source, train_sampler, batch_size=batch_size, **options), batch_size, processes)
+            build_train_sampler(data_source, train_sampler, batch_size=batch_size, **options), batch_size, processes
+        )
 
     return build
 
@@ -64,7 +68,7 @@ class TrainShare(Sampler):
         order = self.processes.broadcast(lambda: [int(position) for position in self.sampler])
         for start in range(0, len(order) - self.batch_size + 1, self.batch_size):
             own = start + self.processes.rank * self.share
-            yield from order[own:own + self.share]
+            yield from order[own : own + self.share]
 
     def __len__(self):
         return len(self.sampler) // self.batch_size * self.share
@@ -115,12 +119,17 @@ def check_same_data(datamanager, processes):
         lists.update({f"{side} of '{name}'": entries for side, entries in parts.items()})
     own = {what: _digest(entries) for what, entries in lists.items()}
     everyone = processes.gather(own)
-    other = processes.broadcast(lambda: next(
-        ((rank, what) for what in own for rank, theirs in enumerate(everyone) if theirs.get(what) != own[what]),
-        None))
+    other = processes.broadcast(
+        lambda: next(
+            ((rank, what) for what in own for rank, theirs in enumerate(everyone) if theirs.get(what) != own[what]),
+            None,
+        )
+    )
     if other:
-        raise DPMError(f"process {other[0]} lists other images than process 0, or in another order, for {other[1]}; "
-                       "every machine needs the same files in data.root")
+        raise DPMError(
+            f"process {other[0]} lists other images than process 0, or in another order, for {other[1]}; "
+            "every machine needs the same files in data.root"
+        )
 
 
 def _digest(entries):

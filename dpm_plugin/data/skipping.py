@@ -1,4 +1,5 @@
 """``data.corrupt skip``: a training image that cannot be read gives its place to another of its identity."""
+
 from bisect import bisect_left
 from collections import Counter, defaultdict
 
@@ -31,8 +32,15 @@ class SkippingDataset(ImageDataset):
     """
 
     def __init__(self, dataset, workers=0):
-        super().__init__(dataset.train, dataset.query, dataset.gallery, transform=dataset.transform,
-                         k_tfm=dataset.k_tfm, mode="train", verbose=False)
+        super().__init__(
+            dataset.train,
+            dataset.query,
+            dataset.gallery,
+            transform=dataset.transform,
+            k_tfm=dataset.k_tfm,
+            mode="train",
+            verbose=False,
+        )
         self.replaced = torch.zeros(max(1, workers), len(self.train), dtype=torch.int64).share_memory_()
         self.positions = defaultdict(list)  # identity -> its places in the training set, ascending
         for position, (_, pid, _, _) in enumerate(self.train):
@@ -45,13 +53,15 @@ class SkippingDataset(ImageDataset):
             self._note(index, error)
         same = self.positions[self.train[index][1]]
         start = bisect_left(same, index)
-        for position in same[start + 1:] + same[:start]:
+        for position in same[start + 1 :] + same[:start]:
             try:
                 return super().__getitem__(position)
             except UnreadableImage:
                 pass
-        raise DPMError(f"none of the {len(same)} images of an identity can be read, the first is "
-                       f"'{self.train[same[0]][0]}'; replace one by an intact copy, or remove them all")
+        raise DPMError(
+            f"none of the {len(same)} images of an identity can be read, the first is "
+            f"'{self.train[same[0]][0]}'; replace one by an intact copy, or remove them all"
+        )
 
     def _note(self, index, error):
         if not self.replaced[:, index].any():
@@ -73,8 +83,11 @@ def skipping(loader):
 
 def skipped_images(loaders):
     """Counter of the images that others stood for in several training loaders; None where nothing is skipped."""
-    counts = [loader.dataset.skipped for loader in loaders
-              if loader is not None and isinstance(loader.dataset, SkippingDataset)]
+    counts = [
+        loader.dataset.skipped
+        for loader in loaders
+        if loader is not None and isinstance(loader.dataset, SkippingDataset)
+    ]
     return sum(counts, Counter()) if counts else None
 
 
@@ -88,5 +101,7 @@ def describe_skipped(merged):
     """One line on what :func:`merge_skipped` gives."""
     files = list(merged["files"])
     shown = ", ".join(f"'{path}'" for path in files[:SHOWN]) + (", ..." if len(files) > SHOWN else "")
-    return (f"{merged['count']} times another image of its identity stood for one of {len(files)} training images that "
-            f"cannot be read: {shown}")
+    return (
+        f"{merged['count']} times another image of its identity stood for one of {len(files)} training images that "
+        f"cannot be read: {shown}"
+    )

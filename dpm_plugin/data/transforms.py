@@ -3,6 +3,7 @@
 The recipe (order as applied, paper section 4.1 and its released settings): resize (bicubic), ``jitter``,
 flip, ``pad_crop``, to tensor, normalise, ``erase_pixel``.
 """
+
 import difflib
 
 from timm.data.random_erasing import RandomErasing
@@ -17,7 +18,7 @@ INTERPOLATIONS = {"bilinear": InterpolationMode.BILINEAR, "bicubic": Interpolati
 
 
 def build_transforms(
-    height, width, transforms="random_flip", norm_mean=None, norm_std=None, *, interpolation="bilinear",
+    height, width, transforms="random_flip", norm_mean=None, norm_std=None, *, interpolation="bilinear"
 ):
     """Train and test transforms of PIL images to float tensors (3, height, width).
 
@@ -44,8 +45,11 @@ def build_transforms(
     if interpolation not in INTERPOLATIONS:
         raise unknown("interpolation (data.interpolation)", interpolation, INTERPOLATIONS)
     train, test = torchreid_host.build_transforms(
-        height, width, transforms=[name for name in names if name in TORCHREID_NAMES],
-        norm_mean=norm_mean, norm_std=norm_std,
+        height,
+        width,
+        transforms=[name for name in names if name in TORCHREID_NAMES],
+        norm_mean=norm_mean,
+        norm_std=norm_std,
     )
     if interpolation == "bilinear" and not set(names) & set(OUR_NAMES):
         return train, test

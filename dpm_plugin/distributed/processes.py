@@ -5,6 +5,7 @@ and gradients are averaged, so that N processes do what one does with the whole 
 here, after the backward pass, and not by ``DistributedDataParallel``: DPM's two steps open and freeze
 parameters in turn, which that wrapper must not see, while a gradient that is None is simply left out here.
 """
+
 import os
 import re
 import signal
@@ -72,8 +73,13 @@ class Processes:
         self._timeout, timeout = timeout, timedelta(minutes=timeout)
         with self._together():
             dist.init_process_group(
-                "nccl" if use_gpu else "gloo", store=self._store, rank=self.rank, world_size=self.size,
-                timeout=timeout, **options)
+                "nccl" if use_gpu else "gloo",
+                store=self._store,
+                rank=self.rank,
+                world_size=self.size,
+                timeout=timeout,
+                **options,
+            )
             self._host = dist.new_group(backend="gloo", timeout=timeout) if use_gpu else dist.group.WORLD
         yield
         dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
@@ -81,8 +87,10 @@ class Processes:
     def _choose_gpu(self):
         found = torch.cuda.device_count()
         if self.local_rank >= found:
-            raise DPMError(f"process {self.rank} is number {self.local_rank + 1} on this machine, which has {found} "
-                           "GPUs, and each process needs one; lower --nproc_per_node or set use_gpu False")
+            raise DPMError(
+                f"process {self.rank} is number {self.local_rank + 1} on this machine, which has {found} "
+                "GPUs, and each process needs one; lower --nproc_per_node or set use_gpu False"
+            )
         torch.cuda.set_device(self.local_rank)  # what "cuda" means from here on
         return torch.device("cuda", self.local_rank)
 
@@ -169,6 +177,7 @@ class Processes:
     def broadcast_tensors(self, tensors):
         """Overwrite ``tensors`` with those of rank 0."""
         if self.size > 1:
+
             def broadcast(flat):
                 with self._together():
                     dist.broadcast(flat, src=0)

@@ -1,4 +1,5 @@
 """BatchNorm over the batches of all processes (``train.sync_bn``)."""
+
 import torch
 from torch import nn
 from torch.nn import functional as F

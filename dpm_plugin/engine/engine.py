@@ -1,4 +1,5 @@
 """ImageDPMEngine: torchreid's engine with DPM's two steps an iteration (paper section 4.1)."""
+
 import signal
 
 import torch

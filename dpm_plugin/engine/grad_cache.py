@@ -1,4 +1,5 @@
 """A batch that is encoded in micro-batches while everything after the encoder still sees it whole."""
+
 import torch
 from torch.utils.checkpoint import checkpoint
 

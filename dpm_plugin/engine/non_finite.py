@@ -1,4 +1,5 @@
 """Iterations with a number that is not finite: found without a transfer of their own, named, and undone."""
+
 import math
 
 import torch

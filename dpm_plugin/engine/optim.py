@@ -1,4 +1,5 @@
 """One optimizer and one schedule for both of DPM's steps."""
+
 import torch
 from timm.scheduler import CosineLRScheduler
 
@@ -170,6 +171,7 @@ def keep_form(optimizer, flags):
 
     torch would take the form from the checkpoint, too, which may be of another machine.
     """
+
     def own_flags(optimizer, state):
         return {**state, "param_groups": [{**group, **flags} for group in state["param_groups"]]}
 

@@ -1,4 +1,5 @@
 """The state of every random generator that a run draws from: torch's on CPU and GPU, numpy's and Python's."""
+
 import random
 from contextlib import contextmanager
 
@@ -15,8 +16,12 @@ def random_state():
     state = {
         "torch": torch.get_rng_state().numpy(),
         "python": {"version": version, "words": np.array(words, dtype=np.int64), "gauss": gauss},
-        "numpy": {"keys": keys.astype(np.int64), "position": int(position), "has_gauss": int(has_gauss),
-                  "gauss": float(cached)},
+        "numpy": {
+            "keys": keys.astype(np.int64),
+            "position": int(position),
+            "has_gauss": int(has_gauss),
+            "gauss": float(cached),
+        },
     }
     if torch.cuda.is_initialized():  # never in a loader's process
         state["cuda"] = torch.cuda.get_rng_state().numpy()
@@ -39,8 +44,10 @@ def set_random_state(state):
         if "cuda" in state and torch.cuda.is_available():
             torch.cuda.set_rng_state(torch.as_tensor(state["cuda"]))
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError, OverflowError) as error:
-        raise DPMError(f"the checkpoint's random states cannot be put back ({error}); it is damaged, or of other "
-                       "versions of Python, numpy or torch") from error
+        raise DPMError(
+            f"the checkpoint's random states cannot be put back ({error}); it is damaged, or of other "
+            "versions of Python, numpy or torch"
+        ) from error
 
 
 def as_tensors(value):

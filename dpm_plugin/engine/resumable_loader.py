@@ -1,4 +1,5 @@
 """Batches of one epoch after another, which go on in the middle of an epoch as if it had never been interrupted."""
+
 import signal
 
 import torch
@@ -55,8 +56,12 @@ class ResumableLoader:
     def state(self):
         """What :meth:`resume` needs, as :func:`~dpm_plugin.engine.random_state.random_state` gives it."""
         return {
-            "iteration": self.done, "batches": len(self), "num_workers": self.num_workers,
-            "start": self._start if self.done else None, "now": random_state(), "workers": dict(self._workers),
+            "iteration": self.done,
+            "batches": len(self),
+            "num_workers": self.num_workers,
+            "start": self._start if self.done else None,
+            "now": random_state(),
+            "workers": dict(self._workers),
             "continued": self._continued if self.done else bool(self._workers),
         }
 
@@ -70,10 +75,13 @@ class ResumableLoader:
             raise DPMError(
                 f"the checkpoint was written after {state['iteration']} of {state['batches']} batches of an epoch, "
                 f"which now has {len(self)}; resume with the same data and train.batch_size, or from a checkpoint "
-                "at an epoch's end")
+                "at an epoch's end"
+            )
         if state["num_workers"] != self.num_workers and self.position_seed is None:
-            print(f"=> data.workers was {state['num_workers']}, now {self.num_workers}: images are augmented "
-                  "otherwise than in an undisturbed run")
+            print(
+                f"=> data.workers was {state['num_workers']}, now {self.num_workers}: images are augmented "
+                "otherwise than in an undisturbed run"
+            )
             state = {**state, "workers": {}, "continued": False}
         self._resumed = state
         if not state["iteration"] and state["now"] is not None:
@@ -136,10 +144,17 @@ def _rebuild(loader, order, position_seed):
     # A generator of its own draws the seed of the processes without moving torch's.
     generator = loader.generator if position_seed is None else torch.Generator()
     return DataLoader(
-        dataset, batch_sampler=order, num_workers=loader.num_workers, collate_fn=_Carried(loader.collate_fn),
-        pin_memory=loader.pin_memory, timeout=loader.timeout,
-        multiprocessing_context=loader.multiprocessing_context, generator=generator,
-        prefetch_factor=loader.prefetch_factor, persistent_workers=loader.persistent_workers)
+        dataset,
+        batch_sampler=order,
+        num_workers=loader.num_workers,
+        collate_fn=_Carried(loader.collate_fn),
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=generator,
+        prefetch_factor=loader.prefetch_factor,
+        persistent_workers=loader.persistent_workers,
+    )
 
 
 class _Order(Sampler):

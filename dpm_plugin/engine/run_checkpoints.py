@@ -3,6 +3,7 @@
 ``model/last.pth.tar`` is the newest, ``last-1.pth.tar`` the one before and so on; ``model.pth.tar-<epoch>`` is
 torchreid's, of every evaluated epoch; ``best.pth.tar`` the evaluated one of the highest rank-1.
 """
+
 import os
 from pathlib import Path
 
@@ -64,8 +65,10 @@ def newest_checkpoint(folder):
     if found:
         return max(found, key=lambda each: each[0])[1]
     if others or last.exists():
-        raise DPMError(f"none of the {len(others) + last.exists()} checkpoints in '{folder}' can be read; remove "
-                       "them to start from the beginning, or name another one in train.resume")
+        raise DPMError(
+            f"none of the {len(others) + last.exists()} checkpoints in '{folder}' can be read; remove "
+            "them to start from the beginning, or name another one in train.resume"
+        )
     return None
 
 

@@ -1,4 +1,5 @@
 """SIGINT and SIGTERM end a training run between two iterations, with its state saved."""
+
 import os
 import signal
 import threading

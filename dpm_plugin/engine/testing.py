@@ -1,4 +1,5 @@
 """What every engine of this package adds to torchreid's evaluation: four rows and results.json."""
+
 import os
 
 import torch
@@ -85,8 +86,12 @@ class EvaluationMixin:
         print(format_phases(result.phases))
         trained = self.epoch + 1 if getattr(self, "_in_training", False) else None
         path = os.path.join(save_dir, "results.json")
-        run = {**self.run_info, "processes": self.processes.size, "skipped_iterations": self.skipped_iterations,
-               "versions": library_versions()}
+        run = {
+            **self.run_info,
+            "processes": self.processes.size,
+            "skipped_iterations": self.skipped_iterations,
+            "versions": library_versions(),
+        }
         if counts is not None:
             run["skipped_images"] = merge_skipped(counts)
             if run["skipped_images"]["count"]:

@@ -1,4 +1,5 @@
 """What every engine of this package adds to torchreid's training: sound checkpoints, exact resume, orderly stops."""
+
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -80,7 +81,8 @@ class TrainingMixin:
                     self._go_on(*resumed, options)
             try:
                 super().run(
-                    save_dir=save_dir, max_epoch=max_epoch, start_epoch=start_epoch, test_only=test_only, **options)
+                    save_dir=save_dir, max_epoch=max_epoch, start_epoch=start_epoch, test_only=test_only, **options
+                )
             except RuntimeError as error:
                 # A signal to the whole group ends the test loaders' processes too, and torch notices.
                 if self._asked and "DataLoader worker" in str(error):
@@ -109,8 +111,10 @@ class TrainingMixin:
             self._resumed = epoch, {**progress, "own": own}
             within = f", iteration {own['iteration']} of {own['batches']}" if own["iteration"] else ""
         except (KeyError, IndexError, TypeError) as error:
-            raise DPMError(f"the progress in '{path}' is damaged: it lacks {error}; resume from another checkpoint, "
-                           "or start from its weights by model.load_weights") from error
+            raise DPMError(
+                f"the progress in '{path}' is damaged: it lacks {error}; resume from another checkpoint, "
+                "or start from its weights by model.load_weights"
+            ) from error
         print(f"=> Resumed from '{path}' after epoch {epoch}{within}")
         return epoch
 
@@ -119,8 +123,12 @@ class TrainingMixin:
         self._loader().resume(progress["own"])
         self.epoch = finished - 1
         frequency = options.get("eval_freq", -1)
-        due = (finished >= options.get("start_eval", 0) and frequency > 0 and finished % frequency == 0
-               and 0 < finished != self.max_epoch)
+        due = (
+            finished >= options.get("start_eval", 0)
+            and frequency > 0
+            and finished % frequency == 0
+            and 0 < finished != self.max_epoch
+        )
         if due and not progress["own"]["iteration"] and not progress["evaluated"]:
             chosen = {name: options[name] for name in TEST_OPTIONS if name in options}
             rank1 = self.test(save_dir=self.save_dir, **chosen)
@@ -175,8 +183,10 @@ class TrainingMixin:
         self._skipped_in_a_row += 1
         print(f"=> {where} ({describe(numbers)}): skipped, {self.skipped_iterations} so far")
         if self._skipped_in_a_row >= self.non_finite_limit:
-            raise DPMError(f"{where} ({describe(numbers)}), number {self._skipped_in_a_row} in a row "
-                           f"(train.non_finite_limit); {advice}")
+            raise DPMError(
+                f"{where} ({describe(numbers)}), number {self._skipped_in_a_row} in a row "
+                f"(train.non_finite_limit); {advice}"
+            )
         return {}
 
     def iterate(self, data):
@@ -225,8 +235,11 @@ class TrainingMixin:
     def _progress(self, evaluated=False):
         """The checkpoint's ``progress``; every process calls this, rank 0 has the result."""
         return {
-            "iteration": self._loader().done, "evaluated": evaluated, "best_rank1": self.best_rank1,
-            "skipped": self.skipped_iterations, "skipped_in_a_row": self._skipped_in_a_row,
+            "iteration": self._loader().done,
+            "evaluated": evaluated,
+            "best_rank1": self.best_rank1,
+            "skipped": self.skipped_iterations,
+            "skipped_in_a_row": self._skipped_in_a_row,
             "processes": as_tensors(self.processes.gather(self._loader().state())),
         }
 
@@ -241,8 +254,10 @@ class TrainingMixin:
     def _check_weights(self, when):
         norms = torch._foreach_norm([parameter.detach() for parameter in self.model.parameters()])
         if not bool(torch.isfinite(torch.stack(norms)).all()):
-            raise DPMError(f"non-finite weights {when}; the checkpoint of the last good epoch is kept; "
-                           "lower train.lr or switch train.amp off")
+            raise DPMError(
+                f"non-finite weights {when}; the checkpoint of the last good epoch is kept; "
+                "lower train.lr or switch train.amp off"
+            )
 
     def _after_iteration(self):
         done, total = self._batches.done, len(self._batches)

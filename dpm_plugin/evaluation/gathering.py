@@ -1,4 +1,5 @@
 """Features that several processes extracted, brought together."""
+
 import torch
 
 from dpm_plugin.evaluation.protocol import Features

@@ -1,4 +1,5 @@
 """CMC and mAP of a distance matrix: torchreid's numbers without its full sort in Python."""
+
 import warnings
 from typing import NamedTuple
 
@@ -8,8 +9,7 @@ from dpm_plugin import torchreid_host
 from dpm_plugin.utils.errors import DPMError
 
 
-def evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids, max_rank=50, use_metric_cuhk03=False,
-                  use_cython=True):
+def evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids, max_rank=50, use_metric_cuhk03=False, use_cython=True):
     """Evaluate CMC and mAP as ``torchreid.metrics.evaluate_rank`` does (Market-1501 protocol by default).
 
     A query's gallery is every image but those with both its identity and its camera. Queries without a match
@@ -42,7 +42,8 @@ def evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids, max_rank=50, use_
         warnings.warn(counts.unmatched_message(), stacklevel=2)
     if use_metric_cuhk03 or (use_cython and torchreid_host.compiled_rank_available()):
         return torchreid_host.metrics.evaluate_rank(
-            distmat, *ids, max_rank=max_rank, use_metric_cuhk03=use_metric_cuhk03, use_cython=use_cython)
+            distmat, *ids, max_rank=max_rank, use_metric_cuhk03=use_metric_cuhk03, use_cython=use_cython
+        )
     return _market1501(distmat, *ids, curve_length(max_rank, len(ids[1])))
 
 
@@ -56,8 +57,10 @@ class MatchingCounts(NamedTuple):
     unmatched_queries: int
 
     def unmatched_message(self):
-        return (f"{self.unmatched_queries} of {self.query} queries have no gallery image of their identity "
-                "under another camera; they are left out of CMC and mAP")
+        return (
+            f"{self.unmatched_queries} of {self.query} queries have no gallery image of their identity "
+            "under another camera; they are left out of CMC and mAP"
+        )
 
 
 def matching_counts(q_pids, g_pids, q_camids, g_camids):
@@ -71,13 +74,14 @@ def matching_counts(q_pids, g_pids, q_camids, g_camids):
     gallery_ids = np.unique(np.asarray(g_pids))
     if unmatched == len(q_pids):
         known = int(np.isin(q_pids, gallery_ids).sum())
-        why = (f"{known} of them have their identity in the gallery, but only under the query's own camera: "
-               "are the camera ids right (without cameras, query and gallery need different ones)?"
-               if known else
-               "none of their identities is in the gallery: do query and gallery number them alike?")
+        why = (
+            f"{known} of them have their identity in the gallery, but only under the query's own camera: "
+            "are the camera ids right (without cameras, query and gallery need different ones)?"
+            if known
+            else "none of their identities is in the gallery: do query and gallery number them alike?"
+        )
         raise DPMError(f"none of the {len(q_pids)} queries has a gallery image to find; {why}")
-    return MatchingCounts(len(q_pids), len(g_pids), len(np.unique(q_pids)),
-                          len(gallery_ids), unmatched)
+    return MatchingCounts(len(q_pids), len(g_pids), len(np.unique(q_pids)), len(gallery_ids), unmatched)
 
 
 def unmatched_queries(q_pids, g_pids, q_camids, g_camids):
@@ -142,7 +146,7 @@ def _ranks(row, wanted, removed):
     smaller = np.searchsorted(ordered, values, "left")
     ties = np.searchsorted(ordered, values, "right") - smaller > 1
     for i in np.flatnonzero(ties):
-        smaller[i] += np.count_nonzero(row[:wanted[i]] == values[i])
+        smaller[i] += np.count_nonzero(row[: wanted[i]] == values[i])
     return np.sort(smaller) + 1
 
 
@@ -152,7 +156,8 @@ def check_labels(shape, q_pids, g_pids, q_camids, g_camids, max_rank):
     if shape != expected or q_camids.shape != q_pids.shape or g_camids.shape != g_pids.shape:
         raise DPMError(
             f"shapes do not fit: distmat {shape}, q_pids {q_pids.shape}, g_pids {g_pids.shape}, "
-            f"q_camids {q_camids.shape}, g_camids {g_camids.shape}; expected (Q, G), (Q,), (G,), (Q,), (G,)")
+            f"q_camids {q_camids.shape}, g_camids {g_camids.shape}; expected (Q, G), (Q,), (G,), (Q,), (G,)"
+        )
     if 0 in expected:
         raise DPMError(f"nothing to evaluate: {expected[0]} queries, {expected[1]} gallery images")
     if max_rank < 1:
@@ -162,5 +167,7 @@ def check_labels(shape, q_pids, g_pids, q_camids, g_camids, max_rank):
 def _check_finite(distmat):
     if not np.isfinite([distmat.min(), distmat.max()]).all():  # min and max pass NaN on; no (Q, G) temporary
         bad_rows = [i for i, row in enumerate(distmat) if not np.isfinite(row).all()]
-        raise DPMError(f"distances of {len(bad_rows)} of {len(distmat)} queries are not finite, first query "
-                       f"{bad_rows[0]}; the features hold NaN or infinity")
+        raise DPMError(
+            f"distances of {len(bad_rows)} of {len(distmat)} queries are not finite, first query "
+            f"{bad_rows[0]}; the features hold NaN or infinity"
+        )

@@ -3,6 +3,7 @@
 A row is named ``space/mask``: the feature ``before`` or ``after`` the neck, the query's mask ``off``, ``on``
 or, as a control, ``shuffled`` over the queries (a gain that survives it is not the mask seeing its image).
 """
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +27,7 @@ CMC_LENGTH = 50  # torchreid's
 CHECKED_ROWS = 4096
 NAMED = 5  # queries without a match
 RERANKED = "+rerank"  # ends the name of a re-ranked row
-MATRIX_LIMIT = 2 * 1024 ** 3  # bytes of the largest distance matrix; beyond it, CMC and mAP are streamed
+MATRIX_LIMIT = 2 * 1024**3  # bytes of the largest distance matrix; beyond it, CMC and mAP are streamed
 
 
 @dataclass
@@ -96,9 +97,22 @@ class Result:
         return self.rows[self.headline].mAP
 
 
-def evaluate(query, gallery, *, ranks=(1, 5, 10, 20), feature="after", mask=True, dist_metric="cosine",
-             normalize_feature=False, use_metric_cuhk03=False, rerank=False, shuffled_control=True, seed=0,
-             keep_distmat=False, matrix_limit=MATRIX_LIMIT):
+def evaluate(
+    query,
+    gallery,
+    *,
+    ranks=(1, 5, 10, 20),
+    feature="after",
+    mask=True,
+    dist_metric="cosine",
+    normalize_feature=False,
+    use_metric_cuhk03=False,
+    rerank=False,
+    shuffled_control=True,
+    seed=0,
+    keep_distmat=False,
+    matrix_limit=MATRIX_LIMIT,
+):
     """Every row that the features allow, from one extraction.
 
     With a mask: before/off, before/on, after/off, after/on and the shuffled control of the headline's space.
@@ -145,8 +159,10 @@ def evaluate(query, gallery, *, ranks=(1, 5, 10, 20), feature="after", mask=True
 
     streamed = not use_metric_cuhk03 and 4 * len(query) * len(gallery) > matrix_limit
     if streamed and keep_distmat and not rerank:
-        raise DPMError(f"the distances of {len(query)} x {len(gallery)} images would take "
-                       f"{4e-9 * len(query) * len(gallery):.3g} GB and are not kept; switch test.visrank off")
+        raise DPMError(
+            f"the distances of {len(query)} x {len(gallery)} images would take "
+            f"{4e-9 * len(query) * len(gallery):.3g} GB and are not kept; switch test.visrank off"
+        )
 
     labels = (query.pids, gallery.pids, query.camids, gallery.camids)
     unmatched = [_name(query, index) for index in unmatched_queries(*labels)[:NAMED]]
@@ -207,8 +223,7 @@ def _reranked(query, gallery, headline, dist_metric, normalize_feature):
     if query.cls is None:
         query, gallery = query.embedding, gallery.embedding
         pairs = ((query, gallery), (query, query), (gallery, gallery))
-        return lambda: rerank_distances(
-            *(_stock_distance(*pair, dist_metric, normalize_feature) for pair in pairs))
+        return lambda: rerank_distances(*(_stock_distance(*pair, dist_metric, normalize_feature) for pair in pairs))
     space, switch = headline.split("/")
     query_mask = query.mask if switch == "on" else None
     return lambda: masked_reranking(*_in_space(query, gallery, space), query_mask)
@@ -237,8 +252,7 @@ def _check_options(feature, dist_metric, ranks, gallery_size):
     if len(ranks) == 0 or min(ranks) < 1:
         raise DPMError(f"ranks are 1-based and at least one, got {list(ranks)}")
     if max(ranks) > gallery_size:
-        raise DPMError(f"rank {max(ranks)} was asked for, but the gallery has {gallery_size} images; "
-                       "lower test.ranks")
+        raise DPMError(f"rank {max(ranks)} was asked for, but the gallery has {gallery_size} images; lower test.ranks")
 
 
 def _check_features(query, gallery):
@@ -250,11 +264,13 @@ def _check_features(query, gallery):
         if len(set(lengths)) > 1 or lengths[0] == 0:
             raise DPMError(
                 f"{side} has {lengths[0]} features, {lengths[1]} identities and {lengths[2]} cameras; "
-                "expected one of each for every image, and at least one image")
+                "expected one of each for every image, and at least one image"
+            )
         _check_finite(side, features)
     if query.embedding.shape[1] != gallery.embedding.shape[1] or (query.cls is None) != (gallery.cls is None):
-        raise DPMError("query and gallery features are not of one model: query "
-                       f"{_describe(query)}, gallery {_describe(gallery)}")
+        raise DPMError(
+            f"query and gallery features are not of one model: query {_describe(query)}, gallery {_describe(gallery)}"
+        )
 
 
 def _name(features, index):
@@ -270,7 +286,8 @@ def _check_finite(side, features):
             raise DPMError(
                 f"{side} {name}: {len(bad)} of {len(rows)} images have NaN or infinite values, the first is {quote}"
                 f"{_name(features, int(bad[0]))}{quote}; the model has diverged or its weights are damaged (try "
-                "train.amp off)")
+                "train.amp off)"
+            )
 
 
 def _describe(features):

@@ -1,4 +1,5 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017) under the query's mask; the algorithm is torchreid's."""
+
 import os
 
 from dpm_plugin import torchreid_host
@@ -39,9 +40,9 @@ def masked_reranking(query, gallery, query_mask, *, memory_limit=None):
     """
     check_memory(len(query) + len(gallery), memory_limit)
     distances = (
-        query_mask_distance(query, gallery, query_mask),                # (Q, G)
-        mutual_mask_distance(query, query, query_mask, query_mask),     # (Q, Q)
-        query_mask_distance(gallery, gallery, None),                    # (G, G)
+        query_mask_distance(query, gallery, query_mask),  # (Q, G)
+        mutual_mask_distance(query, query, query_mask, query_mask),  # (Q, Q)
+        query_mask_distance(gallery, gallery, None),  # (G, G)
     )
     return rerank_distances(*(distance.mul_(2).sqrt_() for distance in distances), memory_limit=memory_limit)
 
@@ -59,12 +60,13 @@ def rerank_distances(query_gallery, query_query, gallery_gallery, *, memory_limi
 
 def check_memory(images, memory_limit=None):
     """Raise DPMError where re-ranking ``images`` = Q + G images needs more than ``memory_limit`` bytes."""
-    needed = BYTES_PER_PAIR * images ** 2
+    needed = BYTES_PER_PAIR * images**2
     limit = _machine_memory() if memory_limit is None else memory_limit
     if needed > limit:
         raise DPMError(
             f"re-ranking {images} images needs about {needed / 1e9:.1f} GB of memory and {limit / 1e9:.1f} GB are"
-            " there; switch re-ranking off (test.rerank False) or use a machine with more memory")
+            " there; switch re-ranking off (test.rerank False) or use a machine with more memory"
+        )
 
 
 def _machine_memory():

@@ -1,4 +1,5 @@
 """results.json: what an evaluation found, for programs. Strict JSON, replaced as a whole or not at all."""
+
 import json
 import math
 import os
@@ -111,8 +112,7 @@ def _replace(path, text):
         with replacing(path, lambda written: json.loads(written.read_text(encoding="utf-8"))) as file:
             file.write((text + "\n").encode())
     except OSError as error:
-        raise DPMError(
-            f"'{path}' cannot be written: {error}; is the folder writable and the disk not full?") from error
+        raise DPMError(f"'{path}' cannot be written: {error}; is the folder writable and the disk not full?") from error
 
 
 def _plain(value):

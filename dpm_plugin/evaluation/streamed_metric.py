@@ -1,4 +1,5 @@
 """CMC and mAP without the (Q, G) matrix: only the ranks of the images to find are counted, chunk by chunk."""
+
 import warnings
 
 import numpy as np
@@ -84,7 +85,9 @@ def masked_blocks(query, gallery, query_mask):
         def distances(query_rows):
             with torch.no_grad(), torch.autocast(query.device.type, enabled=False):  # it would use half precision
                 return distance_block(queries, side, query_rows)
+
         return distances
+
     return chunk
 
 
@@ -94,8 +97,8 @@ def _query_groups(q_pids, g_pids, q_camids, g_camids):
     splits = [gallery.split(*query) for query in zip(q_pids, q_camids)]
     wanted = np.array([len(found) for found, _ in splits])
     order = np.lexsort((q_pids, wanted))
-    order = order[np.count_nonzero(wanted == 0):]
-    return [_QueryGroup(order[first:first + QUERY_BLOCK], splits) for first in range(0, len(order), QUERY_BLOCK)]
+    order = order[np.count_nonzero(wanted == 0) :]
+    return [_QueryGroup(order[first : first + QUERY_BLOCK], splits) for first in range(0, len(order), QUERY_BLOCK)]
 
 
 class _QueryGroup:
@@ -115,7 +118,7 @@ class _QueryGroup:
         self.lengths = [len(each) for each in found]
         self.wanted = torch.full((len(found), max(self.lengths)), PADDING)
         for row, each in zip(self.wanted, found):
-            row[:len(each)] = torch.from_numpy(each)
+            row[: len(each)] = torch.from_numpy(each)
         # Pairs of a query (its row) and a gallery image (its column) of one identity, in the gallery's order.
         columns = np.concatenate(same)
         order = np.argsort(columns, kind="stable")
@@ -129,7 +132,7 @@ class _QueryGroup:
         place = torch.searchsorted(columns, self.wanted)  # (q, n)
         distance = torch.full(self.wanted.shape, float("inf"))
         for start in range(0, len(columns), chunk_size):
-            block = _checked(blocks(columns[start:start + chunk_size])(self.queries))  # (q, c)
+            block = _checked(blocks(columns[start : start + chunk_size])(self.queries))  # (q, c)
             distance = distance.to(block.device)
             row, n = ((place >= start) & (place < start + block.shape[1]) & ~padding).nonzero(as_tuple=True)
             distance[row, n] = block[row, place[row, n] - start]
@@ -147,7 +150,7 @@ class _QueryGroup:
         up_to = torch.searchsorted(ordered, self.distance, right=True)
         inside = (self.wanted >= start) & (self.wanted < stop) & (nearer < up_to)
         for row, n in inside.nonzero().tolist():  # ties within the chunk
-            nearer[row, n] += (block[row, :self.wanted[row, n] - start] == self.distance[row, n]).sum()
+            nearer[row, n] += (block[row, : self.wanted[row, n] - start] == self.distance[row, n]).sum()
         self.before += torch.where(self.wanted >= stop, up_to, nearer)
 
     def ranks(self):

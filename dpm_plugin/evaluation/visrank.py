@@ -1,4 +1,5 @@
 """Ranked lists as pictures: torchreid's drawing, with errors that name the file."""
+
 import cv2
 
 from dpm_plugin import torchreid_host
@@ -21,15 +22,16 @@ def visualize_ranks(distmat, query, gallery, save_dir, *, width=128, height=256,
         DPMError: lists that do not fit ``distmat``, or a file that OpenCV cannot read; the message names it.
     """
     if distmat.shape != (len(query), len(gallery)):
-        raise DPMError(
-            f"distmat is {distmat.shape}, but there are {len(query)} queries, {len(gallery)} gallery images")
+        raise DPMError(f"distmat is {distmat.shape}, but there are {len(query)} queries, {len(gallery)} gallery images")
     try:
         torchreid_host.utils.visualize_ranked_results(
-            distmat, (query, gallery), "image", width=width, height=height, save_dir=str(save_dir), topk=topk)
+            distmat, (query, gallery), "image", width=width, height=height, save_dir=str(save_dir), topk=topk
+        )
     except cv2.error as error:
         # OpenCV's reader returns None for a file it cannot read, and the failure follows without a name.
         for path, *_ in (*query, *gallery):
             if cv2.imread(str(path)) is None:
-                raise DPMError(f"image '{path}' cannot be read by OpenCV; replace it by an intact copy, or "
-                               "switch test.visrank off") from error
+                raise DPMError(
+                    f"image '{path}' cannot be read by OpenCV; replace it by an intact copy, or switch test.visrank off"
+                ) from error
         raise

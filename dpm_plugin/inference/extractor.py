@@ -1,4 +1,5 @@
 """Features and masks of any pictures: files, PIL images, arrays, tensors."""
+
 import os
 from typing import NamedTuple
 
@@ -53,8 +54,9 @@ class DPMExtractor:
         DPMError: a missing or damaged file, an unknown device, or too little or too much information.
     """
 
-    def __init__(self, source, *, image_size=None, mean=None, std=None, config_file=None, device=None,
-                 batch_size=32, bgr=False):
+    def __init__(
+        self, source, *, image_size=None, mean=None, std=None, config_file=None, device=None, batch_size=32, bgr=False
+    ):
         if batch_size < 1:
             raise DPMError(f"batch_size must be at least 1, got {batch_size}")
         self.device, self.batch_size, self.bgr = pick_device(device), batch_size, bgr
@@ -70,8 +72,9 @@ class DPMExtractor:
             raise DPMError(f"a {type(model).__name__} has no masks to extract; use torchreid's FeatureExtractor")
         missing = [name for name, value in preparation.items() if value is None]
         if missing:
-            raise DPMError("a model does not say how its pictures were prepared in training; give "
-                           f"{', '.join(missing)}")
+            raise DPMError(
+                f"a model does not say how its pictures were prepared in training; give {', '.join(missing)}"
+            )
         self.model, self.config, self.amp = model.to(self.device).eval(), None, "off"
         self.image_size, self.mean, self.std = (tuple(value) for value in preparation.values())
 
@@ -122,8 +125,10 @@ class DPMExtractor:
         """
         if isinstance(picture, torch.Tensor) and picture.is_floating_point():
             if picture.shape != (3, *self.image_size):
-                raise DPMError(f"a float tensor is a prepared picture of shape {(3, *self.image_size)}, not "
-                               f"{tuple(picture.shape)}; give other sizes as uint8")
+                raise DPMError(
+                    f"a float tensor is a prepared picture of shape {(3, *self.image_size)}, not "
+                    f"{tuple(picture.shape)}; give other sizes as uint8"
+                )
             return picture.float().cpu()
         return self.transform(_as_image(picture, self.bgr))
 
@@ -179,6 +184,8 @@ def _as_image(picture, bgr):
     if not isinstance(picture, np.ndarray):
         raise DPMError(f"{shown(repr(picture)[:60])} is no picture; give a path, a PIL image, an array or a tensor")
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
-        raise DPMError(f"an array of shape {picture.shape} and type {picture.dtype} is no picture; expected "
-                       "(height, width, 3) of uint8")
+        raise DPMError(
+            f"an array of shape {picture.shape} and type {picture.dtype} is no picture; expected "
+            "(height, width, 3) of uint8"
+        )
     return Image.fromarray(np.ascontiguousarray(picture[..., ::-1] if bgr else picture))

@@ -1,4 +1,5 @@
 """A trained model, opened again with its settings: from a run's folder, or from a checkpoint."""
+
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -54,8 +55,10 @@ def open_trained(source, device="cpu", config_file=None):
         return open_run(source, device)
     folder = run_of(source)
     if folder is None:
-        raise DPMError(f"'{source}' lies in no finished run of tools/main.py with one of the plugin's models, so its "
-                       "settings are not known; name a config file as well")
+        raise DPMError(
+            f"'{source}' lies in no finished run of tools/main.py with one of the plugin's models, so its "
+            "settings are not known; name a config file as well"
+        )
     return open_run(folder, device, checkpoint=source)
 
 
@@ -90,8 +93,9 @@ def open_run(folder, device="cpu", root=None, checkpoint=None):
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise DPMError(f"'{folder}': results.json and {path.parent.name}/{path.name} are of different models "
-                       f"({error})") from error
+        raise DPMError(
+            f"'{folder}': results.json and {path.parent.name}/{path.name} are of different models ({error})"
+        ) from error
     return Trained(model.to(device).eval(), config, epoch)
 
 
@@ -154,8 +158,10 @@ def _build(config, state, path):
     weight, cameras = state["classifier.weight"], state.get("backbone.camera_embedding")
     for name, rows in (("classifier.weight", weight), ("backbone.camera_embedding", cameras)):
         if rows is not None and (rows.dim() != 2 or 0 in rows.shape):  # rows without numbers can be billions
-            raise DPMError(f"tensor '{name}' in '{path}' has shape {tuple(rows.shape)}, not one row for each class "
-                           "or camera; the file is damaged")
+            raise DPMError(
+                f"tensor '{name}' in '{path}' has shape {tuple(rows.shape)}, not one row for each class "
+                "or camera; the file is damaged"
+            )
     arguments = model_kwargs(config, len(weight), 0 if cameras is None else len(cameras))
     return MODELS[config.model.name](**{**arguments, "pretrained": False})
 
@@ -168,11 +174,14 @@ def _open_checkpoint(path, config, config_file, device):
     try:
         model = _build(config, state, path)
     except KeyError as error:
-        raise DPMError(f"'{path}' ({layout} layout) is no checkpoint of '{config.model.name}': "
-                       f"it lacks {error}") from error
+        raise DPMError(
+            f"'{path}' ({layout} layout) is no checkpoint of '{config.model.name}': it lacks {error}"
+        ) from error
     report = load_weights(model, path)
     wrong = report.missing + report.skipped
     if wrong:
-        raise DPMError(f"'{path}' and '{config_file}' are of different models: {len(wrong)} tensors do not fit, "
-                       f"the first is '{wrong[0]}'")
+        raise DPMError(
+            f"'{path}' and '{config_file}' are of different models: {len(wrong)} tensors do not fit, "
+            f"the first is '{wrong[0]}'"
+        )
     return Trained(model.to(device).eval(), config, None)

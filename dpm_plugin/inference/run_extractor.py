@@ -1,4 +1,5 @@
 """A finished run that reads test images again, exactly as its own evaluation did."""
+
 from pathlib import Path
 
 import torch
@@ -71,7 +72,8 @@ class Extractor(EvaluationMixin):
         camids = self._camera_indices(data["camid"], self.dataset, SIDES.index(side))
         with torch.no_grad(), autocast(self.device, self.amp):
             return self.model.backbone(
-                data["img"].to(self.device), None if camids is None else camids.to(self.device), **options)
+                data["img"].to(self.device), None if camids is None else camids.to(self.device), **options
+            )
 
 
 def evenly_spaced(count, wanted):

@@ -1,4 +1,5 @@
 """Head Enrich Module (HEM): push the last block's heads to look at different patches (Eq. 5, 6)."""
+
 import torch
 from torch import nn
 from torch.nn import functional as F

@@ -1,4 +1,5 @@
 """The triplet loss and the total loss of DPM (Eq. 8)."""
+
 from typing import NamedTuple
 
 import torch

@@ -1,4 +1,5 @@
 """Hierarchical Mask Generator (HMG): patch maps of several blocks to one channel mask an image (Eq. 3)."""
+
 import math
 
 import torch

@@ -1,4 +1,5 @@
 """Masked prototypes (Eq. 4) and the angular-margin head on them (Eq. 7), for a whole batch at once."""
+
 import math
 
 import torch
@@ -75,8 +76,11 @@ def _near_one(rows):
 def _check_shapes(features, prototypes, mask):
     fits = features.dim() == prototypes.dim() == 2 and features.shape[1] == prototypes.shape[1] > 0
     if not fits or mask is not None and mask.shape != features.shape:
-        shown = ", ".join(f"{name} {tuple(value.shape)}" for name, value in (
-            ("features", features), ("prototypes", prototypes), ("mask", mask)) if value is not None)
+        shown = ", ".join(
+            f"{name} {tuple(value.shape)}"
+            for name, value in (("features", features), ("prototypes", prototypes), ("mask", mask))
+            if value is not None
+        )
         raise DPMError(f"shapes do not fit: {shown}; expected (B, D), (K, D) and, for a mask, (B, D)")
 
 

@@ -6,6 +6,7 @@ For unit rows q, g and a mask m per query,
 
 What belongs to one side alone, (q * m), m² and g², is made once a side and serves every block.
 """
+
 from functools import cached_property
 
 import torch

@@ -1,4 +1,5 @@
 """DPM assembled: ViT encoder, mask generator, BN neck and one shared prototype matrix."""
+
 from typing import NamedTuple
 
 import torch
@@ -165,9 +166,7 @@ class DPM(nn.Module):
     def heads(self, encoded):
         """EncoderOutput to DPMOutput: neck and mask generator."""
         mask = self.mask_generator(encoded.patch_maps) if self.has_mask else None
-        return DPMOutput(
-            encoded.cls, self.neck(encoded.cls), self.classifier.weight, mask, encoded.head_logits
-        )
+        return DPMOutput(encoded.cls, self.neck(encoded.cls), self.classifier.weight, mask, encoded.head_logits)
 
     def embed(self, images, camids=None, need_heads=True):
         """Features and masks for retrieval, in the model's current mode; call ``eval()`` first.

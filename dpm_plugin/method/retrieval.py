@@ -7,6 +7,7 @@ For unit rows q, g and a mask m per query,
 so every distance here is made of plain matrix products: no loop over queries, no (Q, G, D) tensor. One block of
 it is in :mod:`dpm_plugin.method.masked_cosine`; for the nearest images only, see :mod:`dpm_plugin.evaluation.search`.
 """
+
 import numpy as np
 import torch
 

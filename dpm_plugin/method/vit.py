@@ -1,4 +1,5 @@
 """timm's ViT as DPM's encoder: overlapping patches (Eq. 1), camera embedding (Eq. 2), head logits (Eq. 5)."""
+
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -43,10 +44,7 @@ class OverlapPatchEmbed(PatchEmbed):
 
     def dynamic_feat_size(self, img_size):
         # Eq. 1: (H - P + s) / s rows and (W - P + s) / s columns, rounded down
-        return tuple(
-            (size - patch + step) // step
-            for size, patch, step in zip(img_size, self.patch_size, self.stride)
-        )
+        return tuple((size - patch + step) // step for size, patch, step in zip(img_size, self.patch_size, self.stride))
 
     def forward(self, images):
         if images.shape[-2] < self.patch_size[0] or images.shape[-1] < self.patch_size[1]:
@@ -149,15 +147,13 @@ class ViT(nn.Module):
         patch_maps, head_logits = {}, None
         for number, block in enumerate(vit.blocks, start=1):
             if need_heads and number == self.depth:
-                head_logits = class_to_patch_logits(
-                    block.attn, block.norm1(tokens), vit.num_prefix_tokens
-                )
+                head_logits = class_to_patch_logits(block.attn, block.norm1(tokens), vit.num_prefix_tokens)
             if vit.grad_checkpointing and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, use_reentrant=False)
             else:
                 tokens = block(tokens)
             if number in blocks:
-                patch_maps[number] = _to_map(tokens[:, vit.num_prefix_tokens:], grid)
+                patch_maps[number] = _to_map(tokens[:, vit.num_prefix_tokens :], grid)
         cls = vit.norm(tokens[:, :1])[:, 0]  # LayerNorm acts on each token alone
         return EncoderOutput(cls, [patch_maps[b] for b in blocks], head_logits)
 

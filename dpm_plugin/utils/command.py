@@ -1,4 +1,5 @@
 """What every script of ``tools/`` shares: errors in one line and the exit code."""
+
 import argparse
 import signal
 import sys

@@ -1,4 +1,5 @@
 """One image file as RGB: the one place that says what can be read, for training, checks and searches."""
+
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 

@@ -1,4 +1,5 @@
 """A progress line every few seconds, with the time left."""
+
 import time
 
 

@@ -1,4 +1,5 @@
 """How a run computes: device, mixed precision, torch.compile and deterministic kernels."""
+
 import os
 from contextlib import contextmanager
 
@@ -83,8 +84,12 @@ def deterministic_kernels(enabled=True, use_gpu=False):
         yield
         return
     cudnn = torch.backends.cudnn
-    before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(),
-              cudnn.deterministic, cudnn.benchmark)
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        cudnn.deterministic,
+        cudnn.benchmark,
+    )
     os.environ.setdefault(*CUBLAS)  # read when the first matrix product on the GPU is made
     torch.use_deterministic_algorithms(True, warn_only=use_gpu)
     cudnn.deterministic, cudnn.benchmark = True, False

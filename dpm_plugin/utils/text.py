@@ -1,4 +1,5 @@
 """Words for messages: the nearest known name, and any text as one printable line."""
+
 import difflib
 import os
 
@@ -8,9 +9,11 @@ def nearest(name, known):
     known, name = list(known), name[:100]  # the comparison below is slow on long texts
     last = name.rsplit(".", 1)[-1]
     same_last = [other for other in known if other.rsplit(".", 1)[-1] == last]
-    found = (difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-             or difflib.get_close_matches(name, same_last, n=1, cutoff=0)
-             or difflib.get_close_matches(name, known, n=1, cutoff=0))
+    found = (
+        difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        or difflib.get_close_matches(name, same_last, n=1, cutoff=0)
+        or difflib.get_close_matches(name, known, n=1, cutoff=0)
+    )
     return found[0] if found else ""
 
 

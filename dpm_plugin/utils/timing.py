@@ -1,4 +1,5 @@
 """Seconds and peak memory of the named phases of a run (extraction, distance, metric, ...)."""
+
 import sys
 import time
 from contextlib import contextmanager, suppress

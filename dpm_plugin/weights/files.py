@@ -1,4 +1,5 @@
 """Checkpoint files: read without executing anything, written whole or not at all, resumed by torchreid's call."""
+
 import tarfile
 import warnings
 import zipfile
@@ -111,8 +112,10 @@ def plain_tensors(state, path):
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise DPMError(f"tensor '{key}' in '{path}' is sparse, quantised or empty; save it as a plain one")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise DPMError(f"tensor '{key}' in '{path}' declares {value.numel():,} numbers, more than the file holds "
-                           "for it; the file is damaged, or the tensor was expanded: save a clone")
+            raise DPMError(
+                f"tensor '{key}' in '{path}' declares {value.numel():,} numbers, more than the file holds "
+                "for it; the file is damaged, or the tensor was expanded: save a clone"
+            )
     return tensors
 
 
@@ -130,11 +133,15 @@ def check_numbers(state, own, source):
         if key not in own:
             continue
         if (value.is_floating_point(), value.is_complex()) != (own[key].is_floating_point(), own[key].is_complex()):
-            raise DPMError(f"tensor '{key}' of {source} is of {value.dtype}, in the model of {own[key].dtype}; it "
-                           "was quantised or damaged")
+            raise DPMError(
+                f"tensor '{key}' of {source} is of {value.dtype}, in the model of {own[key].dtype}; it "
+                "was quantised or damaged"
+            )
         if value.is_floating_point() and not value.float().isfinite().all():
-            raise DPMError(f"tensor '{key}' of {source} holds NaN or infinity; the run diverged or the file is "
-                           "damaged: take an earlier checkpoint")
+            raise DPMError(
+                f"tensor '{key}' of {source} holds NaN or infinity; the run diverged or the file is "
+                "damaged: take an earlier checkpoint"
+            )
 
 
 def write_checkpoint(state, path, before=None):
@@ -146,6 +153,7 @@ def write_checkpoint(state, path, before=None):
     Raises:
         DPMError: it cannot be written or read back; the old file is then as it was.
     """
+
     def check(temporary):
         read_checkpoint(temporary)
         if before is not None:
@@ -187,13 +195,12 @@ def restore(path, model, optimizer=None, scheduler=None, scaler=None):
     """
     checkpoint = read_checkpoint(path)
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "epoch" not in checkpoint:
-        raise DPMError(
-            f"'{path}' holds weights but no training state, so it can't be resumed; use model.load_weights"
-        )
+        raise DPMError(f"'{path}' holds weights but no training state, so it can't be resumed; use model.load_weights")
     own = model.state_dict()
     state = plain_tensors(checkpoint["state_dict"], path)
     differing = sorted(
-        key for key in own.keys() | state.keys()
+        key
+        for key in own.keys() | state.keys()
         if key not in own or key not in state or own[key].shape != state[key].shape
     )
     if differing:

@@ -1,4 +1,5 @@
 """Whose names the tensors of a checkpoint have: recognised by what is in it, and renamed to ours and back."""
+
 import re
 from typing import NamedTuple
 
@@ -69,7 +70,7 @@ def _rename(state, table):
         if key.startswith(CLASSIFIERS):
             renamed[key] = value
             continue
-        own = next((ours + key[len(theirs):] for theirs, ours in table if key.startswith(theirs)), None)
+        own = next((ours + key[len(theirs) :] for theirs, ours in table if key.startswith(theirs)), None)
         if own is None:
             unused.append(key)
         else:
@@ -90,7 +91,7 @@ def from_own_names(state, layout):
         if key.startswith(CLASSIFIERS):
             new = key if key.startswith(classifiers) else None
         else:
-            new = next((theirs + key[len(ours):] for theirs, ours in LAYOUTS[layout] if key.startswith(ours)), None)
+            new = next((theirs + key[len(ours) :] for theirs, ours in LAYOUTS[layout] if key.startswith(ours)), None)
         if new is None:
             left_out.append(key)
         else:

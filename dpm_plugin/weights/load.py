@@ -1,4 +1,5 @@
 """Weights into a model: a checkpoint of any layout with a report, or a pretrained backbone; never silently random."""
+
 import os
 from pathlib import Path
 from typing import NamedTuple

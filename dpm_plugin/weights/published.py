@@ -1,4 +1,5 @@
 """The method's published weights by name, fetched once into a cache: ``model.load_weights zoo:occluded_duke``."""
+
 import os
 import tempfile
 from pathlib import Path
@@ -17,9 +18,15 @@ PREFIX = "zoo:"
 
 # What configs/released/ says of the model and its pictures: once more, as an installed package has no configs/.
 _SETTINGS = {
-    "model.name": "dpm_vit", "vit.camera_weight": 3.0, "vit.mask_pool": "max", "loss.name": "dpm",
+    "model.name": "dpm_vit",
+    "vit.camera_weight": 3.0,
+    "vit.mask_pool": "max",
+    "loss.name": "dpm",
     "train.amp": "float16",
-    "data.height": 256, "data.width": 128, "data.norm_mean": [0.5, 0.5, 0.5], "data.norm_std": [0.5, 0.5, 0.5],
+    "data.height": 256,
+    "data.width": 128,
+    "data.norm_mean": [0.5, 0.5, 0.5],
+    "data.norm_std": [0.5, 0.5, 0.5],
 }
 
 
@@ -40,9 +47,11 @@ class Published(NamedTuple):
 #: Name -> Published: the released implementation's ViT-B/16 models.
 ZOO = {
     "occluded_duke": Published(
-        "12rTyilUnwOy-lsaM65Y_ce_6AmOivgm1", "occluded_duke.pth", "Occluded-Duke", {**_SETTINGS, "vit.stride": 11}),
+        "12rTyilUnwOy-lsaM65Y_ce_6AmOivgm1", "occluded_duke.pth", "Occluded-Duke", {**_SETTINGS, "vit.stride": 11}
+    ),
     "occluded_reid": Published(
-        "1J86byKnQocDK9XZeQuMvg-qvS_gN_zAd", "occluded_reid.pth", "Market-1501", {**_SETTINGS, "vit.stride": 12}),
+        "1J86byKnQocDK9XZeQuMvg-qvS_gN_zAd", "occluded_reid.pth", "Market-1501", {**_SETTINGS, "vit.stride": 12}
+    ),
 }
 
 

@@ -1,4 +1,5 @@
 """Patch and position embeddings resized to a model's grid, by timm's functions."""
+
 import math
 
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
@@ -33,7 +34,11 @@ def fit_embeddings(state, transformer, square):
     if old not in (grid, None):
         resized["pos_embed"] = f"{_by(old)} to {_by(grid)} patches"
         state["pos_embed"] = resample_abs_pos_embed(
-            position, new_size=list(grid), old_size=list(old), num_prefix_tokens=prefix, interpolation="bilinear",
+            position,
+            new_size=list(grid),
+            old_size=list(old),
+            num_prefix_tokens=prefix,
+            interpolation="bilinear",
             antialias=False,
         )
     return state, resized

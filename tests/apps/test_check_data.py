@@ -1,4 +1,5 @@
 """tools/check_data.py: every fault of files and labels is found and named, and an intact data set is clean."""
+
 import json
 import os
 import runpy
@@ -22,8 +23,9 @@ from dpm_plugin.utils.errors import DPMError
 from helpers.data import SHARED_LISTS, touch, write_market, write_occluded_duke
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "check_data.py"
-SPEC = SyntheticSpec(height=32, width=16, train_ids=2, train_images=3, test_ids=2, gallery_images=2, query_images=1,
-                     distractor_ids=1)
+SPEC = SyntheticSpec(
+    height=32, width=16, train_ids=2, train_images=3, test_ids=2, gallery_images=2, query_images=1, distractor_ids=1
+)
 
 
 def silent(line):
@@ -49,7 +51,7 @@ def duke(tmp_path, monkeypatch):
 
 
 def check(top):
-    found, = check_dataset("occluded_duke", top.parent, jobs=1, show=silent)
+    (found,) = check_dataset("occluded_duke", top.parent, jobs=1, show=silent)
     return found
 
 
@@ -66,7 +68,7 @@ def test_an_intact_data_set_is_clean_and_counted(duke):
 
 def cut(path):
     content = path.read_bytes()
-    path.write_bytes(content[:len(content) // 2])
+    path.write_bytes(content[: len(content) // 2])
 
 
 def text(path):
@@ -98,16 +100,23 @@ def test_a_name_that_the_data_set_does_not_understand_is_a_finding_instead_of_th
 def test_names_with_blanks_around_or_unprintable_letters_are_odd(tmp_path):
     for seed, name in enumerate(("0020_c1_f2\x07.jpg", " 0020_c1_f3.jpg", "line\nbreak.jpg", "good one.jpg")):
         noise(tmp_path / name, seed)
-    found, = check_folder(tmp_path, jobs=1, show=silent)
+    (found,) = check_folder(tmp_path, jobs=1, show=silent)
     assert [finding.kind for finding in found.problems] == ["odd_name"] * 3
 
 
-@pytest.mark.parametrize("old, new, detail", [
-    ("bounding_box_train/0003_c1_f0000000.jpg", "bounding_box_train/0003_c1_f0000005.jpg", "twice in train"),
-    ("bounding_box_train/0003_c1_f0000000.jpg", "query/0003_c1_f0000005.jpg", "in train and query"),
-    ("query/0020_c1_f0000001.jpg", "bounding_box_test/0021_c1_f0000009.jpg", "in query and gallery, with different"),
-    ("query/0020_c1_f0000001.jpg", "bounding_box_test/0020_c3_f0000009.jpg", "in query and gallery"),
-])
+@pytest.mark.parametrize(
+    "old, new, detail",
+    [
+        ("bounding_box_train/0003_c1_f0000000.jpg", "bounding_box_train/0003_c1_f0000005.jpg", "twice in train"),
+        ("bounding_box_train/0003_c1_f0000000.jpg", "query/0003_c1_f0000005.jpg", "in train and query"),
+        (
+            "query/0020_c1_f0000001.jpg",
+            "bounding_box_test/0021_c1_f0000009.jpg",
+            "in query and gallery, with different",
+        ),
+        ("query/0020_c1_f0000001.jpg", "bounding_box_test/0020_c3_f0000009.jpg", "in query and gallery"),
+    ],
+)
 def test_the_same_bytes_under_two_names_are_a_duplicate(old, new, detail, duke):
     shutil.copy(duke / old, duke / new)
     found = next(finding for finding in check(duke).problems if finding.kind == "duplicate")
@@ -141,14 +150,18 @@ def test_training_identities_of_one_camera_and_queries_without_a_match_are_named
 def test_other_counts_than_the_published_ones_are_a_finding(duke):
     (duke / "bounding_box_train" / "0003_c1_f0000000.jpg").unlink()
     assert [finding.detail for finding in check(duke).problems] == [
-        "train has 11 images of 3 identities, published are 12 of 3"]
+        "train has 11 images of 3 identities, published are 12 of 3"
+    ]
 
 
 @pytest.mark.skipif(not SHARED_LISTS.is_dir(), reason="the published lists are not beside the repository")
 def test_the_published_occluded_duke_has_no_problem_and_1870_shared_images():
     folders = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-    entries = [Entry(split, f"{folder}/{name}", *OccludedDuke.parse(name, 0)) for split, folder in folders.items()
-               for name in (SHARED_LISTS / f"{split}.list").read_text().split()]
+    entries = [
+        Entry(split, f"{folder}/{name}", *OccludedDuke.parse(name, 0))
+        for split, folder in folders.items()
+        for name in (SHARED_LISTS / f"{split}.list").read_text().split()
+    ]
     examined = {each.path: examining.Examined(each.path, 1, os.path.basename(each.path), "") for each in entries}
     found = find(Listed("occluded_duke", ".", entries, OccludedDuke.layout.published, []), examined)
     assert Counter(finding.kind for finding in found.findings) == {"shared": 1870} and not found.problems
@@ -156,17 +169,18 @@ def test_the_published_occluded_duke_has_no_problem_and_1870_shared_images():
 
 # ---- other data sets, and folders ----
 
+
 def test_torchreids_own_data_set_is_checked_as_torchreid_reads_it(tmp_path):
     top = write_market(tmp_path)
     for seed, path in enumerate(sorted(top.rglob("*.jpg"))):
         noise(path, seed)
     cut(top / "query" / "0001_c1s1_000451_03.jpg")
-    found, = check_dataset("market1501", tmp_path, jobs=1, show=silent)
+    (found,) = check_dataset("market1501", tmp_path, jobs=1, show=silent)
     kinds = Counter(finding.kind for finding in found.problems)
     # One name in query and gallery with the same identity and camera is no problem, other bytes or not.
     assert kinds == {"unreadable": 1, "counts": 3} and found.splits["train"] == (4, 2, 2)
     touch(top, "query/cover.jpg")
-    found, = check_dataset("market1501", tmp_path, jobs=1, show=silent)
+    (found,) = check_dataset("market1501", tmp_path, jobs=1, show=silent)
     assert {finding.kind for finding in found.problems} == {"unreadable", "empty", "layout"}
 
 
@@ -175,10 +189,10 @@ def test_every_drawing_is_checked_against_its_own_spec_and_none_is_drawn(tmp_pat
         check_dataset("synthetic_occluded", tmp_path)
     assert list(tmp_path.iterdir()) == []
     folder = generate(SPEC, tmp_path, workers=1, verbose=False)
-    found, = check_dataset("synthetic_occluded", tmp_path, jobs=1, show=silent)
+    (found,) = check_dataset("synthetic_occluded", tmp_path, jobs=1, show=silent)
     assert found.problems == [] and found.splits["train"][:2] == (6, 2)
     next((folder / "query").glob("*.jpg")).unlink()
-    found, = check_dataset("synthetic_occluded", tmp_path, jobs=1, show=silent)
+    (found,) = check_dataset("synthetic_occluded", tmp_path, jobs=1, show=silent)
     assert [finding.kind for finding in found.problems] == ["counts"]
 
 
@@ -189,7 +203,7 @@ def test_every_data_set_of_the_plugin_can_be_checked(name, tmp_path):
         for part in parts:
             folder = tmp_path.joinpath(layout.folders[0], *(spellings[0] for spellings in part.path))
             noise(folder / "0001" / f"0001_c{1 + seed}_f1.png", len(list(tmp_path.rglob("*.png"))))
-    found, = check_dataset(name, tmp_path, jobs=1, show=silent)
+    (found,) = check_dataset(name, tmp_path, jobs=1, show=silent)
     assert {finding.kind for finding in found.problems} <= {"counts", "one_camera"}
     assert set(found.splits) == set(layout.splits)
 
@@ -198,7 +212,7 @@ def test_a_plain_folder_is_searched_to_its_depth(tmp_path):
     noise(tmp_path / "a" / "b" / "c.png", 1)
     shutil.copy(tmp_path / "a" / "b" / "c.png", tmp_path / "copy.PNG")
     touch(tmp_path, ".hidden.png", ".git/x.png", "notes.txt", "a/empty.jpg")
-    found, = check_folder(tmp_path, jobs=1, show=silent)
+    (found,) = check_folder(tmp_path, jobs=1, show=silent)
     assert found.splits == {"images": (3, 0, 0)}
     assert Counter(finding.kind for finding in found.findings) == {"duplicate": 1, "empty": 1, "other_files": 1}
 
@@ -207,11 +221,12 @@ def test_a_folder_reading_itself_or_a_pipe_ends(tmp_path):
     noise(tmp_path / "a.png", 1)
     (tmp_path / "again").symlink_to(tmp_path)
     os.mkfifo(tmp_path / "pipe.png")
-    found, = check_folder(tmp_path, jobs=1, show=silent)
+    (found,) = check_folder(tmp_path, jobs=1, show=silent)
     assert [(finding.kind, finding.detail) for finding in found.findings] == [("unreadable", "it is no file")]
 
 
 # ---- processes ----
+
 
 def test_several_processes_find_what_one_finds_and_tell_the_time_left(tmp_path, monkeypatch):
     monkeypatch.setattr(examining, "WORTH_A_PROCESS", 1)
@@ -239,6 +254,7 @@ def test_a_process_that_dies_is_an_error(tmp_path, monkeypatch):
 
 # ---- the tool ----
 
+
 def test_the_tool_exits_with_0_where_all_is_clean(duke, capsys):
     assert main(["occluded_duke", "--root", str(duke.parent), "--jobs", "1"]) == 0
     printed = capsys.readouterr()
@@ -250,8 +266,9 @@ def test_the_tool_exits_with_1_and_reports_all_in_json(duke, tmp_path, capsys, m
     for number in range(12):
         touch(duke, f"bounding_box_test/0021_c{1 + number % 8}_f{number + 10}.jpg")
     report = tmp_path / "out" / "report.json"
-    monkeypatch.setattr(sys, "argv", ["tool", "occluded_duke", str(duke / "query"), "--root", str(duke.parent),
-                                      "--json", str(report)])
+    monkeypatch.setattr(
+        sys, "argv", ["tool", "occluded_duke", str(duke / "query"), "--root", str(duke.parent), "--json", str(report)]
+    )
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(TOOL), run_name="__main__")
@@ -260,7 +277,7 @@ def test_the_tool_exits_with_1_and_reports_all_in_json(duke, tmp_path, capsys, m
     assert content["clean"] is False and [each["problems"] for each in content["sets"]] == [14, 1]
     first = content["sets"][0]
     assert first["splits"]["train"] == {"images": 12, "identities": 3, "cameras": 2, "published": [12, 3]}
-    unreadable, = (finding for finding in first["findings"] if finding["kind"] == "unreadable")
+    (unreadable,) = (finding for finding in first["findings"] if finding["kind"] == "unreadable")
     assert unreadable["files"] == ["query/0020_c1_f0000001.jpg"] and unreadable["problem"] is True
     assert {finding["kind"] for finding in first["findings"]} <= set(KINDS)
     printed = capsys.readouterr().out
@@ -268,13 +285,19 @@ def test_the_tool_exits_with_1_and_reports_all_in_json(duke, tmp_path, capsys, m
     assert os.listdir(report.parent) == ["report.json"]
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["ocluded_duke"], "did you mean 'occluded_duke'"), (["occluded_duke", "--root", "{tmp}/none"], "does not exist"),
-    (["market1501", "--root", "{tmp}"], "no folder"), (["{tmp}/empty"], "there is no image"),
-    (["{tmp}/empty/..", "--jobs", "0"], "at least 1"),
-    (["{tmp}", "--json", "{tmp}/a.png/x.json"], "cannot be written"),
-    ([], "required"), (["{tmp}", "--job"], "expected one argument"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["ocluded_duke"], "did you mean 'occluded_duke'"),
+        (["occluded_duke", "--root", "{tmp}/none"], "does not exist"),
+        (["market1501", "--root", "{tmp}"], "no folder"),
+        (["{tmp}/empty"], "there is no image"),
+        (["{tmp}/empty/..", "--jobs", "0"], "at least 1"),
+        (["{tmp}", "--json", "{tmp}/a.png/x.json"], "cannot be written"),
+        ([], "required"),
+        (["{tmp}", "--job"], "expected one argument"),
+    ],
+)
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     noise(tmp_path / "a.png", 1)

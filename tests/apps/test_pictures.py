@@ -1,4 +1,5 @@
 """tools/search.py: an index that survives every interruption, and rankings as a loop over the formula gives them."""
+
 import json
 import os
 import shutil
@@ -68,6 +69,7 @@ def content(folder):
 
 # ---- the index ----
 
+
 def test_an_index_made_in_halves_equals_the_index_made_at_once(run, tmp_path):
     names = [f"{place}/{number}.png" for place in ("b", "a") for number in range(5)]
     for number, name in enumerate(names):
@@ -78,14 +80,19 @@ def test_an_index_made_in_halves_equals_the_index_made_at_once(run, tmp_path):
     extractor = DPMExtractor(run, device="cpu", batch_size=3)
     assert update(tmp_path / "all", tmp_path / "once", extractor, {**MODEL, "feature_dim": 16}).embedded == 10
     assert update(tmp_path / "grows", tmp_path / "twice", extractor, {**MODEL, "feature_dim": 16}).embedded == 5
-    shutil.copytree(tmp_path / "all", tmp_path / "grows", dirs_exist_ok=True,
-                    copy_function=lambda old, new: None if os.path.exists(new) else shutil.copy(old, new))
+    shutil.copytree(
+        tmp_path / "all",
+        tmp_path / "grows",
+        dirs_exist_ok=True,
+        copy_function=lambda old, new: None if os.path.exists(new) else shutil.copy(old, new),
+    )
     assert update(tmp_path / "grows", tmp_path / "twice", extractor, {**MODEL, "feature_dim": 16}).embedded == 5
     (paths, once), (others, twice) = content(tmp_path / "once"), content(tmp_path / "twice")
     assert paths == others == sorted(names)
     torch.testing.assert_close(once, twice, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(once, extractor([tmp_path / "all" / name for name in paths]).embedding,
-                               atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        once, extractor([tmp_path / "all" / name for name in paths]).embedding, atol=1e-5, rtol=1e-5
+    )
 
 
 def times(folder):
@@ -110,7 +117,10 @@ def test_only_new_and_changed_pictures_are_embedded_and_gone_ones_removed(tmp_pa
     expected = torch.stack([MeanColour().prepare(read_picture(tmp_path / path)) for path in paths])
     assert torch.equal(embedding, expected)
     assert sorted(path.name.partition("-")[0] for path in (tmp_path / FOLDER).iterdir()) == [
-        "features", "index.json", "lock"]
+        "features",
+        "index.json",
+        "lock",
+    ]
 
 
 def test_an_end_at_any_write_loses_nothing_but_its_own_batch(tmp_path, monkeypatch):
@@ -139,7 +149,7 @@ def test_an_end_at_any_write_loses_nothing_but_its_own_batch(tmp_path, monkeypat
             pass
         monkeypatch.setattr(store, "write_file", write)
         kept = len(read_index(folder).paths) if find_index(folder) else 0
-        finished = sum(path.name.startswith("batch") for path in calls[:stops // 2 + stops % 2])
+        finished = sum(path.name.startswith("batch") for path in calls[: stops // 2 + stops % 2])
         assert kept == min(7, 2 * finished)
         again = MeanColour()
         done = update(tmp_path / "pictures", folder, again)
@@ -192,10 +202,17 @@ def narrower(path):
     save_file({"embedding": torch.zeros(1, 2)}, path)
 
 
-@pytest.mark.parametrize("name, harm", [
-    ("features-00000001.safetensors", narrower),
-    ("features-00000001.safetensors", cut), ("features-00000001.safetensors", os.unlink), ("index.json", cut),
-    ("index.json", lambda path: path.write_text("[1]")), ("index.json", list_twice)])
+@pytest.mark.parametrize(
+    "name, harm",
+    [
+        ("features-00000001.safetensors", narrower),
+        ("features-00000001.safetensors", cut),
+        ("features-00000001.safetensors", os.unlink),
+        ("index.json", cut),
+        ("index.json", lambda path: path.write_text("[1]")),
+        ("index.json", list_twice),
+    ],
+)
 def test_a_damaged_index_is_one_line(tmp_path, name, harm):
     draw(tmp_path / "a.png")
     update(tmp_path)
@@ -206,6 +223,7 @@ def test_a_damaged_index_is_one_line(tmp_path, name, harm):
 
 
 # ---- pictures ----
+
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_every_format_is_read_as_rgb_the_right_way_up(tmp_path):
@@ -244,7 +262,11 @@ def test_unreadable_files_are_listed_and_passed_over_until_they_can_be_read(tmp_
     done = update(tmp_path)
     assert done.count == done.embedded == 1
     assert [line.split("'")[1].rsplit("/")[-1] for line in done.unreadable] == [
-        "cut.png", "empty.png", "gone.png", "text.jpg"]
+        "cut.png",
+        "empty.png",
+        "gone.png",
+        "text.jpg",
+    ]
     assert not any("\n" in line for line in done.unreadable)
     draw(tmp_path / "text.jpg")
     assert update(tmp_path)[1:3] == (2, 1)
@@ -265,6 +287,7 @@ def test_a_folder_without_readable_picture_is_an_error_that_leaves_nothing(tmp_p
 
 
 # ---- the search ----
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -350,8 +373,24 @@ def test_a_search_prints_and_writes_its_results(place, tmp_path, capsys):
     spoilt = tmp_path / "spoilt.jpg"
     spoilt.write_text("no picture", encoding="utf-8")
     out = tmp_path / "out" / "results.json"
-    assert main(["query", *queries(place), str(spoilt), "--index", str(place / "gallery"), "--top", "4", "--device",
-                 "cpu", "--json", str(out)]) == 0
+    assert (
+        main(
+            [
+                "query",
+                *queries(place),
+                str(spoilt),
+                "--index",
+                str(place / "gallery"),
+                "--top",
+                "4",
+                "--device",
+                "cpu",
+                "--json",
+                str(out),
+            ]
+        )
+        == 0
+    )
     printed = capsys.readouterr()
     results = json.loads(out.read_text(encoding="utf-8"))
     assert [each["query"] for each in results["queries"]] == queries(place)
@@ -373,7 +412,7 @@ def test_a_baseline_is_searched_without_mask(place, tmp_path, capsys):
     out = [tmp_path / "a.json", tmp_path / "a.html"]
     written = ["--json", str(out[0]), "--html", str(out[1])]
     assert main(["query", queries(place)[0], "--device", "cpu", *index, *written]) == 0
-    query, = json.loads(out[0].read_text(encoding="utf-8"))["queries"]
+    (query,) = json.loads(out[0].read_text(encoding="utf-8"))["queries"]
     assert "mask_on" not in query and len(query["mask_off"]) == 9
     assert Tags(out[1].read_text(encoding="utf-8")).texts["h3"] == ["Query", "Without mask"]
     assert "without mask" not in capsys.readouterr().out
@@ -391,20 +430,23 @@ def runs(run):
 QUERY = ["query", "{place}/query/20.jpg", "--index", "{place}/gallery"]
 
 
-@pytest.mark.parametrize("arguments, said", [
-    (["index", "{tmp}/empty", "--model", "{runs}/run"], "no picture in"),
-    (["index", "{tmp}/nowhere", "--model", "{runs}/run"], "nowhere' is no folder"),
-    (["index", "{tmp}/text", "--model", "{runs}/run"], "none of the 1 pictures"),
-    (["index", "{place}/query", "--model", "{runs}/cut"], "cannot be read as plain weights"),
-    (["index", "{place}/query", "--model", "{runs}/gone"], "gone' does not exist"),
-    (["index", "{place}/query", "--model", "{runs}/run", "--index", "{tmp}/text/a.jpg"], "a.jpg"),
-    (["index", "{place}/gallery", "--model", "{runs}/other"], "made by another model"),
-    (["query", "{place}/query/20.jpg", "--index", "{tmp}/text"], "no index in"),
-    ([*QUERY, "--model", "{runs}/other"], "made by another model"),
-    ([*QUERY, "--top", "0"], "at least 1"),
-    (["query", "{tmp}/text/a.jpg", "{tmp}/b.jpg", "--index", "{place}/gallery"], "no query can be read"),
-    ([*QUERY, "--html", "{tmp}/text"], "text' cannot be written"),
-])
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["index", "{tmp}/empty", "--model", "{runs}/run"], "no picture in"),
+        (["index", "{tmp}/nowhere", "--model", "{runs}/run"], "nowhere' is no folder"),
+        (["index", "{tmp}/text", "--model", "{runs}/run"], "none of the 1 pictures"),
+        (["index", "{place}/query", "--model", "{runs}/cut"], "cannot be read as plain weights"),
+        (["index", "{place}/query", "--model", "{runs}/gone"], "gone' does not exist"),
+        (["index", "{place}/query", "--model", "{runs}/run", "--index", "{tmp}/text/a.jpg"], "a.jpg"),
+        (["index", "{place}/gallery", "--model", "{runs}/other"], "made by another model"),
+        (["query", "{place}/query/20.jpg", "--index", "{tmp}/text"], "no index in"),
+        ([*QUERY, "--model", "{runs}/other"], "made by another model"),
+        ([*QUERY, "--top", "0"], "at least 1"),
+        (["query", "{tmp}/text/a.jpg", "{tmp}/b.jpg", "--index", "{place}/gallery"], "no query can be read"),
+        ([*QUERY, "--html", "{tmp}/text"], "text' cannot be written"),
+    ],
+)
 def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(runs, place, tmp_path, capsys, arguments, said):
     for name in ("empty", "text"):
         (tmp_path / name).mkdir()
@@ -419,6 +461,7 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(runs, place, t
 
 # ---- the page ----
 
+
 def hostile_page(name):
     matches = [Match(rank, f"<b>/{name}", f"/gone/{name}", 0.5, 3 - rank, 0.25) for rank in (1, 2)]
     index = store.Index(Path("/index"), Path("/gone") / name, {"name": name}, [], [], None, None, [])
@@ -430,7 +473,8 @@ def hostile_page(name):
 def test_no_file_name_adds_a_tag_or_an_attribute(name):
     found, plain = (Tags(hostile_page(text)) for text in (name, "plain.jpg"))
     assert [(tag, sorted(attributes)) for tag, attributes in found.tags] == [
-        (tag, sorted(attributes)) for tag, attributes in plain.tags]
+        (tag, sorted(attributes)) for tag, attributes in plain.tags
+    ]
 
 
 VISIBLE = "[...document.querySelectorAll('article')].filter(a => a.offsetHeight > 0).map(a => a.id).join()"
@@ -460,15 +504,20 @@ def test_in_a_browser_lists_stand_side_by_side_and_keys_leaf_through_queries(wri
     browser.open(written_page.as_uri(), width, 800)
     assert browser.ask("document.documentElement.scrollWidth") <= width
     assert browser.ask(VISIBLE) == "q1"
-    left, right = (browser.ask(f"document.querySelectorAll('#q1 .list')[{number}].getBoundingClientRect().x")
-                   for number in (0, 1))
+    left, right = (
+        browser.ask(f"document.querySelectorAll('#q1 .list')[{number}].getBoundingClientRect().x") for number in (0, 1)
+    )
     assert left < right
     shown = "[...document.querySelectorAll('#q1 img')].every(i => i.naturalWidth > 0 && i.offsetWidth > 0)"
     assert browser.ask(shown) is True
     browser.press("ArrowRight")
     assert browser.ask(VISIBLE) == "q2" and browser.ask("location.hash") == "#q2"
-    requests = [event["params"]["request"]["url"][:5] for event in browser.events
-                if event.get("method") == "Network.requestWillBeSent"]
+    requests = [
+        event["params"]["request"]["url"][:5]
+        for event in browser.events
+        if event.get("method") == "Network.requestWillBeSent"
+    ]
     assert requests and set(requests) <= {"file:", "data:"}
-    assert not [event for event in browser.events
-                if event.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded")]
+    assert not [
+        event for event in browser.events if event.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded")
+    ]

@@ -1,4 +1,5 @@
 """Occluded-Duke from the user's zip: complete or an error, resumable, never outside its folder."""
+
 import os
 import runpy
 import stat
@@ -73,7 +74,8 @@ def expected():
         f"Occluded_Duke/{split.folder}/{name}": next(
             content(folder, name) for folder in split.sources if name in MEMBERS[folder]
         )
-        for split in SPLITS for name in NAMES[split.name]
+        for split in SPLITS
+        for name in NAMES[split.name]
     }
 
 
@@ -139,12 +141,15 @@ def damage_a_member(archive):
     archive.write_bytes(archive.read_bytes().replace(packed, b"x" * 30))
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda p: p.write_bytes(b"no zip"), "no complete zip file"),
-    (lambda p: p.write_bytes(p.read_bytes()[:-40]), "no complete zip file"),
-    (lambda p: p.unlink(), "cannot read"),
-    (damage_a_member, "is damaged"),
-])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda p: p.write_bytes(b"no zip"), "no complete zip file"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-40]), "no complete zip file"),
+        (lambda p: p.unlink(), "cannot read"),
+        (damage_a_member, "is damaged"),
+    ],
+)
 def test_a_bad_zip_is_an_error_in_one_line_with_exit_code_2(spoil, message, lists, archive, tmp_path, capsys):
     spoil(archive)
     assert main([str(archive), "--lists", str(lists), "--out", str(tmp_path / "out")]) == 2
@@ -152,9 +157,9 @@ def test_a_bad_zip_is_an_error_in_one_line_with_exit_code_2(spoil, message, list
     assert message in error and archive.name in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("entry", [
-    "../evil.jpg", "/etc/evil.jpg", "DukeMTMC-reID/../../evil.jpg", "..\\evil.jpg", "C:\\evil.jpg",
-])
+@pytest.mark.parametrize(
+    "entry", ["../evil.jpg", "/etc/evil.jpg", "DukeMTMC-reID/../../evil.jpg", "..\\evil.jpg", "C:\\evil.jpg"]
+)
 def test_a_zip_with_a_path_out_of_its_folder_is_refused(entry, lists, tmp_path):
     archive = write_zip(tmp_path / "evil.zip", extra=[(entry, "x")])
     with pytest.raises(DPMError, match="leads elsewhere"):
@@ -170,11 +175,16 @@ def test_a_zip_with_a_link_is_refused(lists, tmp_path):
         prepare(archive, lists, tmp_path / "out", show=silent)
 
 
-@pytest.mark.parametrize("line, message", [
-    ("../0001_c1_f0000001.jpg", "no name like"), ("0001_c1_f/../0000001.jpg", "no name like"),
-    ("/0001_c1_f0000001.jpg", "no name like"), ("0001_c9_f0000001.jpg", "no name like"),
-    ("0001_c2_f0046182.jpg", "twice"),
-])
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("../0001_c1_f0000001.jpg", "no name like"),
+        ("0001_c1_f/../0000001.jpg", "no name like"),
+        ("/0001_c1_f0000001.jpg", "no name like"),
+        ("0001_c9_f0000001.jpg", "no name like"),
+        ("0001_c2_f0046182.jpg", "twice"),
+    ],
+)
 def test_a_list_with_a_path_or_a_repetition_is_refused(line, message, lists, archive, tmp_path):
     with (lists / "train.list").open("a") as file:
         file.write(line + "\n")

@@ -1,4 +1,5 @@
 """tools/visualize.py: rankings as in the metric, maps where the patches lie, a page that needs no other."""
+
 import base64
 import hashlib
 import json
@@ -34,22 +35,45 @@ from helpers.page import Tags
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "visualize.py"
 QUERIES = 10
 SETTINGS = {
-    "model.pretrained": False, "loss.name": "dpm", "data.sources": ["synthetic_occluded"],
-    "data.targets": ["synthetic_occluded"], "data.height": 32, "data.width": 16, "data.workers": 0,
-    "synthetic.height": 32, "synthetic.width": 16, "synthetic.train_ids": 4, "synthetic.train_images": 4,
-    "synthetic.test_ids": 5, "synthetic.gallery_images": 3, "synthetic.query_images": 2,
-    "synthetic.distractor_ids": 1, "train.batch_size": 8, "test.ranks": [1, 5], "test.evaluate": True,
+    "model.pretrained": False,
+    "loss.name": "dpm",
+    "data.sources": ["synthetic_occluded"],
+    "data.targets": ["synthetic_occluded"],
+    "data.height": 32,
+    "data.width": 16,
+    "data.workers": 0,
+    "synthetic.height": 32,
+    "synthetic.width": 16,
+    "synthetic.train_ids": 4,
+    "synthetic.train_images": 4,
+    "synthetic.test_ids": 5,
+    "synthetic.gallery_images": 3,
+    "synthetic.query_images": 2,
+    "synthetic.distractor_ids": 1,
+    "train.batch_size": 8,
+    "test.ranks": [1, 5],
+    "test.evaluate": True,
     # Patches of 8 pixels every 6: 5 x 2 of them, which leave two columns of 16 unseen.
-    "vit.embed_dim": 16, "vit.depth": 2, "vit.num_heads": 2, "vit.patch_size": 8, "vit.stride": 6,
+    "vit.embed_dim": 16,
+    "vit.depth": 2,
+    "vit.num_heads": 2,
+    "vit.patch_size": 8,
+    "vit.stride": 6,
 }
 
 
 def make_run(root, model, feature="after"):
     """A run's folder as tools/main.py leaves it, with an untrained model; its evaluation is the real one."""
     folder = root / f"{model}-{feature}"
-    config = load_config(overrides={
-        **SETTINGS, "model.name": model, "test.feature": feature, "data.root": str(root / "data"),
-        "data.save_dir": str(folder)})
+    config = load_config(
+        overrides={
+            **SETTINGS,
+            "model.name": model,
+            "test.feature": feature,
+            "data.root": str(root / "data"),
+            "data.save_dir": str(folder),
+        }
+    )
     torch.manual_seed(0)
     datamanager = build.build_datamanager(config)
     model = build.build_model(config, datamanager)
@@ -81,8 +105,19 @@ def viewer(dpm_run):
 @pytest.fixture(scope="module")
 def drawn(dpm_run, root):
     """The folder that the tool fills, run as its own process without a display, from another folder."""
-    command = [str(dpm_run), "--queries", str(QUERIES), "--topk", "3", "--channels", "2", "--out", "pictures",
-               "--device", "cpu"]
+    command = [
+        str(dpm_run),
+        "--queries",
+        str(QUERIES),
+        "--topk",
+        "3",
+        "--channels",
+        "2",
+        "--out",
+        "pictures",
+        "--device",
+        "cpu",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DISPLAY", raising=False)
         process = run_tool(root, TOOL, *command)
@@ -96,6 +131,7 @@ def rows_of(folder):
 
 
 # ---- ranked galleries ----
+
 
 @st.composite
 def retrieval(draw):
@@ -119,10 +155,9 @@ def test_a_ranked_gallery_is_the_metrics_own(case):
     assert ranking.order.tolist() == expected
     assert ranking.right.tolist() == [pids[g] == pid for g in expected]
     assert ranking.similarity.tolist() == [1 - distance[g] for g in expected]
-    cmc, mAP = evaluate_rank(
-        distance[None], [pid], pids, [camid], camids, max_rank=len(pids), use_cython=False)
+    cmc, mAP = evaluate_rank(distance[None], [pid], pids, [camid], camids, max_rank=len(pids), use_cython=False)
     assert ranking.average_precision == pytest.approx(mAP)
-    assert cmc[ranking.first_match - 1] == 1 and cmc[:ranking.first_match - 1].sum() == 0
+    assert cmc[ranking.first_match - 1] == 1 and cmc[: ranking.first_match - 1].sum() == 0
     assert [ranking.rank_of(g) for g in expected] == list(range(1, len(expected) + 1))
 
 
@@ -149,7 +184,8 @@ def test_the_rankings_of_all_queries_are_the_evaluation_of_the_run(viewer, dpm_r
         assert rank1 == pytest.approx(rows[name]["rank1"], abs=1e-6)
     assert rows["after/on"]["mAP"] != rows["after/off"]["mAP"]  # the case tells the two apart
     assert {name: row.mAP for name, row in viewer.result.rows.items()} == pytest.approx(
-        {name: row["mAP"] for name, row in rows.items()}, abs=1e-6)
+        {name: row["mAP"] for name, row in rows.items()}, abs=1e-6
+    )
 
 
 def test_the_headlines_feature_is_the_one_that_is_ranked(root):
@@ -161,6 +197,7 @@ def test_the_headlines_feature_is_the_one_that_is_ranked(root):
 
 # ---- maps ----
 
+
 def test_pixels_are_the_mean_of_the_patches_that_see_them(viewer):
     grid = patch_grid(viewer.run.model, (32, 16))
     assert (grid.rows.shape, grid.columns.shape, len(grid)) == ((5, 32), (2, 16), 10)
@@ -168,8 +205,7 @@ def test_pixels_are_the_mean_of_the_patches_that_see_them(viewer):
     pixels = grid.to_pixels(values)
     for y in range(32):
         for x in range(16):
-            seen = [2 * i + j for i in range(5) for j in range(2)
-                    if 6 * i <= y < 6 * i + 8 and 6 * j <= x < 6 * j + 8]
+            seen = [2 * i + j for i in range(5) for j in range(2) if 6 * i <= y < 6 * i + 8 and 6 * j <= x < 6 * j + 8]
             expected = values[:, seen].mean(dim=1) if seen else torch.full((3,), float("nan"))
             torch.testing.assert_close(pixels[:, y, x], expected, equal_nan=True)
     assert pixels[0].isnan().sum() == 32 * 2
@@ -218,8 +254,8 @@ def test_painting_finds_what_a_patch_gives_to_a_channel():
     drivers = painted_drivers(logits_of, image, PatchGrid(rows, columns), torch.tensor([4, 1]), batch_size=3)
     for k, channel in enumerate((4, 1)):
         for p, (top, left) in enumerate([(0, 0), (0, 2), (2, 0), (2, 2)]):
-            covered = weight[channel].view(3, 4, 6)[:, top:top + 2, left:left + 4]
-            expected = (covered * image[:, top:top + 2, left:left + 4]).sum()
+            covered = weight[channel].view(3, 4, 6)[:, top : top + 2, left : left + 4]
+            expected = (covered * image[:, top : top + 2, left : left + 4]).sum()
             torch.testing.assert_close(drivers[k, p], expected, atol=1e-5, rtol=1e-5)
 
 
@@ -266,6 +302,7 @@ def test_gradient_drivers_are_drawn_too(dpm_run):
 
 # ---- what is written ----
 
+
 def test_every_query_has_a_png_that_opens_and_a_place_on_the_page(drawn):
     pictures = sorted(drawn.glob("*.png"))
     assert [int(path.name[:5]) for path in pictures] == list(range(1, QUERIES + 1))
@@ -298,7 +335,7 @@ def test_the_page_holds_all_it_needs_and_its_policy_allows_nothing_else(drawn):
     assert sources and all(source.startswith("data:image/jpeg;base64,") for source in sources)
     assert not parsed.values("href") and not parsed.values("style") and "http://" not in text
     assert "https://" not in text and "url(" not in text and "@import" not in text
-    policy, = (a["content"] for t, a in parsed.tags if a.get("http-equiv") == "Content-Security-Policy")
+    (policy,) = (a["content"] for t, a in parsed.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy and "unsafe" not in policy
     for tag in ("script", "style"):
         own = "".join(parsed.texts[tag])
@@ -317,15 +354,31 @@ def test_a_baseline_has_no_mask_panels_and_one_list(root):
     assert len(list(index.parent.glob("*.png"))) == 2
 
 
-HOSTILE = ["<img src=x onerror=alert(1)>.jpg", '"><script>alert(1)<\\script>.jpg', "a&amp;b'c.jpg",
-           "$\\frac{1$_$.jpg", "名前 \U0001f600.jpg", "\udcff.jpg", "line\nbreak.jpg"]
+HOSTILE = [
+    "<img src=x onerror=alert(1)>.jpg",
+    '"><script>alert(1)<\\script>.jpg',
+    "a&amp;b'c.jpg",
+    "$\\frac{1$_$.jpg",
+    "名前 \U0001f600.jpg",
+    "\udcff.jpg",
+    "line\nbreak.jpg",
+]
 
 
 def hostile_view(name):
     maps = np.linspace(0, 1, 32 * 16).reshape(1, 32, 16).astype(np.float32)
     return QueryView(
-        0, f"/data/{name}", 3, 1, {"hidden": 0.25, "occluder": "<wall>"}, (Channel(0, 0.5, 0.4, maps[0]),),
-        maps, 10, ranking(1, 0), ranking(0, 1))
+        0,
+        f"/data/{name}",
+        3,
+        1,
+        {"hidden": 0.25, "occluder": "<wall>"},
+        (Channel(0, 0.5, 0.4, maps[0]),),
+        maps,
+        10,
+        ranking(1, 0),
+        ranking(0, 1),
+    )
 
 
 def hostile_page(name):
@@ -371,6 +424,7 @@ def test_a_hostile_file_name_harms_neither_page_nor_png_nor_disk(name, tmp_path)
 
 # ---- choices and mistakes ----
 
+
 def test_queries_are_chosen_evenly_by_number_or_by_name():
     paths = ["/d/001/a.jpg", "/d/002/a.jpg", "/d/002/b.jpg", "/d/003/7.jpg"]
     assert choose_queries(paths, 2) == [0, 2] and choose_queries(paths, 99) == [0, 1, 2, 3]
@@ -383,16 +437,19 @@ def test_queries_are_chosen_evenly_by_number_or_by_name():
             choose_queries(paths, wrong)
 
 
-@pytest.mark.parametrize("arguments, expected", [
-    (["{gone}"], "no finished run"),
-    (["{run}", "--queries", "nobody.jpg"], "nobody.jpg"),
-    (["{run}", "--queries", "0"], "at least 1"),
-    (["{run}", "--topk", "0"], "topk"),
-    (["{run}", "--channels", "0"], "channels"),
-    (["{run}", "--target", "market1501"], "synthetic_occluded"),
-    (["{run}", "--device", "abacus"], "device 'abacus'"),
-    (["{run}", "--queries", "1", "--out", "{run}/results.json"], "results.json"),
-])
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["{gone}"], "no finished run"),
+        (["{run}", "--queries", "nobody.jpg"], "nobody.jpg"),
+        (["{run}", "--queries", "0"], "at least 1"),
+        (["{run}", "--topk", "0"], "topk"),
+        (["{run}", "--channels", "0"], "channels"),
+        (["{run}", "--target", "market1501"], "synthetic_occluded"),
+        (["{run}", "--device", "abacus"], "device 'abacus'"),
+        (["{run}", "--queries", "1", "--out", "{run}/results.json"], "results.json"),
+    ],
+)
 def test_a_mistake_is_one_line_and_exit_code_2(dpm_run, capsys, arguments, expected):
     names = {"run": dpm_run, "gone": dpm_run / "gone"}
     assert main([argument.format(**names) for argument in arguments]) == 2
@@ -425,8 +482,7 @@ def test_in_a_browser_keys_buttons_and_filter_leaf_through_the_queries(drawn, br
     assert browser.ask(VISIBLE) == "q2"
     for name in ("helped", "hurt", "same"):
         browser.ask(f"document.querySelector('[data-filter={name}]').click()")
-        wanted = browser.ask(
-            f"[...document.querySelectorAll('article[data-outcome={name}]')].map(a => a.id).join()")
+        wanted = browser.ask(f"[...document.querySelectorAll('article[data-outcome={name}]')].map(a => a.id).join()")
         seen = []
         for _ in filter(None, wanted.split(",")):
             seen.append(browser.ask(VISIBLE))
@@ -437,11 +493,15 @@ def test_in_a_browser_keys_buttons_and_filter_leaf_through_the_queries(drawn, br
         if not wanted:
             assert browser.ask("document.querySelector('#none').offsetHeight") > 0
     browser.ask("document.querySelector('[data-filter=all]').click()")
-    requests = [event["params"]["request"]["url"][:5] for event in browser.events
-                if event.get("method") == "Network.requestWillBeSent"]
+    requests = [
+        event["params"]["request"]["url"][:5]
+        for event in browser.events
+        if event.get("method") == "Network.requestWillBeSent"
+    ]
     assert requests and set(requests) <= {"file:", "data:"}
-    assert not [event for event in browser.events
-                if event.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded")]
+    assert not [
+        event for event in browser.events if event.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded")
+    ]
 
 
 def test_in_a_browser_an_address_with_a_query_opens_that_query(drawn, browser):

@@ -1,4 +1,5 @@
 """Configuration: a superset of torchreid's keys whose every mistake is one readable line."""
+
 import dataclasses
 import difflib
 from pathlib import Path
@@ -107,6 +108,7 @@ def error_of(*args, **kwargs):
 
 # ---- torchreid's keys ----
 
+
 def test_defaults_of_torchreids_keys_are_torchreids():
     config = default_config()
     assert (config.model.name, config.model.pretrained) == ("resnet50", True)
@@ -131,6 +133,7 @@ def test_a_stock_config_file_runs_unmodified_and_sets_exactly_its_keys(tmp_path,
 
 def test_stock_arguments_are_those_torchreids_builders_take(tmp_path):
     import torch
+
     config = load_config(write(tmp_path, STOCK_SOFTMAX))
     model = torch.nn.Linear(2, 2)
     optimizer = optim.build_optimizer(model, **cfg.stock_optimizer_kwargs(config))
@@ -143,6 +146,7 @@ def test_stock_arguments_are_those_torchreids_builders_take(tmp_path):
 
 
 # ---- precedence ----
+
 
 def test_file_then_options_then_pairs_later_wins(tmp_path):
     path = write(tmp_path, "train: {lr: 0.1, batch_size: 8}\ndata: {root: a}\n")
@@ -163,15 +167,19 @@ def test_two_configs_share_no_list():
 
 # ---- unknown keys ----
 
+
 @st.composite
 def misspelt(draw):
     name = draw(st.sampled_from(sorted(SCHEMA)))
     at = draw(st.integers(0, len(name) - 1))
     edit = draw(st.sampled_from(["drop", "double", "swap", "replace"]))
     letter = draw(st.sampled_from("abexyz_0"))
-    typo = {"drop": name[:at] + name[at + 1:], "double": name[:at] + name[at] + name[at:],
-            "swap": name[:at] + name[at:at + 2][::-1] + name[at + 2:],
-            "replace": name[:at] + letter + name[at + 1:]}[edit]
+    typo = {
+        "drop": name[:at] + name[at + 1 :],
+        "double": name[:at] + name[at] + name[at:],
+        "swap": name[:at] + name[at : at + 2][::-1] + name[at + 2 :],
+        "replace": name[:at] + letter + name[at + 1 :],
+    }[edit]
     return name, typo
 
 
@@ -196,26 +204,36 @@ def test_a_misspelt_key_is_refused_with_a_known_key_at_least_as_close(pair):
     assert likeness(suggested) >= likeness(name)
 
 
-@pytest.mark.parametrize("typo, expected", [
-    ("train.lrr", "train.lr"), ("trian.lr", "train.lr"), ("lr", "train.lr"),
-    ("loss.dpm.apha", "loss.dpm.alpha"), ("dpm.head_input", "loss.dpm.head_input"),
-    ("max_epoch", "train.max_epoch"),
-    ("test.visrank_top", "test.visrank_topk"), ("synthetic.trian_ids", "synthetic.train_ids"),
-])
+@pytest.mark.parametrize(
+    "typo, expected",
+    [
+        ("train.lrr", "train.lr"),
+        ("trian.lr", "train.lr"),
+        ("lr", "train.lr"),
+        ("loss.dpm.apha", "loss.dpm.alpha"),
+        ("dpm.head_input", "loss.dpm.head_input"),
+        ("max_epoch", "train.max_epoch"),
+        ("test.visrank_top", "test.visrank_topk"),
+        ("synthetic.trian_ids", "synthetic.train_ids"),
+    ],
+)
 def test_the_nearest_key_is_the_one_a_person_meant(typo, expected):
     assert nearest(typo, SCHEMA) == expected
 
 
 def test_an_unknown_key_in_a_file_names_key_file_and_line(tmp_path):
     path = write(tmp_path, "train:\n  lr: 0.1\n  batchsize: 3\n")
-    assert error_of(path) == (f"unknown key 'train.batchsize' in {path}, line 3; "
-                              "the nearest known key is 'train.batch_size'")
+    assert error_of(path) == (
+        f"unknown key 'train.batchsize' in {path}, line 3; the nearest known key is 'train.batch_size'"
+    )
 
 
 # ---- wrong values ----
 
+
 def test_every_default_has_the_type_choices_and_range_its_key_declares():
     from dpm_plugin.config.types import convert
+
     for name, key in SCHEMA.items():
         assert kind_of(key) in KINDS, name
         assert key.help, name
@@ -230,38 +248,61 @@ def test_no_key_takes_a_mapping(name, value):
         load_config(overrides={name: value})
 
 
-@pytest.mark.parametrize("key, text, expected", [
-    ("train.lr", "fast", "a number"), ("train.lr", "True", "a number"), ("train.lr", "-1", "at least 0"),
-    ("train.lr", "None", "a number"), ("train.max_epoch", "1.5", "a whole number"),
-    ("train.batch_size", "0", "at least 1"), ("data.sources", "market1501", "a list of texts"),
-    ("model.pretrained", "1", "True or False"), ("loss.name", "arcface", "softmax, triplet, dpm"),
-    ("train.amp", "fp16", "off, float16, bfloat16"), ("vit.mask_pool", "mean", "avg, max"),
-    ("loss.dpm.mask_variant", "F", "Pn, Pn+Fn, P, P+F"), ("vit.stride", "[1, 2, 3]", "a list of two"),
-    ("data.transforms", "[random_flop]", "random_flip, random_crop"), ("test.ranks", "[1, 0]", "at least 1"),
-    ("test.cameras", "[0]", "text or a list of two"), ("test.cameras", "all", "auto, ids, none"),
-    ("vit.drop_path", "1.0", "at most 0.99"), ("adam.beta1", "nan", "a number"),
-    ("train.optim", "lion", "adam, amsgrad, sgd, rmsprop, radam, adamw"),
-])
+@pytest.mark.parametrize(
+    "key, text, expected",
+    [
+        ("train.lr", "fast", "a number"),
+        ("train.lr", "True", "a number"),
+        ("train.lr", "-1", "at least 0"),
+        ("train.lr", "None", "a number"),
+        ("train.max_epoch", "1.5", "a whole number"),
+        ("train.batch_size", "0", "at least 1"),
+        ("data.sources", "market1501", "a list of texts"),
+        ("model.pretrained", "1", "True or False"),
+        ("loss.name", "arcface", "softmax, triplet, dpm"),
+        ("train.amp", "fp16", "off, float16, bfloat16"),
+        ("vit.mask_pool", "mean", "avg, max"),
+        ("loss.dpm.mask_variant", "F", "Pn, Pn+Fn, P, P+F"),
+        ("vit.stride", "[1, 2, 3]", "a list of two"),
+        ("data.transforms", "[random_flop]", "random_flip, random_crop"),
+        ("test.ranks", "[1, 0]", "at least 1"),
+        ("test.cameras", "[0]", "text or a list of two"),
+        ("test.cameras", "all", "auto, ids, none"),
+        ("vit.drop_path", "1.0", "at most 0.99"),
+        ("adam.beta1", "nan", "a number"),
+        ("train.optim", "lion", "adam, amsgrad, sgd, rmsprop, radam, adamw"),
+    ],
+)
 def test_a_wrong_value_names_key_and_what_was_expected(key, text, expected):
     message = error_of(opts=[key, text])
     assert f"'{key}'" in message and expected in message
 
 
-@pytest.mark.parametrize("key, text, value", [
-    ("train.lr", "1e-3", 1e-3), ("train.lr", "1", 1.0), ("use_gpu", "false", False),
-    ("data.sources", "['a', 'b']", ["a", "b"]), ("data.sources", "[a, b]", ["a", "b"]),
-    ("data.sources", "('a',)", ["a"]), ("data.save_dir", "2024", "2024"), ("data.root", "None", "None"),
-    ("loss.dpm.triplet_margin", "None", None), ("loss.dpm.triplet_margin", "0.3", 0.3),
-    ("vit.stride", "[12, 8]", [12, 8]), ("test.cameras", "[0, 2]", [0, 2]), ("train.amp", "off", "off"),
-    ("data.norm_mean", "[0, 0.5, 1]", [0.0, 0.5, 1.0]),
-])
+@pytest.mark.parametrize(
+    "key, text, value",
+    [
+        ("train.lr", "1e-3", 1e-3),
+        ("train.lr", "1", 1.0),
+        ("use_gpu", "false", False),
+        ("data.sources", "['a', 'b']", ["a", "b"]),
+        ("data.sources", "[a, b]", ["a", "b"]),
+        ("data.sources", "('a',)", ["a"]),
+        ("data.save_dir", "2024", "2024"),
+        ("data.root", "None", "None"),
+        ("loss.dpm.triplet_margin", "None", None),
+        ("loss.dpm.triplet_margin", "0.3", 0.3),
+        ("vit.stride", "[12, 8]", [12, 8]),
+        ("test.cameras", "[0, 2]", [0, 2]),
+        ("train.amp", "off", "off"),
+        ("data.norm_mean", "[0, 0.5, 1]", [0.0, 0.5, 1.0]),
+    ],
+)
 def test_a_value_on_the_command_line_is_read_as_its_keys_type(key, text, value):
     got = dict(flat(load_config(opts=[key, text])))[key]
     assert got == value and type(got) is type(value)
 
 
-@given(st.floats(0, 10), st.integers(1, 10**6), st.booleans(),
-       st.lists(st.integers(1, 99), min_size=1, max_size=4))
+@given(st.floats(0, 10), st.integers(1, 10**6), st.booleans(), st.lists(st.integers(1, 99), min_size=1, max_size=4))
 @settings(max_examples=50, deadline=None)
 def test_values_survive_yaml_and_the_command_line(tmp_path_factory, lr, size, flag, ranks):
     values = {"train.lr": lr, "train.batch_size": size, "model.pretrained": flag, "test.ranks": ranks}
@@ -287,11 +328,20 @@ def test_an_option_after_the_pairs_says_where_it_belongs():
 
 # ---- unreadable files ----
 
-@pytest.mark.parametrize("text, expected", [
-    ("train:\n  lr: [1\n", "no valid YAML"), ("train:\n\tlr: 1\n", "line 2"), ("- 1\n", "must hold 'key: v"),
-    ("train: 3\n", "'train' in"), ("train:\n", "'train' in"), ("train: {lr: 1, lr: 2}\n", "twice"),
-    ("train: {lr: !!python/name:os.system }\n", "no valid YAML"), ("a: \x00\n", "no valid YAML"),
-])
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("train:\n  lr: [1\n", "no valid YAML"),
+        ("train:\n\tlr: 1\n", "line 2"),
+        ("- 1\n", "must hold 'key: v"),
+        ("train: 3\n", "'train' in"),
+        ("train:\n", "'train' in"),
+        ("train: {lr: 1, lr: 2}\n", "twice"),
+        ("train: {lr: !!python/name:os.system }\n", "no valid YAML"),
+        ("a: \x00\n", "no valid YAML"),
+    ],
+)
 def test_a_malformed_file_is_one_line_that_names_it(tmp_path, text, expected):
     path = write(tmp_path, text)
     message = error_of(path)
@@ -319,25 +369,36 @@ def test_missing_folder_and_binary_config_files_are_errors(tmp_path):
 
 # ---- settings that exclude each other ----
 
-@pytest.mark.parametrize("opts, named", [
-    (["train.amp", "float16"], "train.amp"), (["loss.name", "dpm", "data.type", "video"], "data.type"),
-    (["loss.name", "dpm", "data.k_tfm", "2"], "data.k_tfm"), (["test.visrank", "True"], "test.evaluate"),
-    (["test.rerank", "True"], "test.evaluate"), (["synthetic.cameras", "99"], "synthetic.cameras"),
-    (["data.norm_std", "[1.0]"], "data.norm_std"), (["test.ranks", "[]"], "test.ranks"),
-    (["loss.name", "triplet", "train.fixbase_epoch", "1"], "loss.triplet.weight_x"),
-    (["loss.name", "triplet", "loss.triplet.weight_t", "0"], "loss.triplet.weight_t"),
-    (["train.steps", "simultaneous"], "train.steps"), (["train.accumulate", "2"], "train.accumulate"),
-    (["train.compile", "True"], "train.compile"), (["train.conv_layout", "contiguous"], "train.conv_layout"),
-    (["train.grad_checkpointing", "True"], "train.grad_checkpointing"),
-    (["loss.name", "dpm", "train.accumulate", "33"], "train.batch_size"),
-    (["data.persistent_workers", "True", "data.workers", "0"], "data.workers"),
-    (["data.persistent_workers", "True", "data.type", "video"], "data.type"),
-])
+
+@pytest.mark.parametrize(
+    "opts, named",
+    [
+        (["train.amp", "float16"], "train.amp"),
+        (["loss.name", "dpm", "data.type", "video"], "data.type"),
+        (["loss.name", "dpm", "data.k_tfm", "2"], "data.k_tfm"),
+        (["test.visrank", "True"], "test.evaluate"),
+        (["test.rerank", "True"], "test.evaluate"),
+        (["synthetic.cameras", "99"], "synthetic.cameras"),
+        (["data.norm_std", "[1.0]"], "data.norm_std"),
+        (["test.ranks", "[]"], "test.ranks"),
+        (["loss.name", "triplet", "train.fixbase_epoch", "1"], "loss.triplet.weight_x"),
+        (["loss.name", "triplet", "loss.triplet.weight_t", "0"], "loss.triplet.weight_t"),
+        (["train.steps", "simultaneous"], "train.steps"),
+        (["train.accumulate", "2"], "train.accumulate"),
+        (["train.compile", "True"], "train.compile"),
+        (["train.conv_layout", "contiguous"], "train.conv_layout"),
+        (["train.grad_checkpointing", "True"], "train.grad_checkpointing"),
+        (["loss.name", "dpm", "train.accumulate", "33"], "train.batch_size"),
+        (["data.persistent_workers", "True", "data.workers", "0"], "data.workers"),
+        (["data.persistent_workers", "True", "data.type", "video"], "data.type"),
+    ],
+)
 def test_settings_that_would_be_ignored_together_are_refused(opts, named):
     assert named in error_of(opts=opts)
 
 
 # ---- synthetic data ----
+
 
 def test_synthetic_keys_are_the_fields_of_the_spec():
     config = load_config(opts=["synthetic.train_ids", "12"])
@@ -346,6 +407,7 @@ def test_synthetic_keys_are_the_fields_of_the_spec():
 
 
 # ---- the files we ship ----
+
 
 def released_difference(name):
     ours, theirs = (dict(flat(load_config(str(CONFIGS / folder / name)))) for folder in ("", "released"))
@@ -359,14 +421,16 @@ def test_the_shipped_files_are_the_documented_ones():
 
 
 @pytest.mark.parametrize("folder", ["", "released"])
-@pytest.mark.parametrize("name, source, target, stride, margin, beta, epochs, jitter", [
-    ("dpm_occduke.yaml", "occluded_duke", "occluded_duke", 11, 0.5, 0.1, 150, False),
-    ("dpm_occreid.yaml", "market1501", "occluded_reid", 12, 0.3, 0.01, 50, True),
-    ("dpm_market1501.yaml", "market1501", "market1501", 12, 0.3, 0.1, 150, False),
-    ("dpm_dukemtmc.yaml", "dukemtmcreid", "dukemtmcreid", 12, 0.3, 0.1, 150, False),
-])
-def test_each_data_set_has_its_published_settings(
-        folder, name, source, target, stride, margin, beta, epochs, jitter):
+@pytest.mark.parametrize(
+    "name, source, target, stride, margin, beta, epochs, jitter",
+    [
+        ("dpm_occduke.yaml", "occluded_duke", "occluded_duke", 11, 0.5, 0.1, 150, False),
+        ("dpm_occreid.yaml", "market1501", "occluded_reid", 12, 0.3, 0.01, 50, True),
+        ("dpm_market1501.yaml", "market1501", "market1501", 12, 0.3, 0.1, 150, False),
+        ("dpm_dukemtmc.yaml", "dukemtmcreid", "dukemtmcreid", 12, 0.3, 0.1, 150, False),
+    ],
+)
+def test_each_data_set_has_its_published_settings(folder, name, source, target, stride, margin, beta, epochs, jitter):
     config = load_config(str(CONFIGS / folder / name))
     assert (config.data.sources, config.data.targets) == ([source], [target])
     assert (config.vit.stride, config.loss.dpm.margin, config.loss.dpm.beta) == (stride, margin, beta)
@@ -390,8 +454,10 @@ def test_each_data_set_has_its_published_settings(
 @pytest.mark.parametrize("name", RELEASED)
 def test_released_differs_from_ours_in_the_documented_keys_and_no_other(name):
     expected = {
-        "loss.dpm.head_input": ("attention", "logits"), "loss.dpm.head_reduction": ("mean", "released"),
-        "vit.mask_pool": ("avg", "max"), "train.mask_schedule": ("cosine", "constant"),
+        "loss.dpm.head_input": ("attention", "logits"),
+        "loss.dpm.head_reduction": ("mean", "released"),
+        "vit.mask_pool": ("avg", "max"),
+        "train.mask_schedule": ("cosine", "constant"),
         "test.feature": ("after", "before"),
     }
     if name == "dpm_occreid.yaml":

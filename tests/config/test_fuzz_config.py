@@ -1,4 +1,5 @@
 """Configurations of any content: a checked configuration or one line that says what is wrong, never anything else."""
+
 import math
 
 import yaml
@@ -10,15 +11,59 @@ from helpers.fuzz import Refused, fuzz, outcome, sizes  # noqa: F401, a fixture
 
 KEYS = sorted(SCHEMA)
 WORDS = [
-    "None", "True", "off", "nan", ".inf", "1e400", "-1", "0", "1.5", "1_0", "0x", "[]", "[1, 2]", "{}", "{1: 2}",
-    "''", "!!int x", "!!timestamp 1", "!!bool x", "!!float x", "!!python/name:os.system", "2001-99-99", "1:60:60",
-    "&a [*a]", "*a", "{[a]: b}", "? [a]", "[[[[[[", "(" * 300, "[" * 3000, "-" * 100 + "1", "9" * 400, "9" * 5000,
-    "0x" + "f" * 6000, "\0", "\ud800", "b'x'", "1j", "lambda: 0", "__import__('os')", "~", "|", ">", "%", "@", "`",
+    "None",
+    "True",
+    "off",
+    "nan",
+    ".inf",
+    "1e400",
+    "-1",
+    "0",
+    "1.5",
+    "1_0",
+    "0x",
+    "[]",
+    "[1, 2]",
+    "{}",
+    "{1: 2}",
+    "''",
+    "!!int x",
+    "!!timestamp 1",
+    "!!bool x",
+    "!!float x",
+    "!!python/name:os.system",
+    "2001-99-99",
+    "1:60:60",
+    "&a [*a]",
+    "*a",
+    "{[a]: b}",
+    "? [a]",
+    "[[[[[[",
+    "(" * 300,
+    "[" * 3000,
+    "-" * 100 + "1",
+    "9" * 400,
+    "9" * 5000,
+    "0x" + "f" * 6000,
+    "\0",
+    "\ud800",
+    "b'x'",
+    "1j",
+    "lambda: 0",
+    "__import__('os')",
+    "~",
+    "|",
+    ">",
+    "%",
+    "@",
+    "`",
 ]
 letters = st.text(max_size=12)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | letters | st.sampled_from(WORDS),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(letters, inner, max_size=3), max_leaves=8)
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(letters, inner, max_size=3),
+    max_leaves=8,
+)
 keys = st.sampled_from(KEYS) | st.sampled_from(["train", "loss.dpm", "synthetic", "", ".", "train."]) | letters
 
 
@@ -55,8 +100,10 @@ def test_pairs_on_the_command_line(fuzz):  # noqa: F811
 
 @sizes(25, 1500)
 def test_values_as_a_program_gives_them(fuzz):  # noqa: F811
-    fuzz(st.dictionaries(keys, values, max_size=3),
-         lambda overrides: assert_answered(outcome(load_config, "", (), overrides)))
+    fuzz(
+        st.dictionaries(keys, values, max_size=3),
+        lambda overrides: assert_answered(outcome(load_config, "", (), overrides)),
+    )
 
 
 @st.composite
@@ -69,13 +116,16 @@ def documents(draw):
     for key in draw(st.lists(st.sampled_from(KEYS), max_size=4)):
         section, _, name = key.rpartition(".")
         content.setdefault(section, {})[name] = draw(values)
-    content = {key: value for section, names in content.items()
-               for key, value in ([(section, names)] if section else names.items())}
+    content = {
+        key: value
+        for section, names in content.items()
+        for key, value in ([(section, names)] if section else names.items())
+    }
     text = yaml.safe_dump(content, allow_unicode=True)
     if kind == "spoilt":
         lines = text.splitlines()
         place = draw(st.integers(0, len(lines)))
-        lines[place:place + draw(st.integers(0, 2))] = [draw(st.sampled_from(WORDS) | letters)]
+        lines[place : place + draw(st.integers(0, 2))] = [draw(st.sampled_from(WORDS) | letters)]
         text = "\n".join(lines)
     return text
 

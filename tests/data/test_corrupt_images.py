@@ -1,4 +1,5 @@
 """data.corrupt: an unreadable training image is an error that names it, or one of its identity stands for it."""
+
 import json
 import traceback
 import warnings
@@ -16,8 +17,15 @@ from dpm_plugin.data.skipping import merge_skipped
 from dpm_plugin.utils.errors import DPMError
 from helpers.data import write_occluded_duke
 
-OPTIONS = dict(height=16, width=8, use_gpu=False, batch_size_train=4, batch_size_test=2, transforms=[],
-               train_sampler="SequentialSampler")
+OPTIONS = dict(
+    height=16,
+    width=8,
+    use_gpu=False,
+    batch_size_train=4,
+    batch_size_test=2,
+    transforms=[],
+    train_sampler="SequentialSampler",
+)
 CORRUPT = ["0003_c1_f0000001.jpg", "0010_c2_f0000001.jpg"]  # the second, and the last of its identity
 STANDS_IN = {CORRUPT[0]: "0003_c2_f0000000.jpg", CORRUPT[1]: "0010_c1_f0000000.jpg"}
 
@@ -54,11 +62,19 @@ def epoch(data):
     return rows
 
 
-@pytest.mark.parametrize("workers, start, persistent", [(0, None, False), (2, "fork", False), (2, "fork", True),
-                                                        (1, "spawn", False),
-                                                        pytest.param(2, "spawn", False, marks=pytest.mark.fuzz)])
+@pytest.mark.parametrize(
+    "workers, start, persistent",
+    [
+        (0, None, False),
+        (2, "fork", False),
+        (2, "fork", True),
+        (1, "spawn", False),
+        pytest.param(2, "spawn", False, marks=pytest.mark.fuzz),
+    ],
+)
 def test_another_image_of_the_identity_stands_for_a_corrupt_one_wherever_it_is_read(
-        workers, start, persistent, train, capsys):
+    workers, start, persistent, train, capsys
+):
     data = manager(train.parents[1], workers=workers, start=start, persistent_workers=persistent)
     listed = [(path.rpartition("/")[2], pid) for path, pid, _, _ in data.train_loader.dataset.train]
     found = epoch(data)
@@ -90,8 +106,7 @@ def test_with_intact_images_skip_changes_nothing(train, capsys):
     assert "cannot be read" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("workers, start", [(0, None), (2, "fork"),
-                                            pytest.param(2, "spawn", marks=pytest.mark.fuzz)])
+@pytest.mark.parametrize("workers, start", [(0, None), (2, "fork"), pytest.param(2, "spawn", marks=pytest.mark.fuzz)])
 def test_by_default_it_is_an_error_in_one_line_that_names_the_image(workers, start, train):
     data = manager(train.parents[1], "error", workers, start)
     assert data.skipped is None
@@ -141,13 +156,30 @@ def test_counts_of_several_processes_are_added():
 
 @pytest.mark.filterwarnings("ignore:occluded_duke")
 def test_a_run_lists_what_was_skipped_at_its_end_and_in_its_results(train, tmp_path, capsys):
-    config = load_config(overrides={
-        "model.name": "dpm_vit_tiny", "model.pretrained": False, "loss.name": "dpm",
-        "data.sources": ["occluded_duke"], "data.targets": ["occluded_duke"],
-        "data.root": str(train.parents[1]), "data.save_dir": str(tmp_path / "out"), "data.height": 32,
-        "data.width": 16, "data.workers": 0, "data.corrupt": "skip", "use_gpu": False,
-        "vit.embed_dim": 16, "vit.depth": 2, "vit.num_heads": 2, "vit.patch_size": 8, "vit.stride": 8,
-        "train.batch_size": 4, "train.max_epoch": 2, "test.ranks": [1]})
+    config = load_config(
+        overrides={
+            "model.name": "dpm_vit_tiny",
+            "model.pretrained": False,
+            "loss.name": "dpm",
+            "data.sources": ["occluded_duke"],
+            "data.targets": ["occluded_duke"],
+            "data.root": str(train.parents[1]),
+            "data.save_dir": str(tmp_path / "out"),
+            "data.height": 32,
+            "data.width": 16,
+            "data.workers": 0,
+            "data.corrupt": "skip",
+            "use_gpu": False,
+            "vit.embed_dim": 16,
+            "vit.depth": 2,
+            "vit.num_heads": 2,
+            "vit.patch_size": 8,
+            "vit.stride": 8,
+            "train.batch_size": 4,
+            "train.max_epoch": 2,
+            "test.ranks": [1],
+        }
+    )
     data = build.build_datamanager(config)
     network = build.build_model(config, data)
     optimizer = build.build_optimizer(config, network)

@@ -1,4 +1,5 @@
 """The data manager: nothing created, errors that name the file, cameras, batches that can be filled."""
+
 import inspect
 import random
 import traceback
@@ -26,8 +27,14 @@ def registered():
 
 def manager(root, sources="occluded_duke", targets=None, **options):
     options = {
-        "height": 16, "width": 8, "use_gpu": False, "workers": 0, "batch_size_train": 4, "batch_size_test": 2,
-        "transforms": [], **options,
+        "height": 16,
+        "width": 8,
+        "use_gpu": False,
+        "workers": 0,
+        "batch_size_train": 4,
+        "batch_size_test": 2,
+        "transforms": [],
+        **options,
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -91,11 +98,14 @@ def test_a_similar_folder_is_pointed_at(tmp_path):
         manager(tmp_path, "market1501")
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda top: (top / "query").rename(top / "queries"), "query\" is not found"),
-    (lambda top: [p.unlink() for p in (top / "query").iterdir()], "a folder has no images"),
-    (lambda top: touch(top, "query/cover.jpg"), "a file name is not understood"),
-])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda top: (top / "query").rename(top / "queries"), 'query" is not found'),
+        (lambda top: [p.unlink() for p in (top / "query").iterdir()], "a folder has no images"),
+        (lambda top: touch(top, "query/cover.jpg"), "a file name is not understood"),
+    ],
+)
 def test_torchreids_own_data_set_in_disorder_is_an_error_with_its_layout(spoil, message, tmp_path):
     spoil(write_market(tmp_path))
     with pytest.raises(DPMError) as caught:
@@ -142,8 +152,10 @@ def test_camera_numbers_count_ids_up_to_the_largest_and_know_each_sources_shift(
 def test_camera_shifts_of_three_sources_are_torchreids(sets, tmp_path):
     cameras = {"a": (1, 3), "b": (1, 2, 6), "c": (1, 2)}
     for name, used in cameras.items():
+
         class Named(OccludedDuke):
             layout = type(OccludedDuke.layout)(**{**vars(OccludedDuke.layout), "folders": (f"set_{name}",)})
+
         write_occluded_duke(tmp_path, f"set_{name}", cameras=used)
         torchreid_host.register_dataset(f"set_{name}", Named)
     names = [f"set_{name}" for name in sets]
@@ -153,11 +165,16 @@ def test_camera_shifts_of_three_sources_are_torchreids(sets, tmp_path):
         assert data.camera_offset(name) == first  # every set has a camera 0
 
 
-@pytest.mark.parametrize("workers, start, sources", [
-    (0, None, "occluded_duke"), (0, None, ["market1501", "occluded_duke"]), (2, "fork", "occluded_duke"),
-    # The harder case for a fresh process: the class of summed data sets is torchreid's own.
-    pytest.param(1, "spawn", ["market1501", "occluded_duke"], marks=pytest.mark.fuzz),  # imports everything anew
-])
+@pytest.mark.parametrize(
+    "workers, start, sources",
+    [
+        (0, None, "occluded_duke"),
+        (0, None, ["market1501", "occluded_duke"]),
+        (2, "fork", "occluded_duke"),
+        # The harder case for a fresh process: the class of summed data sets is torchreid's own.
+        pytest.param(1, "spawn", ["market1501", "occluded_duke"], marks=pytest.mark.fuzz),  # imports everything anew
+    ],
+)
 def test_a_corrupt_image_is_an_error_that_names_it_in_one_line(workers, start, sources, tmp_path):
     write_market(tmp_path)
     top = write_occluded_duke(tmp_path)
@@ -206,14 +223,17 @@ def test_a_batch_larger_than_the_training_set_is_an_error_with_numbers(tmp_path)
     assert len(manager(tmp_path, batch_size_train=12).train_loader) == 1
 
 
-@pytest.mark.parametrize("sampler, options, message", [
-    ("RandomIdentitySampler", {"batch_size_train": 8, "num_instances": 2}, "needs 4 identities.* has 3 "),
-    ("RandomIdentitySampler", {"batch_size_train": 2, "num_instances": 4}, "between 1 and the batch size 2"),
-    ("RandomIdentitySampler", {"batch_size_train": 5, "num_instances": 2}, "no multiple.*make it 4"),
-    ("RandomDomainSampler", {"batch_size_train": 4, "num_cams": 4}, "12 images, 3 identities, 2 cameras"),
-    ("RandomDatasetSampler", {"batch_size_train": 4, "num_datasets": 2}, "RandomDatasetSampler cannot"),
-    ("RandomIdentitySample", {}, "did you mean 'RandomIdentitySampler'"),
-])
+@pytest.mark.parametrize(
+    "sampler, options, message",
+    [
+        ("RandomIdentitySampler", {"batch_size_train": 8, "num_instances": 2}, "needs 4 identities.* has 3 "),
+        ("RandomIdentitySampler", {"batch_size_train": 2, "num_instances": 4}, "between 1 and the batch size 2"),
+        ("RandomIdentitySampler", {"batch_size_train": 5, "num_instances": 2}, "no multiple.*make it 4"),
+        ("RandomDomainSampler", {"batch_size_train": 4, "num_cams": 4}, "12 images, 3 identities, 2 cameras"),
+        ("RandomDatasetSampler", {"batch_size_train": 4, "num_datasets": 2}, "RandomDatasetSampler cannot"),
+        ("RandomIdentitySample", {}, "did you mean 'RandomIdentitySampler'"),
+    ],
+)
 def test_a_sampler_that_cannot_fill_a_batch_is_an_error_before_training(sampler, options, message, tmp_path):
     write_occluded_duke(tmp_path)
     with pytest.raises(DPMError, match=message):

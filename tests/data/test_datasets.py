@@ -1,4 +1,5 @@
 """Data sets: spellings, counts, cameras, order, and errors that name what is missing."""
+
 import os
 import random
 import re
@@ -30,9 +31,7 @@ TINY = {
         "P-DukeMTMC-reID/test/occluded_body_images/0030/0030_c5_f0000001.jpg",
         "P-DukeMTMC-reID/test/whole_body_images/0030/0030_c5_f0000002.jpg",
     ),
-    "partial_reid": (
-        "Partial_REID/partial_body_images/001_001.jpg", "Partial_REID/whole_body_images/001_001.jpg",
-    ),
+    "partial_reid": ("Partial_REID/partial_body_images/001_001.jpg", "Partial_REID/whole_body_images/001_001.jpg"),
     "partial_ilids": ("Partial_iLIDS/partial_body_images/001.jpg", "Partial_iLIDS/whole_body_images/001.jpg"),
 }
 TEST_SETS = ("occluded_reid", "partial_reid", "partial_ilids")
@@ -61,12 +60,21 @@ def test_every_data_set_reads_its_published_layout(name, tmp_path):
     assert len(dataset) == 1 and dataset.data == dataset.query
 
 
-@pytest.mark.parametrize("name, spelling", [
-    ("occluded_duke", "Occluded-DukeMTMC-reID"), ("occluded_duke", "occluded_duke"),
-    ("occluded_duke", "OccludedDuke"), ("occluded_reid", "Occluded-REID"), ("occluded_reid", "OccludedReID"),
-    ("p_dukemtmc", "P_DukeMTMC_reid"), ("p_dukemtmc", "p-dukemtmc"), ("partial_reid", "PartialREID"),
-    ("partial_reid", "Partial-REID_Dataset"), ("partial_ilids", "partial-ilids"),
-])
+@pytest.mark.parametrize(
+    "name, spelling",
+    [
+        ("occluded_duke", "Occluded-DukeMTMC-reID"),
+        ("occluded_duke", "occluded_duke"),
+        ("occluded_duke", "OccludedDuke"),
+        ("occluded_reid", "Occluded-REID"),
+        ("occluded_reid", "OccludedReID"),
+        ("p_dukemtmc", "P_DukeMTMC_reid"),
+        ("p_dukemtmc", "p-dukemtmc"),
+        ("partial_reid", "PartialREID"),
+        ("partial_reid", "Partial-REID_Dataset"),
+        ("partial_ilids", "partial-ilids"),
+    ],
+)
 def test_common_spellings_of_the_folder_are_accepted(name, spelling, tmp_path):
     touch(tmp_path, *(re.sub(r"^[^/]+", spelling, path) for path in TINY[name]))
     assert len(load(name, tmp_path)) == 1
@@ -123,15 +131,18 @@ def test_an_empty_folder_says_which_names_it_expects(tmp_path):
         load("occluded_duke", tmp_path)
 
 
-@pytest.mark.parametrize("name, stray", [
-    ("occluded_duke", "Occluded_Duke/query/cover.jpg"),
-    ("occluded_duke", "Occluded_Duke/query/0001_c9_f1.jpg"),
-    ("occluded_duke", "Occluded_Duke/query/0001_c12_f1.jpg"),
-    ("occluded_reid", "Occluded_REID/whole_body_images/001/a_01.tif"),
-    ("occluded_reid", "Occluded_REID/whole_body_images/001/002_01.tif"),
-    ("partial_ilids", "Partial_iLIDS/partial_body_images/x1.jpg"),
-    ("p_dukemtmc", "P-DukeMTMC-reID/train/whole_body_images/0009/0010_c1_f0000002.jpg"),
-])
+@pytest.mark.parametrize(
+    "name, stray",
+    [
+        ("occluded_duke", "Occluded_Duke/query/cover.jpg"),
+        ("occluded_duke", "Occluded_Duke/query/0001_c9_f1.jpg"),
+        ("occluded_duke", "Occluded_Duke/query/0001_c12_f1.jpg"),
+        ("occluded_reid", "Occluded_REID/whole_body_images/001/a_01.tif"),
+        ("occluded_reid", "Occluded_REID/whole_body_images/001/002_01.tif"),
+        ("partial_ilids", "Partial_iLIDS/partial_body_images/x1.jpg"),
+        ("p_dukemtmc", "P-DukeMTMC-reID/train/whole_body_images/0009/0010_c1_f0000002.jpg"),
+    ],
+)
 def test_an_image_whose_name_or_folder_does_not_fit_is_named(name, stray, tmp_path):
     touch(tmp_path, *TINY[name], stray)
     with pytest.raises(DPMError, match=re.escape(stray)):
@@ -139,9 +150,11 @@ def test_an_image_whose_name_or_folder_does_not_fit_is_named(name, stray, tmp_pa
 
 
 def test_files_that_are_no_images_are_ignored(tmp_path):
-    touch(tmp_path, *TINY["occluded_reid"], *(
-        f"Occluded_REID/whole_body_images/{name}" for name in ("Thumbs.db", "001/readme.txt", ".DS_Store")
-    ))
+    touch(
+        tmp_path,
+        *TINY["occluded_reid"],
+        *(f"Occluded_REID/whole_body_images/{name}" for name in ("Thumbs.db", "001/readme.txt", ".DS_Store")),
+    )
     assert len(load("occluded_reid", tmp_path, "gallery")) == 1
 
 
@@ -161,10 +174,14 @@ def test_counts_that_differ_from_the_published_ones_are_warned_about(tmp_path):
 
 
 def test_published_counts_load_in_silence(tmp_path):
-    touch(tmp_path, *(
-        f"Partial_iLIDS/{view}/{pid:03d}.jpg"
-        for view in ("partial_body_images", "whole_body_images") for pid in range(1, 120)
-    ))
+    touch(
+        tmp_path,
+        *(
+            f"Partial_iLIDS/{view}/{pid:03d}.jpg"
+            for view in ("partial_body_images", "whole_body_images")
+            for pid in range(1, 120)
+        ),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(DATASETS["partial_ilids"](str(tmp_path), mode="gallery", verbose=False)) == 119
@@ -206,7 +223,8 @@ def test_training_identities_are_numbered_in_order_whatever_order_the_disk_has(t
     touch(tmp_path, *TINY["occluded_duke"][2:])
     wanted = [
         (f"{pid:04d}_c{camera}_f0000001.jpg", label, camera - 1)
-        for label, pid in enumerate((3, 41, 900)) for camera in (1, 2)
+        for label, pid in enumerate((3, 41, 900))
+        for camera in (1, 2)
     ]
     assert names_of(load("occluded_duke", tmp_path, "train").train) == wanted
     scandir, shuffle = os.scandir, random.Random(1)

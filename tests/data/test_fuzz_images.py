@@ -1,4 +1,5 @@
 """Image files of any content: the right pixels or one line that names the file, in training, searches and checks."""
+
 import io
 import struct
 import zlib
@@ -56,7 +57,7 @@ def files(draw):
     elif damage == "insert":
         content[place:place] = draw(st.binary(min_size=1, max_size=8))
     elif damage == "zeros":
-        content[place:place + 16] = bytes(16)
+        content[place : place + 16] = bytes(16)
     return bytes(content), kind, damage == "none"
 
 
@@ -99,10 +100,26 @@ def test_saved_and_spoilt_images(fuzz, tmp_path):  # noqa: F811
 
 @sizes(20, 700)
 def test_random_bytes_after_the_first_ones_of_a_format(fuzz, tmp_path):  # noqa: F811
-    heads = [b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"BM", b"GIF89a",
-             b"RIFF\0\0\0\0WEBP", b"P6\n", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"\0\0\1\0", b"qoif",
-             b"DDS ", b"8BPS",
-             b"\0\0\0\x0cjP  \r\n\x87\n", b"SIMPLE  =", b"\x93NUMPY", b"PK\3\4"]
+    heads = [
+        b"",
+        b"\xff\xd8\xff\xe0",
+        b"\x89PNG\r\n\x1a\n",
+        b"II*\0",
+        b"MM\0*",
+        b"BM",
+        b"GIF89a",
+        b"RIFF\0\0\0\0WEBP",
+        b"P6\n",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        b"\0\0\1\0",
+        b"qoif",
+        b"DDS ",
+        b"8BPS",
+        b"\0\0\0\x0cjP  \r\n\x87\n",
+        b"SIMPLE  =",
+        b"\x93NUMPY",
+        b"PK\3\4",
+    ]
     path = tmp_path / "image.png"
 
     def check(case):
@@ -114,19 +131,28 @@ def test_random_bytes_after_the_first_ones_of_a_format(fuzz, tmp_path):  # noqa:
 
 def png(width, height, mode=2):
     """A PNG that declares these sizes and holds next to nothing."""
+
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, mode, 0, 0, 0)
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000)))
-            + chunk(b"IEND", b""))
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
 
 
-@pytest.mark.parametrize("content", [
-    png(2**16, 2**16), png(2**31 - 1, 2**31 - 1), png(9000, 9000), png(1, 2**27),
-    b"P6 60000 60000 255\n",
-    b"BM" + struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, 40, 50000, 50000, 1, 24, 0, 0, 0, 0, 0, 0),
-], ids=["png", "largest png", "under Pillow's limit", "one column", "ppm", "bmp"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        png(2**16, 2**16),
+        png(2**31 - 1, 2**31 - 1),
+        png(9000, 9000),
+        png(1, 2**27),
+        b"P6 60000 60000 255\n",
+        b"BM" + struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, 40, 50000, 50000, 1, 24, 0, 0, 0, 0, 0, 0),
+    ],
+    ids=["png", "largest png", "under Pillow's limit", "one column", "ppm", "bmp"],
+)
 def test_an_image_that_declares_more_pixels_than_memory_is_refused_before_it_is_read(content, tmp_path):
     path = tmp_path / "bomb.png"
     path.write_bytes(content)
@@ -143,8 +169,9 @@ def test_postscript_named_jpg_is_not_run(tmp_path):
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, "EPS")
     mark = tmp_path / "ran"
-    (tmp_path / "a.jpg").write_bytes(buffer.getvalue().replace(
-        b"%%EndComments", b"%%EndComments\n(" + str(mark).encode() + b") (w) file closefile"))
+    (tmp_path / "a.jpg").write_bytes(
+        buffer.getvalue().replace(b"%%EndComments", b"%%EndComments\n(" + str(mark).encode() + b") (w) file closefile")
+    )
     with pytest.raises(UnreadableImage, match="a program"):
         read_image(tmp_path / "a.jpg")
     assert not mark.exists()
@@ -156,6 +183,6 @@ def test_pixels_damaged_inside_an_intact_file_are_refused_by_searches_too(tmp_pa
     noise("RGB", 8, 8, 0).save(path)
     content = bytearray(path.read_bytes())
     place = content.index(b"IDAT") + 10
-    content[place:place + 20] = bytes(20)
+    content[place : place + 20] = bytes(20)
     path.write_bytes(bytes(content))
     assert isinstance(read_everywhere(path), Refused)

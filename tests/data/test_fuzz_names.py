@@ -1,4 +1,5 @@
 """File names of any letters: in data sets, in checks of folders and on pages."""
+
 import json
 import os
 import shutil
@@ -17,13 +18,34 @@ from helpers.fuzz import Refused, fuzz, outcome, sizes  # noqa: F401, a fixture
 from helpers.page import Tags
 
 HOSTILE = [
-    "<script>alert(1)</script>.jpg", "\" onerror='alert(1)'.jpg", "a\nb.jpg", "\u202egpj.exe.jpg", "\udcff.jpg",
-    "$(touch x).jpg", "-rf.jpg", "%s%n.jpg", "{0}.jpg", "\u0663_c1_f1.jpg", "\u00b2_c1.jpg", "9" * 200 + "_c1.jpg",
-    "0001_c2_f1.JPG", "0001_c9.jpg", ".hidden.jpg", "0001_c1.jpg ", "CON.jpg", "0001_c1_\x1b[2J.png",
+    "<script>alert(1)</script>.jpg",
+    "\" onerror='alert(1)'.jpg",
+    "a\nb.jpg",
+    "\u202egpj.exe.jpg",
+    "\udcff.jpg",
+    "$(touch x).jpg",
+    "-rf.jpg",
+    "%s%n.jpg",
+    "{0}.jpg",
+    "\u0663_c1_f1.jpg",
+    "\u00b2_c1.jpg",
+    "9" * 200 + "_c1.jpg",
+    "0001_c2_f1.JPG",
+    "0001_c9.jpg",
+    ".hidden.jpg",
+    "0001_c1.jpg ",
+    "CON.jpg",
+    "0001_c1_\x1b[2J.png",
 ]
 letters = st.text(st.characters(exclude_characters="/\0", codec=None), min_size=1, max_size=24)
-labelled = st.builds("{:d}{}c{:d}{}.{}".format, st.integers(0, 10**12), st.sampled_from("_- "), st.integers(0, 12),
-                     st.text("_f0123abc", max_size=5), st.sampled_from(["jpg", "png", "tif", "txt", "jpg.bak"]))
+labelled = st.builds(
+    "{:d}{}c{:d}{}.{}".format,
+    st.integers(0, 10**12),
+    st.sampled_from("_- "),
+    st.integers(0, 12),
+    st.text("_f0123abc", max_size=5),
+    st.sampled_from(["jpg", "png", "tif", "txt", "jpg.bak"]),
+)
 names = st.sampled_from(HOSTILE) | labelled | letters.map(lambda text: text + ".jpg") | letters
 names = names.filter(lambda name: name not in (".", "..") and len(name.encode("utf-8", "replace")) < 250)
 
@@ -53,7 +75,7 @@ def test_data_sets_of_any_file_names_are_read_right_or_refused(fuzz, tmp_path): 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = outcome(lambda: OccludedDuke(str(tmp_path), verbose=False))
-            report, = check_dataset("occluded_duke", tmp_path, jobs=1, show=str)
+            (report,) = check_dataset("occluded_duke", tmp_path, jobs=1, show=str)
         if isinstance(dataset, Refused):
             assert report.problems
         else:
@@ -76,10 +98,9 @@ def test_reports_on_folders_with_any_file_names_can_be_printed_and_read(fuzz, tm
     def check(found):
         made = fill(folder, found)
         draw(folder / "good.png")
-        report, = check_folder(folder, jobs=1, show=str)
+        (report,) = check_folder(folder, jobs=1, show=str)
         empty = {finding.files[0] for finding in report.findings if finding.kind == "empty"}
-        images = [name for name in made
-                  if not name.startswith(".") and name.lower().endswith((".jpg", ".png", ".tif"))]
+        images = [name for name in made if not name.startswith(".") and name.lower().endswith((".jpg", ".png", ".tif"))]
         assert {os.path.basename(path) for path in empty} == set(images) - {"good.png"}
         text = "\n".join(summary(report))
         text.encode("utf-8")

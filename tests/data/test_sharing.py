@@ -1,4 +1,5 @@
 """What each of several processes reads: shares of one process's batches, every image once, in its order again."""
+
 import json
 import types
 
@@ -30,14 +31,15 @@ def stand_in(rank, size):
 
 # ---- shares ----
 
+
 @given(images=st.integers(0, 60), share=st.integers(1, 6), size=st.integers(1, 5))
 def test_shares_of_a_batch_put_together_are_the_batch(images, share, size):
     order = torch.randperm(images, generator=torch.Generator().manual_seed(images)).tolist()
     shares = [TrainShare(order, share * size, stand_in(rank, size)) for rank in range(size)]
     drawn = [list(each) for each in shares]
     batches = images // (share * size)
-    together = [row for batch in range(batches) for own in drawn for row in own[batch * share:(batch + 1) * share]]
-    assert together == order[:batches * share * size]
+    together = [row for batch in range(batches) for own in drawn for row in own[batch * share : (batch + 1) * share]]
+    assert together == order[: batches * share * size]
     assert {len(own) for own in drawn} == {len(each) for each in shares} == {batches * share}
 
 
@@ -51,10 +53,17 @@ def test_test_batches_are_those_of_one_process_and_hold_every_image_once(count, 
     assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
 
 
-@pytest.mark.parametrize("batch_size, size, num_instances, nearest", [
-    (30, 4, 1, "28 and 32"), (64, 5, 4, "60 and 80"), (4, 4, 1, "8 and 12"), (8, 4, 4, "16 and 32"),
-    (2, 2, 1, "4 and 6"), (66, 2, 4, "64 and 72"),
-])
+@pytest.mark.parametrize(
+    "batch_size, size, num_instances, nearest",
+    [
+        (30, 4, 1, "28 and 32"),
+        (64, 5, 4, "60 and 80"),
+        (4, 4, 1, "8 and 12"),
+        (8, 4, 4, "16 and 32"),
+        (2, 2, 1, "4 and 6"),
+        (66, 2, 4, "64 and 72"),
+    ],
+)
 def test_a_batch_that_cannot_be_shared_is_refused_with_the_nearest_sizes(batch_size, size, num_instances, nearest):
     said = f"train.batch_size {batch_size} .* {size} processes .* are {nearest}"
     with pytest.raises(DPMError, match=said) as caught:
@@ -66,11 +75,22 @@ def test_a_batch_that_cannot_be_shared_is_refused_with_the_nearest_sizes(batch_s
 
 # ---- training batches ----
 
+
 def manager(processes, root, **options):
     for name, cls in DATASETS.items():
         register_dataset(name, cls)
-    options = {"height": 16, "width": 8, "use_gpu": False, "workers": 0, "batch_size_train": 8, "batch_size_test": 3,
-               "transforms": [], "train_sampler": "RandomIdentitySampler", "num_instances": 2, **options}
+    options = {
+        "height": 16,
+        "width": 8,
+        "use_gpu": False,
+        "workers": 0,
+        "batch_size_train": 8,
+        "batch_size_test": 3,
+        "transforms": [],
+        "train_sampler": "RandomIdentitySampler",
+        "num_instances": 2,
+        **options,
+    }
     return DPMImageDataManager(str(root), "occluded_duke", None, processes=processes, **options)
 
 
@@ -118,11 +138,12 @@ def test_processes_that_list_other_images_are_refused(tmp_path):
     for root, pids in zip(roots, ((1, 2, 3, 4), (1, 2, 3, 5))):
         write_occluded_duke(root, pids=pids, frames=4)
     finished = in_processes(tmp_path, other_images_on_rank_1, roots)
-    line, = [line for each in finished for line in each.stderr.splitlines() if line.startswith("error")]
+    (line,) = [line for each in finished for line in each.stderr.splitlines() if line.startswith("error")]
     assert [each.code for each in finished] == [2, 2] and "process 1 lists other images" in line
 
 
 # ---- evaluation ----
+
 
 def gather_drawn(processes, count, batch_size, masked):
     generator = torch.Generator().manual_seed(1)
@@ -134,8 +155,12 @@ def gather_drawn(processes, count, batch_size, masked):
     own = batches.positions(processes.rank)
     features = None
     if own:
-        features = Features(pids=whole.pids[own], camids=whole.camids[own], paths=[whole.paths[n] for n in own],
-                            **{name: rows[own] for name, rows in whole.tensors().items()})
+        features = Features(
+            pids=whole.pids[own],
+            camids=whole.camids[own],
+            paths=[whole.paths[n] for n in own],
+            **{name: rows[own] for name, rows in whole.tensors().items()},
+        )
     return whole, gather_features(features, batches, processes)
 
 

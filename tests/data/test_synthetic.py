@@ -1,4 +1,5 @@
 """What the synthetic benchmark promises, on a tiny one."""
+
 import dataclasses
 import json
 import multiprocessing
@@ -20,8 +21,16 @@ from dpm_plugin.utils.errors import DPMError
 
 generating = sys.modules["dpm_plugin.data.synthetic.generate"]
 TINY = SyntheticSpec(
-    seed=3, height=64, width=32, cameras=3, train_ids=9, train_images=4, test_ids=9, gallery_images=3,
-    query_images=2, distractor_ids=2,
+    seed=3,
+    height=64,
+    width=32,
+    cameras=3,
+    train_ids=9,
+    train_images=4,
+    test_ids=9,
+    gallery_images=3,
+    query_images=2,
+    distractor_ids=2,
 )
 
 
@@ -65,8 +74,13 @@ def test_every_query_is_hidden_within_the_bounds_and_no_gallery_image_is(dataset
 
 
 @settings(max_examples=25, deadline=None)
-@given(pid=st.integers(10, 18), index=st.integers(0, 9999), kind=st.sampled_from([None, *occluders.KINDS]),
-       low=st.floats(0.05, 0.8), width=st.floats(0.06, 0.1))
+@given(
+    pid=st.integers(10, 18),
+    index=st.integers(0, 9999),
+    kind=st.sampled_from([None, *occluders.KINDS]),
+    low=st.floats(0.05, 0.8),
+    width=st.floats(0.06, 0.1),
+)
 def test_a_prescribed_hidden_share_is_kept_for_every_kind(pid, index, kind, low, width):
     pixels, share, got = render(TINY, "query", pid, index, occluder=Occluder(kind, low, low + width))
     assert low <= share <= low + width
@@ -78,10 +92,7 @@ def test_hidden_share_counts_the_covered_pixels_of_the_person():
     rng = np.random.default_rng(0)
     body, cover = rng.random((2, 12, 7)) < 0.5
     for dx, dy in ((0, 0), (2, -3), (-4, 5), (6, 0), (-6, 11)):
-        covered = sum(
-            cover[y - dy, x - dx]
-            for y, x in zip(*np.nonzero(body)) if 0 <= y - dy < 12 and 0 <= x - dx < 7
-        )
+        covered = sum(cover[y - dy, x - dx] for y, x in zip(*np.nonzero(body)) if 0 <= y - dy < 12 and 0 <= x - dx < 7)
         assert occluders.hidden_share(body, cover, dx, dy) == pytest.approx(covered / body.sum())
 
 
@@ -143,7 +154,12 @@ def test_every_query_has_a_match_in_another_camera(cameras, gallery, query, pid)
 def test_layout_and_sizes_are_as_the_spec_says(dataset):
     folder = Path(dataset.dataset_dir)
     assert sorted(p.name for p in folder.iterdir()) == [
-        "bounding_box_test", "bounding_box_train", "query", "spec.json", "visibility.json"]
+        "bounding_box_test",
+        "bounding_box_train",
+        "query",
+        "spec.json",
+        "visibility.json",
+    ]
     assert (len(dataset.train), len(dataset.query), len(dataset.gallery)) == (36, 18, 31)
     assert {pid for _, pid, *_ in dataset.train} == set(range(9))
     assert {pid for _, pid, *_ in dataset.query} == set(range(10, 19))
@@ -158,8 +174,17 @@ def test_layout_and_sizes_are_as_the_spec_says(dataset):
 
 def test_it_takes_what_torchreid_hands_to_every_data_set(dataset):
     again = SyntheticOccluded(
-        root=dataset.root, spec=TINY, transform=None, k_tfm=1, mode="query", combineall=False, verbose=False,
-        split_id=0, cuhk03_labeled=False, cuhk03_classic_split=False, market1501_500k=False,
+        root=dataset.root,
+        spec=TINY,
+        transform=None,
+        k_tfm=1,
+        mode="query",
+        combineall=False,
+        verbose=False,
+        split_id=0,
+        cuhk03_labeled=False,
+        cuhk03_classic_split=False,
+        market1501_500k=False,
     )
     assert len(again) == 18
 
@@ -206,12 +231,28 @@ def test_a_changed_data_set_is_refused_with_advice(tmp_path):
         generate(TINY, tmp_path, workers=1, verbose=False)
 
 
-@pytest.mark.parametrize("field, value", [
-    ("seed", -1), ("height", 8), ("width", 64.5), ("cameras", 1), ("cameras", 9), ("train_ids", 0),
-    ("train_images", "12"), ("train_occluded", 1.5), ("test_ids", True), ("gallery_images", 0),
-    ("query_images", None), ("distractor_ids", -1), ("hidden_min", 0.58), ("hidden_max", float("nan")),
-    ("lookalike_share", -0.1), ("lookalike_group", 7), ("train_ids", 9990),
-])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("seed", -1),
+        ("height", 8),
+        ("width", 64.5),
+        ("cameras", 1),
+        ("cameras", 9),
+        ("train_ids", 0),
+        ("train_images", "12"),
+        ("train_occluded", 1.5),
+        ("test_ids", True),
+        ("gallery_images", 0),
+        ("query_images", None),
+        ("distractor_ids", -1),
+        ("hidden_min", 0.58),
+        ("hidden_max", float("nan")),
+        ("lookalike_share", -0.1),
+        ("lookalike_group", 7),
+        ("train_ids", 9990),
+    ],
+)
 def test_a_wrong_value_is_refused_by_the_name_of_its_field(field, value):
     with pytest.raises(DPMError, match=field):
         SyntheticSpec(**{field: value})

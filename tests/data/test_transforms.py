@@ -1,4 +1,5 @@
 """Transforms: torchreid's own when only they are asked for, the recipe's order, and real pixels."""
+
 import random
 
 import numpy as np
@@ -39,10 +40,15 @@ def test_torchreids_names_alone_give_torchreids_own_transforms(names, monkeypatc
 
 def test_the_recipe_has_its_published_order_and_settings():
     train, test = build_transforms(
-        256, 128, ["erase_pixel", "pad_crop", "random_flip", "jitter"], HALF, HALF, interpolation="bicubic",
+        256, 128, ["erase_pixel", "pad_crop", "random_flip", "jitter"], HALF, HALF, interpolation="bicubic"
     )
     assert steps(train) == [
-        "Resize", "ColorJitter", "RandomHorizontalFlip", "RandomCrop", "ToTensor", "Normalize",
+        "Resize",
+        "ColorJitter",
+        "RandomHorizontalFlip",
+        "RandomCrop",
+        "ToTensor",
+        "Normalize",
         "RandomErasing",
     ]
     resize, jitter, flip, crop, _, normalize, erase = train.transforms
@@ -61,8 +67,17 @@ def test_the_recipe_has_its_published_order_and_settings():
 def test_torchreids_names_mix_with_ours_and_keep_their_places():
     train, _ = build_transforms(32, 16, [*TORCHREID_NAMES, *OUR_NAMES])
     assert steps(train) == [
-        "Resize", "ColorJitter", "RandomHorizontalFlip", "Random2DTranslation", "RandomPatch", "ColorJitter",
-        "RandomCrop", "ToTensor", "Normalize", "RandomErasing", "RandomErasing",
+        "Resize",
+        "ColorJitter",
+        "RandomHorizontalFlip",
+        "Random2DTranslation",
+        "RandomPatch",
+        "ColorJitter",
+        "RandomCrop",
+        "ToTensor",
+        "Normalize",
+        "RandomErasing",
+        "RandomErasing",
     ]
     assert isinstance(train.transforms[-1], RandomErasing) and train.transforms[1].hue == (-0.2, 0.2)
 
@@ -85,9 +100,7 @@ def test_a_padded_crop_is_a_shift_over_black():
     shifts = set()
     for _ in range(8):
         got = np.rint(train(image).numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
-        found = [
-            (y, x) for y in range(21) for x in range(21) if np.array_equal(padded[y:y + 32, x:x + 16], got)
-        ]
+        found = [(y, x) for y in range(21) for x in range(21) if np.array_equal(padded[y : y + 32, x : x + 16], got)]
         assert len(found) == 1
         shifts.add(found[0])
     assert len(shifts) > 1
@@ -104,14 +117,14 @@ def test_erase_pixel_draws_one_box_of_noise_on_about_half_of_the_images():
         if changed.any():
             erased += 1
             rows, columns = changed.any(1).nonzero(), changed.any(0).nonzero()
-            box = changed[rows.min():rows.max() + 1, columns.min():columns.max() + 1]
+            box = changed[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
             assert box.float().mean() > 0.98
     assert 15 < erased < 45
 
 
-@pytest.mark.parametrize("name, near", [
-    ("random_flop", "random_flip"), ("pad-crop", "pad_crop"), ("erase", "erase_pixel"),
-])
+@pytest.mark.parametrize(
+    "name, near", [("random_flop", "random_flip"), ("pad-crop", "pad_crop"), ("erase", "erase_pixel")]
+)
 def test_an_unknown_name_is_an_error_with_the_nearest_one(name, near):
     with pytest.raises(DPMError, match=f"'{name}'; did you mean '{near}'"):
         build_transforms(32, 16, ["random_flip", name])

@@ -1,4 +1,5 @@
 """Several processes: what they tell each other, training and BatchNorm equal to one, and how they end together."""
+
 import copy
 import os
 import signal
@@ -25,14 +26,15 @@ def share_of(data, processes):
 
 # ---- what they tell each other ----
 
+
 def talk(processes):
     rank = processes.rank
     own = torch.full((2, 3), float(rank + 1), requires_grad=True)
     rows = processes.all_gather(own)  # (4, 3)
     weights = torch.arange(12.0).view(4, 3) * (rank + 1)
-    gradient, = torch.autograd.grad((rows * weights).sum(), own)
+    (gradient,) = torch.autograd.grad((rows * weights).sum(), own)
     total = processes.sum(own)
-    twice, = torch.autograd.grad((total * (rank + 1)).sum(), own)
+    (twice,) = torch.autograd.grad((total * (rank + 1)).sum(), own)
     parameters = [nn.Parameter(torch.zeros(size)) for size in (3, 7_000_000, 2)]  # the second fills a bucket
     for parameter in parameters[:2]:
         parameter.grad = torch.full_like(parameter, float(rank))
@@ -42,10 +44,16 @@ def talk(processes):
     with processes.main_first():
         seen = time.monotonic()
     return {
-        "broadcast": processes.broadcast(lambda: f"of {rank}"), "gather": processes.gather(rank),
-        "rows": rows.detach(), "rows' gradient": gradient, "sum": total.detach(), "sum's gradient": twice,
-        "mean": processes.mean(torch.tensor([1.0 + 2 * rank])), "seen": seen,
-        "gradients": [None if p.grad is None else p.grad.unique().tolist() for p in parameters], "copied": copied,
+        "broadcast": processes.broadcast(lambda: f"of {rank}"),
+        "gather": processes.gather(rank),
+        "rows": rows.detach(),
+        "rows' gradient": gradient,
+        "sum": total.detach(),
+        "sum's gradient": twice,
+        "mean": processes.mean(torch.tensor([1.0 + 2 * rank])),
+        "seen": seen,
+        "gradients": [None if p.grad is None else p.grad.unique().tolist() for p in parameters],
+        "copied": copied,
         "seed": processes.seed(7),
     }
 
@@ -97,6 +105,7 @@ def test_more_processes_than_gpus_is_an_error_that_says_so(monkeypatch):
 
 # ---- BatchNorm ----
 
+
 def normalise(processes, cases):
     found = []
     for images, weights in cases:
@@ -113,15 +122,24 @@ def normalise(processes, cases):
         ((out * weights).sum() / len(own)).backward()
         processes.average_gradients(parameters)
         model.eval()
-        found.append({"out": out.detach(), "gradient": own.grad / processes.size, "eval": model(own).detach(),
-                      "state": model.state_dict(), "parameters": [p.grad for p in parameters]})
+        found.append(
+            {
+                "out": out.detach(),
+                "gradient": own.grad / processes.size,
+                "eval": model(own).detach(),
+                "state": model.state_dict(),
+                "parameters": [p.grad for p in parameters],
+            }
+        )
     return found
 
 
 def test_synchronised_batchnorm_equals_batchnorm_of_the_whole_batch(tmp_path):
     generator = torch.Generator().manual_seed(5)
-    cases = [(3 + 2 * torch.randn(shape, generator=generator), torch.randn(shape, generator=generator))
-             for shape in ((8, 3), (4, 3, 5, 2))]
+    cases = [
+        (3 + 2 * torch.randn(shape, generator=generator), torch.randn(shape, generator=generator))
+        for shape in ((8, 3), (4, 3, 5, 2))
+    ]
     shares = results_of(in_processes(tmp_path, normalise, cases))
     for expected, zero, one in zip(normalise(ALONE, cases), *shares):
         for name in ("out", "gradient", "eval"):
@@ -135,8 +153,9 @@ def test_synchronised_batchnorm_equals_batchnorm_of_the_whole_batch(tmp_path):
 
 CASES = {
     "the paper's losses": dict(),
-    "the released losses": dict(criterion=dict(
-        head_reduction="released", head_input="logits", triplet_margin=0.3, label_smooth=0.1)),
+    "the released losses": dict(
+        criterion=dict(head_reduction="released", head_input="logits", triplet_margin=0.3, label_smooth=0.1)
+    ),
     "scaled half precision": dict(amp="float16", tolerance=5e-3),
     "baseline": dict(model=dict(mask_blocks=())),
     "no neck": dict(model=dict(neck=False)),
@@ -153,8 +172,12 @@ def train(processes, case, sync_bn=True):
     if sync_bn:
         synchronise_batch_norm(model, processes)
     engine = engine_for(
-        model, criterion=DPMLoss(**case.get("criterion", {}), processes=processes), processes=processes,
-        optimizer=build_optimizer(model), amp=case.get("amp", "off"))
+        model,
+        criterion=DPMLoss(**case.get("criterion", {}), processes=processes),
+        processes=processes,
+        optimizer=build_optimizer(model),
+        amp=case.get("amp", "off"),
+    )
     engine.scaler = torch.amp.GradScaler("cpu", init_scale=256, enabled=engine.scaler.is_enabled())
     numbers = [engine.forward_backward(share_of(batch(seed=seed), processes)) for seed in range(ITERATIONS)]
     before = copy.deepcopy(model.state_dict())
@@ -187,6 +210,7 @@ def test_without_synchronised_batchnorm_weights_stay_equal_and_rank_0_gives_the_
 
 # ---- how they end ----
 
+
 def lines_of(finished):
     return [line for each in finished for line in each.stderr.splitlines()]
 
@@ -216,7 +240,7 @@ def lose_rank_1(processes):
 def test_a_killed_process_ends_the_other_with_one_line(tmp_path):
     finished = in_processes(tmp_path, lose_rank_1)
     assert [each.code for each in finished] == [2, -signal.SIGKILL]
-    line, = lines_of(finished)
+    (line,) = lines_of(finished)
     assert line.startswith("error: process 0 of 2 lost the others") and "model.resume" in line
 
 
@@ -228,7 +252,7 @@ def wait_for_ever(processes):
 
 def test_a_process_that_does_not_answer_is_given_up_after_the_timeout(tmp_path):
     finished = in_processes(tmp_path, wait_for_ever, timeout=0.05, patience=0)
-    line, = lines_of(finished)
+    (line,) = lines_of(finished)
     assert finished[0].code == 2 and "dist.timeout, 0.05 minutes" in line
 
 
@@ -236,14 +260,13 @@ def diverge_on_rank_1(processes):
     data = share_of(batch(), processes)
     if processes.rank == 1:
         data["img"][0] = float("nan")
-    engine_for(tiny_model(), [data], processes=processes,
-               criterion=DPMLoss(processes=processes)).forward_backward(data)
+    engine_for(tiny_model(), [data], processes=processes, criterion=DPMLoss(processes=processes)).forward_backward(data)
 
 
 def test_a_non_finite_loss_on_one_process_stops_all(tmp_path):
     finished = in_processes(tmp_path, diverge_on_rank_1)
     assert [each.code for each in finished] == [2, 2]
-    line, = lines_of(finished)
+    (line,) = lines_of(finished)
     assert "non-finite loss in epoch 1, iteration 1 of 1" in line
 
 

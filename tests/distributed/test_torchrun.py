@@ -1,4 +1,5 @@
 """``torchrun --nproc_per_node=2 tools/main.py``: a real run, equal to one process, then robbed of a process."""
+
 import contextlib
 import json
 import os
@@ -19,9 +20,17 @@ MAIN = Path(__file__).resolve().parents[2] / "tools" / "main.py"
 SECONDS = 280
 # Equal to one process, image by image: nothing random but the order, and a schedule that no epoch count enters.
 EXACT = {
-    "vit.drop_path": 0.0, "data.transforms": [], "train.sync_bn": True, "train.optim": "sgd",
-    "train.lr_scheduler": "single_step", "train.stepsize": [1000], "train.batch_size": 8, "test.eval_freq": 1,
-    "train.lr": 0.0002, "test.batch_size": 5, "synthetic.train_images": 6,
+    "vit.drop_path": 0.0,
+    "data.transforms": [],
+    "train.sync_bn": True,
+    "train.optim": "sgd",
+    "train.lr_scheduler": "single_step",
+    "train.stepsize": [1000],
+    "train.batch_size": 8,
+    "test.eval_freq": 1,
+    "train.lr": 0.0002,
+    "test.batch_size": 5,
+    "synthetic.train_images": 6,
 }
 CHANGES = {key.replace(".", "__"): value for key, value in EXACT.items()}  # for finished_run
 
@@ -75,7 +84,7 @@ def test_a_killed_process_ends_the_run_with_an_error(robbed):
     # At most one of ours: torchrun may end the other process before it notices.
     ours = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert all("process 0 of 2 lost the others" in line for line in ours) and len(ours) <= 1
-    assert "File \"" + str(MAIN) not in stderr
+    assert 'File "' + str(MAIN) not in stderr
 
 
 def test_rank_0_alone_writes_and_speaks(robbed):
@@ -90,8 +99,9 @@ def test_rank_0_alone_writes_and_speaks(robbed):
 def test_its_first_epoch_and_evaluation_equal_those_of_one_process(robbed):
     folder, *_ = robbed
     finished_run(folder / "one", folder / "data", **CHANGES)
-    expected, found = (checkpoint.read_checkpoint(folder / name / "model" / "model.pth.tar-1")
-                       for name in ("one", "two"))
+    expected, found = (
+        checkpoint.read_checkpoint(folder / name / "model" / "model.pth.tar-1") for name in ("one", "two")
+    )
     assert_equal(found["state_dict"], expected["state_dict"])
     assert found["rank1"] == pytest.approx(expected["rank1"])
     one, two = (json.loads((folder / name / "results.json").read_text()) for name in ("one", "two"))
@@ -117,6 +127,7 @@ def test_its_checkpoint_is_resumed_by_two_processes_as_by_one(robbed, tmp_path):
 
 def drawing(processes, folder, data, stop_in=None):
     """A run in which every process draws numbers of its own; its last one gets a signal in iteration ``stop_in``."""
+
     def prepare(engine):
         own, calls = engine.iterate, []
 
@@ -129,9 +140,18 @@ def drawing(processes, folder, data, stop_in=None):
         engine.iterate = counted
 
     _, model, _ = finished_run(
-        folder, data, processes, prepare, train__resume="auto", train__max_epoch=2, train__sync_bn=True,
-        train__batch_size=8, synthetic__train_images=6, data__transforms=["pad_crop", "random_erase"],
-        vit__drop_path=0.3)
+        folder,
+        data,
+        processes,
+        prepare,
+        train__resume="auto",
+        train__max_epoch=2,
+        train__sync_bn=True,
+        train__batch_size=8,
+        synthetic__train_images=6,
+        data__transforms=["pad_crop", "random_erase"],
+        vit__drop_path=0.3,
+    )
     return model.state_dict()
 
 
@@ -140,7 +160,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_iteration_and_resumed_
     expected = results_of(in_processes(tmp_path, drawing, tmp_path / "alone", data))
     stopped = in_processes(tmp_path, drawing, tmp_path / "stopped", data, 2)
     assert [each.code for each in stopped] == [128 + signal.SIGTERM] * 2
-    line, = [line for each in stopped for line in each.stderr.splitlines()]
+    (line,) = [line for each in stopped for line in each.stderr.splitlines()]
     assert line.startswith("stopped by SIGTERM in epoch 1 after iteration 2 of 3")
     for found, left_alone in zip(results_of(in_processes(tmp_path, drawing, tmp_path / "stopped", data)), expected):
         for name, tensor in left_alone.items():

@@ -1,4 +1,5 @@
 """The two steps, what is frozen in each, precision, and stopping before damage."""
+
 import copy
 
 import pytest
@@ -57,8 +58,11 @@ def test_an_iteration_equals_two_plain_forward_backward_passes_with_two_optimize
     engine = engine_for(model, optimizer=build_optimizer(model, lr=0.01))
     names = [name for name, _ in plain.named_parameters()]
     parts = [
-        [{"params": [p], "lr": 0.02 if name.endswith("bias") else 0.01} for name, p in plain.named_parameters()
-         if is_mask(name) == mask]
+        [
+            {"params": [p], "lr": 0.02 if name.endswith("bias") else 0.01}
+            for name, p in plain.named_parameters()
+            if is_mask(name) == mask
+        ]
         for mask in (False, True)
     ]
     optimizers = [torch.optim.SGD(groups, momentum=0.9, weight_decay=1e-4) for groups in parts]

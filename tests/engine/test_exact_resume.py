@@ -1,4 +1,5 @@
 """A run that is interrupted and resumed ends with the bits of one that was left alone."""
+
 import contextlib
 import io
 import json
@@ -22,8 +23,15 @@ from helpers.runs import finished_run
 #: Everything that draws: augmentation by all generators, order, stochastic depth; and optimizer state with counters.
 DRAWING = dict(
     data__transforms=["random_flip", "random_crop", "random_erase", "color_jitter", "pad_crop", "erase_pixel"],
-    synthetic__train_images=4, train__optim="adamw", train__lr=0.001, train__max_epoch=2, vit__drop_path=0.3,
-    vit__depth=1, train__lr_scheduler="single_step", train__stepsize=[1], test__eval_freq=1,
+    synthetic__train_images=4,
+    train__optim="adamw",
+    train__lr=0.001,
+    train__max_epoch=2,
+    vit__drop_path=0.3,
+    vit__depth=1,
+    train__lr_scheduler="single_step",
+    train__stepsize=[1],
+    test__eval_freq=1,
     train__checkpoint_every=1,
 )
 ITERATIONS = 6  # at least: batches of 4 from 16 images in identities of 2, three or four an epoch
@@ -50,6 +58,7 @@ def alone(root, tmp_path_factory):
 
 def stopping(after, number=signal.SIGTERM):
     """``prepare`` of a run that gets a signal in iteration ``after`` of those that it works on."""
+
     def prepare(engine):
         own, calls = engine.forward_backward, []
 
@@ -96,7 +105,8 @@ def test_a_run_stopped_after_every_single_iteration_ends_as_one_left_alone(alone
 
 CASES = {
     "scaled half precision": dict(
-        train__amp="float16", train__steps="simultaneous", train__optim="sgd", train__lr_scheduler="warmup_cosine"),
+        train__amp="float16", train__steps="simultaneous", train__optim="sgd", train__lr_scheduler="warmup_cosine"
+    ),
     "softmax": dict(loss__name="softmax", sampler__train_sampler="RandomSampler", train__lr_scheduler="cosine"),
     "triplet": dict(loss__name="triplet", model__name="vit_baseline_tiny", loss__triplet__weight_x=1.0),
     "images from processes": dict(data__workers=2),
@@ -151,11 +161,13 @@ def test_a_longer_run_goes_on_as_if_it_had_always_been_long(alone, root, tmp_pat
 
 # ---- SIGKILL ----
 
+
 def child(folder, root, kill_at):
     """A run in this process, which kills itself right before its ``kill_at``-th word to the file system."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     calls = []
     for name in ("fsync", "replace", "link") if kill_at else ():
+
         def counted(*args, own=getattr(os, name)):
             calls.append(args)
             if len(calls) == kill_at:

@@ -1,4 +1,5 @@
 """Parameter groups and the learning-rate schedule."""
+
 import math
 
 import pytest
@@ -10,7 +11,9 @@ from helpers.model import tiny_model
 
 
 def rates(optimizer):
-    return {(group["part"], round(group["lr"] / optimizer.param_groups[-1]["lr"], 6)) for group in optimizer.param_groups}
+    return {
+        (group["part"], round(group["lr"] / optimizer.param_groups[-1]["lr"], 6)) for group in optimizer.param_groups
+    }
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

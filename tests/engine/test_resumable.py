@@ -1,4 +1,5 @@
 """Batches in the middle of an epoch: the draws of a plain DataLoader, and the same again after an interruption."""
+
 import itertools
 import random
 
@@ -32,8 +33,9 @@ class Noise(Dataset):
 def loader(size=16, batch=4, workers=0, persistent=False, sampler="RandomSampler"):
     entries = [("", index // 2, index % 2, 0) for index in range(size)]
     order = torchreid_host.build_train_sampler(entries, sampler, batch_size=batch, num_instances=2, num_cams=2)
-    return DataLoader(Noise(size), batch, sampler=order, num_workers=workers, drop_last=True,
-                      persistent_workers=persistent)
+    return DataLoader(
+        Noise(size), batch, sampler=order, num_workers=workers, drop_last=True, persistent_workers=persistent
+    )
 
 
 def seed_all(seed=0):
@@ -60,6 +62,7 @@ def trained(batches, epochs):
 
 def interrupted(make, epochs, after):
     """The same from a loader that stops after ``after`` batches, and a new one, in a changed world, that goes on."""
+
     class Stop(Exception):
         pass
 

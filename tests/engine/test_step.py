@@ -1,4 +1,5 @@
 """What a step computes and what it leaves out: gradients, attention kernels, transfers; the simultaneous mode."""
+
 import copy
 import functools
 from collections import Counter
@@ -41,7 +42,8 @@ def losses_of(engine):
 def test_an_iteration_equals_the_plain_one_in_losses_and_weights_to_1e_5(steps):
     model = masking_model()
     plain = plain_step.TwoSteps(
-        copy.deepcopy(model), plain_head.masked_arcface, lr=0.01, together=steps == "simultaneous")
+        copy.deepcopy(model), plain_head.masked_arcface, lr=0.01, together=steps == "simultaneous"
+    )
     engine = engine_for(model, optimizer=build_optimizer(model, lr=0.01), steps=steps)
     told, expected = losses_of(engine), []
     for seed in range(2):  # the second sees momentum
@@ -203,10 +205,14 @@ def test_simultaneous_obeys_fixbase_epochs():
     assert moved == {"classifier.weight"}
 
 
-@pytest.mark.parametrize("options, said", [
-    ({"steps": "both"}, "train.steps 'both'.*alternating, simultaneous"), ({"accumulate": 0}, "at least 1"),
-    ({"compile_backend": "abacus"}, "'abacus' does not work here.*train.compile False"),
-])
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"steps": "both"}, "train.steps 'both'.*alternating, simultaneous"),
+        ({"accumulate": 0}, "at least 1"),
+        ({"compile_backend": "abacus"}, "'abacus' does not work here.*train.compile False"),
+    ],
+)
 def test_an_unknown_option_is_refused_with_the_choices(options, said):
     with pytest.raises(DPMError, match=said):
         engine_for(tiny_model(), **options)

@@ -1,4 +1,5 @@
 """The step's options from the configuration to a run, and back from its checkpoint."""
+
 import json
 
 import pytest
@@ -11,8 +12,13 @@ from dpm_plugin.weights import files as checkpoint
 from helpers.runs import SETTINGS, finished_run
 
 OPTIONS = {
-    "train.steps": "simultaneous", "train.accumulate": 2, "train.conv_layout": "channels_last",
-    "train.grad_checkpointing": True, "train.optim": "sgd", "train.optim_form": "fused", "train.amp": "bfloat16",
+    "train.steps": "simultaneous",
+    "train.accumulate": 2,
+    "train.conv_layout": "channels_last",
+    "train.grad_checkpointing": True,
+    "train.optim": "sgd",
+    "train.optim_form": "fused",
+    "train.amp": "bfloat16",
 }
 
 
@@ -23,8 +29,9 @@ def keywords(options):
 def test_defaults_are_the_papers_two_steps_with_nothing_switched_on():
     kwargs = engine_kwargs(load_config(overrides=SETTINGS))
     kwargs.pop("use_gpu")
-    assert kwargs == dict(amp="off", steps="alternating", accumulate=1, compile_backend=None, conv_layout="auto",
-                          grad_checkpointing=False)
+    assert kwargs == dict(
+        amp="off", steps="alternating", accumulate=1, compile_backend=None, conv_layout="auto", grad_checkpointing=False
+    )
     assert not datamanager_kwargs(load_config())["persistent_workers"]
 
 
@@ -40,9 +47,16 @@ def root(tmp_path_factory):
 def test_a_run_with_every_option_is_resumed_without_them_and_the_other_way_round(root, tmp_path):
     for name, (first, then) in {"away": (OPTIONS, {}), "towards": ({"train.optim": "sgd"}, OPTIONS)}.items():
         folder, _, _ = finished_run(tmp_path / name, root, **keywords(first))
-        config = load_config(overrides={
-            **SETTINGS, "data.root": str(root), "data.save_dir": str(tmp_path / f"{name}2"), "train.optim": "sgd",
-            **then, "train.max_epoch": 2})
+        config = load_config(
+            overrides={
+                **SETTINGS,
+                "data.root": str(root),
+                "data.save_dir": str(tmp_path / f"{name}2"),
+                "train.optim": "sgd",
+                **then,
+                "train.max_epoch": 2,
+            }
+        )
         datamanager = build.build_datamanager(config)
         model = build.build_model(config, datamanager)
         optimizer = build.build_optimizer(config, model)
@@ -55,8 +69,9 @@ def test_a_run_with_every_option_is_resumed_without_them_and_the_other_way_round
         engine.run(**engine_run_kwargs(config, start))
         results = json.loads((tmp_path / f"{name}2" / "results.json").read_text())
         assert results["run"]["config"]["train"]["steps"] == config.train.steps
-        states = [torch.load(path / "model" / "last.pth.tar", weights_only=True)
-                  for path in (folder, tmp_path / f"{name}2")]
+        states = [
+            torch.load(path / "model" / "last.pth.tar", weights_only=True) for path in (folder, tmp_path / f"{name}2")
+        ]
         assert [state["epoch"] for state in states] == [1, 2]
         assert list(states[0]["state_dict"]) == list(states[1]["state_dict"])
 

@@ -1,4 +1,5 @@
 """Every speed and memory option of the step against the default: the same losses and the same weights."""
+
 import copy
 
 import pytest
@@ -28,13 +29,17 @@ def assert_same(result, expected, atol, rtol=1e-5):
 
 
 @pytest.mark.parametrize("steps", ["alternating", "simultaneous"])
-@pytest.mark.parametrize("option", [
-    {"accumulate": 3},  # 8 images: 3, 3 and 2
-    {"conv_layout": "channels_last"},
-    {"conv_layout": "contiguous"},
-    {"grad_checkpointing": True},
-    {"accumulate": 4, "grad_checkpointing": True, "conv_layout": "channels_last"},
-], ids=str)
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"accumulate": 3},  # 8 images: 3, 3 and 2
+        {"conv_layout": "channels_last"},
+        {"conv_layout": "contiguous"},
+        {"grad_checkpointing": True},
+        {"accumulate": 4, "grad_checkpointing": True, "conv_layout": "channels_last"},
+    ],
+    ids=str,
+)
 def test_an_option_changes_losses_weights_and_statistics_by_at_most_1e_5(option, steps):
     model = masking_model()
     expected = trained(copy.deepcopy(model), steps=steps)
@@ -164,10 +169,14 @@ def test_a_momentum_of_another_memory_layout_is_taken_up_by_value():
     assert_same_weights(model, other)
 
 
-@pytest.mark.parametrize("options, said", [
-    ({"form": "turbo"}, "'turbo' is unknown; choose one of auto"), ({"form": "fused", "optim": "radam"}, "of radam"),
-    ({"form": "fused", "dampening": 0.1}, "with sgd.dampening"),
-])
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"form": "turbo"}, "'turbo' is unknown; choose one of auto"),
+        ({"form": "fused", "optim": "radam"}, "of radam"),
+        ({"form": "fused", "dampening": 0.1}, "with sgd.dampening"),
+    ],
+)
 def test_a_form_that_does_not_exist_is_refused(options, said):
     with pytest.raises(DPMError, match=said):
         build_optimizer(TwoParts(), **options)

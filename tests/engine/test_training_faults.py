@@ -1,4 +1,5 @@
 """What goes wrong in training: signals, full disks, numbers that are not finite, data that cannot be evaluated."""
+
 import copy
 import errno
 import importlib.util
@@ -34,6 +35,7 @@ MAIN = Path(__file__).resolve().parents[2] / "tools" / "main.py"
 
 # ---- tools/main.py in this process ----
 
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
@@ -49,8 +51,15 @@ def main(root, tmp_path, capsys):
 
     def call(**changes):
         changes = {name.replace("__", "."): value for name, value in changes.items()}
-        settings = {**SETTINGS, "data.root": root, "data.save_dir": tmp_path / "run", "synthetic.train_images": 4,
-                    "train.max_epoch": 2, "train.resume": "auto", **changes}
+        settings = {
+            **SETTINGS,
+            "data.root": root,
+            "data.save_dir": tmp_path / "run",
+            "synthetic.train_images": 4,
+            "train.max_epoch": 2,
+            "train.resume": "auto",
+            **changes,
+        }
         code = module.main([str(word) for pair in settings.items() for word in pair])
         return code, capsys.readouterr().err
 
@@ -77,8 +86,9 @@ def test_a_signal_ends_the_run_after_the_iteration_with_a_checkpoint(number, cod
     in_iteration(monkeypatch, 2, lambda: os.kill(os.getpid(), number))
     found, error = main()
     assert found == code
-    assert error == (f"stopped by {signal.Signals(number).name} in epoch 1 after iteration 2 of 4; "
-                     "continue with train.resume auto\n")
+    assert error == (
+        f"stopped by {signal.Signals(number).name} in epoch 1 after iteration 2 of 4; continue with train.resume auto\n"
+    )
     last = read_checkpoint(tmp_path / "run" / "model" / "last.pth.tar")
     assert (last["epoch"], last["progress"]["processes"][0]["iteration"]) == (0, 2)
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
@@ -144,8 +154,9 @@ def small_disk(tmp_path):
 
 
 def test_a_disk_that_really_fills_up_is_one_line_and_keeps_whole_checkpoints(main, small_disk):
-    code, error = main(data__save_dir=small_disk, train__keep_checkpoints=100, train__checkpoint_every=1,
-                       train__max_epoch=50)
+    code, error = main(
+        data__save_dir=small_disk, train__keep_checkpoints=100, train__checkpoint_every=1, train__max_epoch=50
+    )
     assert code == 2 and error.count("\n") == 1 and "No space left on device" in error
     kept = list((small_disk / "model").glob("last*"))
     assert len(kept) > 1 and all(read_checkpoint(path)["state_dict"] for path in kept)
@@ -204,11 +215,11 @@ def test_a_copy_is_made_where_the_file_system_has_no_links(tmp_path, monkeypatch
     put_copy(tmp_path / "a", tmp_path / "c")
     with replacing(tmp_path / "a") as file:
         file.write(b"newer")
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
-        "a": b"newer", "b": b"new", "c": b"new"}
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"newer", "b": b"new", "c": b"new"}
 
 
 # ---- numbers that are not finite ----
+
 
 def state_of(engine):
     return copy.deepcopy((engine.model.state_dict(), engine.optimizer.state_dict()))
@@ -245,8 +256,7 @@ def test_a_skipped_iteration_is_undone_in_every_bit_and_counted(optim, capsys):
         before = state_of(engine)
         assert engine.forward_backward(spoilt(batch())) == {}
         assert_identical(state_of(engine), before)
-        assert set(engine.forward_backward(batch())) == {
-            "loss", "cls", "masked", "head", "triplet", "acc", "masked_2"}
+        assert set(engine.forward_backward(batch())) == {"loss", "cls", "masked", "head", "triplet", "acc", "masked_2"}
     assert engine.skipped_iterations == 2
     assert "skipped, 2 so far" in capsys.readouterr().out
 
@@ -327,13 +337,16 @@ def test_an_empty_query_or_gallery_is_an_error_before_training(side, main, monke
     assert main() == (2, f"error: the {side} set of 'synthetic_occluded' is empty\n")
 
 
-@pytest.mark.parametrize("settings, said", [
-    (dict(train__resume="a.pth", model__resume="b.pth"), "train.resume and model.resume"),
-    (dict(train__deterministic=True, data__transforms=["random_patch"]), "random_patch"),
-    (dict(data__type="video", loss__name="softmax", train__deterministic=True), "data.type image only"),
-    (dict(train__resume="gone.pth"), "'gone.pth' does not exist"),
-    (dict(test__ranks=[20], cuhk03__use_metric_cuhk03=True), "gallery identities"),
-])
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        (dict(train__resume="a.pth", model__resume="b.pth"), "train.resume and model.resume"),
+        (dict(train__deterministic=True, data__transforms=["random_patch"]), "random_patch"),
+        (dict(data__type="video", loss__name="softmax", train__deterministic=True), "data.type image only"),
+        (dict(train__resume="gone.pth"), "'gone.pth' does not exist"),
+        (dict(test__ranks=[20], cuhk03__use_metric_cuhk03=True), "gallery identities"),
+    ],
+)
 def test_settings_that_cannot_be_kept_are_an_error_before_training(settings, said, main):
     code, error = main(**settings)
     assert code == 2 and said in error and error.count("\n") == 1

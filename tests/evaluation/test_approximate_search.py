@@ -1,4 +1,5 @@
 """Approximate top-k: its distances are exact, and it finds what the exact search finds."""
+
 import importlib.util
 import sys
 
@@ -10,8 +11,9 @@ from dpm_plugin.method.retrieval import query_mask_distance
 from dpm_plugin.utils.errors import DPMError
 from experiments.benchmark.features import draw, draw_masks
 
-needs_faiss = pytest.mark.skipif(importlib.util.find_spec("faiss") is None,
-                                 reason="faiss is not installed (pip install faiss-cpu)")
+needs_faiss = pytest.mark.skipif(
+    importlib.util.find_spec("faiss") is None, reason="faiss is not installed (pip install faiss-cpu)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +56,9 @@ def test_few_candidates_hold_nearly_all_of_the_nearest_and_are_ranked_by_their_e
 def test_a_finer_code_recalls_more_of_features_without_clusters():
     query, gallery, mask = draw(40, 32, seed=1).rows, draw(2000, 32).rows, draw_masks(40, 32)
     _, exact = topk(query, gallery, mask, 10)
-    coarse, fine = (recall(ApproximateIndex(gallery, part=part).search(query, mask, 10, candidates=30)[1], exact)
-                    for part in (4, 1))
+    coarse, fine = (
+        recall(ApproximateIndex(gallery, part=part).search(query, mask, 10, candidates=30)[1], exact) for part in (4, 1)
+    )
     assert fine > coarse + 0.1
 
 
@@ -100,16 +103,19 @@ def test_files_that_cannot_be_used_are_named(case, tmp_path):
 
 
 @needs_faiss
-@pytest.mark.parametrize("build, search, said", [
-    (dict(part=5), {}, "part is 5, but must divide the 32 channels"),
-    (dict(lists=2001), {}, "at most a list for each"),
-    (dict(lists=-1), {}, "lists"),
-    ({}, dict(k=0), "k is 0"),
-    ({}, dict(k=20, candidates=10), "k is 20 and candidates is 10"),
-    ({}, dict(candidates=2001), "candidates is 2001"),
-    ({}, dict(probes=1), "probes is 1, but must be between 1 and the 0 lists"),
-    (dict(lists=4), dict(probes=5), "probes is 5"),
-])
+@pytest.mark.parametrize(
+    "build, search, said",
+    [
+        (dict(part=5), {}, "part is 5, but must divide the 32 channels"),
+        (dict(lists=2001), {}, "at most a list for each"),
+        (dict(lists=-1), {}, "lists"),
+        ({}, dict(k=0), "k is 0"),
+        ({}, dict(k=20, candidates=10), "k is 20 and candidates is 10"),
+        ({}, dict(candidates=2001), "candidates is 2001"),
+        ({}, dict(probes=1), "probes is 1, but must be between 1 and the 0 lists"),
+        (dict(lists=4), dict(probes=5), "probes is 5"),
+    ],
+)
 def test_options_out_of_range_are_explained(case, build, search, said):
     query, gallery, mask = case
     with pytest.raises(DPMError, match=said):

@@ -1,4 +1,5 @@
 """From features to rows, tables, results.json and ranked lists."""
+
 import json
 import os
 
@@ -64,12 +65,15 @@ def test_every_row_is_the_metric_of_its_own_distance(query, gallery):
     assert len({row.mAP for row in result.rows.values()}) == 5  # the case tells the rows apart
 
 
-@pytest.mark.parametrize("options, headline", [
-    ({}, "after/on"),
-    ({"feature": "before"}, "before/on"),
-    ({"mask": False}, "after/off"),
-    ({"feature": "before", "mask": False}, "before/off"),
-])
+@pytest.mark.parametrize(
+    "options, headline",
+    [
+        ({}, "after/on"),
+        ({"feature": "before"}, "before/on"),
+        ({"mask": False}, "after/off"),
+        ({"feature": "before", "mask": False}, "before/off"),
+    ],
+)
 def test_feature_and_mask_choose_the_headline_and_its_control(query, gallery, options, headline):
     result = evaluate(query, gallery, keep_distmat=True, **options)
     assert result.headline == headline
@@ -97,7 +101,8 @@ def test_a_stock_model_is_evaluated_as_torchreid_does(dist_metric, normalize):
     rows = [torch.nn.functional.normalize(x) for x in rows] if normalize else rows
     distmat = torchreid_host.metrics.compute_distance_matrix(*rows, dist_metric).numpy()
     expected = torchreid_host.metrics.evaluate_rank(
-        distmat, query.pids, gallery.pids, query.camids, gallery.camids, use_cython=False)
+        distmat, query.pids, gallery.pids, query.camids, gallery.camids, use_cython=False
+    )
     assert list(result.rows) == [result.headline] == ["embedding"]
     assert result.rows["embedding"].cmc.tolist() == expected[0].tolist()
     assert result.mAP == pytest.approx(expected[1], abs=1e-12)
@@ -160,15 +165,16 @@ def test_a_stock_model_is_reranked_as_torchreid_does():
     query, gallery = features(9, 0, 1, cls=False, mask=False), features(30, 1, 2, cls=False, mask=False)
     result = evaluate(query, gallery, dist_metric="euclidean", rerank=True, keep_distmat=True)
     pairs = ((query, gallery), (query, query), (gallery, gallery))
-    blocks = [torchreid_host.metrics.compute_distance_matrix(a.embedding, b.embedding, "euclidean").numpy()
-              for a, b in pairs]
+    blocks = [
+        torchreid_host.metrics.compute_distance_matrix(a.embedding, b.embedding, "euclidean").numpy() for a, b in pairs
+    ]
     np.testing.assert_array_equal(result.distmat, torchreid_host.utils.re_ranking(*blocks))
     assert result.headline == "embedding+rerank"
 
 
 def test_reranking_without_the_memory_for_it_says_how_much_it_needs():
     with pytest.raises(DPMError, match=r"re-ranking 2000 images needs about 0.1 GB .*test.rerank"):
-        masked_reranking(torch.rand(1000, 2), torch.rand(1000, 2), None, memory_limit=10 ** 6)
+        masked_reranking(torch.rand(1000, 2), torch.rand(1000, 2), None, memory_limit=10**6)
 
 
 # Mistakes
@@ -191,13 +197,16 @@ def test_features_that_are_not_finite_are_counted_and_located(query, gallery, si
         evaluate(query, gallery)
 
 
-@pytest.mark.parametrize("options, said", [
-    ({"feature": "neck"}, "feature is 'neck'; choose one of before, after"),
-    ({"dist_metric": "l1"}, "dist_metric is 'l1'; choose one of euclidean, cosine"),
-    ({"ranks": (1, 61)}, "rank 61 was asked for, but the gallery has 60 images"),
-    ({"ranks": (0, 1)}, "1-based"),
-    ({"ranks": ()}, "at least one"),
-])
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"feature": "neck"}, "feature is 'neck'; choose one of before, after"),
+        ({"dist_metric": "l1"}, "dist_metric is 'l1'; choose one of euclidean, cosine"),
+        ({"ranks": (1, 61)}, "rank 61 was asked for, but the gallery has 60 images"),
+        ({"ranks": (0, 1)}, "1-based"),
+        ({"ranks": ()}, "at least one"),
+    ],
+)
 def test_unknown_options_name_the_choices(query, gallery, options, said):
     with pytest.raises(DPMError, match=said):
         evaluate(query, gallery, **options)
@@ -249,8 +258,12 @@ def test_the_headline_reads_as_in_torchreid(query, gallery):
     result = evaluate(query, gallery, ranks=(1, 20))
     cmc = result.rows["after/on"].cmc
     assert format_headline(result).splitlines() == [
-        "** Results **", f"mAP: {result.mAP:.1%}", "CMC curve",
-        f"Rank-1  : {cmc[0]:.1%}", f"Rank-20 : {cmc[19]:.1%}"]
+        "** Results **",
+        f"mAP: {result.mAP:.1%}",
+        "CMC curve",
+        f"Rank-1  : {cmc[0]:.1%}",
+        f"Rank-20 : {cmc[19]:.1%}",
+    ]
 
 
 def test_phases_sum_seconds_over_entries():
@@ -266,6 +279,7 @@ def test_phases_sum_seconds_over_entries():
 def strict(path):
     def refuse(word):
         raise AssertionError(f"{word} is not JSON")
+
     return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
@@ -281,8 +295,7 @@ def test_results_hold_rows_counts_phases_and_the_run(query, gallery, tmp_path):
     stored = {"rank1": row.rank1, "mAP": row.mAP, "cmc": row.cmc.tolist()}
     assert entry["headline"] == {"row": "after/on", **stored} and entry["rows"]["after/on"] == stored
     assert list(entry["rows"]) == list(result.rows)
-    assert entry["counts"] == {
-        "query": 20, "gallery": 60, "query_ids": 6, "gallery_ids": 6, "unmatched_queries": 0}
+    assert entry["counts"] == {"query": 20, "gallery": 60, "query_ids": 6, "gallery_ids": 6, "unmatched_queries": 0}
     assert set(entry["phases"]) == {"distance", "metric", "extract_query"}
     assert entry["phases"]["extract_query"] == {"seconds": 1.5, "peak_memory_mb": None}
     assert content["run"]["model"] == "dpm_vit" and content["run"]["versions"]["torch"]
@@ -320,6 +333,7 @@ def test_a_failed_write_names_the_file_and_leaves_the_old_one(query, gallery, tm
 
     def full(_):
         raise OSError("No space left on device")
+
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DPMError, match="results.json' cannot be written: No space left"):
         write_results(path, "occluded_duke", result, epoch=2)

@@ -1,4 +1,5 @@
 """Masked ArcFace and masked distances against float64 loops, wherever numbers are tiny, huge or half as precise."""
+
 import math
 
 import numpy as np
@@ -42,8 +43,14 @@ def retrieval(draw):
 def heads(draw):
     width, batch, classes = draw(st.integers(1, 33)), draw(st.integers(1, 4)), draw(st.integers(1, 5))
     labels = draw(st.lists(st.integers(0, classes - 1), min_size=batch, max_size=batch))
-    return (draw(rows(batch, width)), draw(rows(classes, width)), draw(rows(batch, width, low=0.0)),
-            torch.tensor(labels), draw(st.sampled_from(["Pn", "Pn+Fn", "P", "P+F"])), draw(st.floats(0, 1.5)))
+    return (
+        draw(rows(batch, width)),
+        draw(rows(classes, width)),
+        draw(rows(batch, width, low=0.0)),
+        torch.tensor(labels),
+        draw(st.sampled_from(["Pn", "Pn+Fn", "P", "P+F"])),
+        draw(st.floats(0, 1.5)),
+    )
 
 
 def unit(row):
@@ -74,8 +81,10 @@ def loop_cosine(x, w, mask, both=False):
 def test_masked_distances_are_those_of_a_float64_loop_for_every_finite_input(fuzz):  # noqa: F811
     def check(case):
         query, gallery, query_mask, _, chunk = case
-        for found, mask in ((query_mask_distance(query, gallery, query_mask, chunk_size=chunk), query_mask),
-                            (cosine_distance(query, gallery, chunk_size=chunk), None)):
+        for found, mask in (
+            (query_mask_distance(query, gallery, query_mask, chunk_size=chunk), query_mask),
+            (cosine_distance(query, gallery, chunk_size=chunk), None),
+        ):
             assert found.dtype == torch.float32 and found.shape == (len(query), len(gallery))
             np.testing.assert_allclose(found.numpy(), 1 - loop_cosine(query, gallery, mask), rtol=0, atol=3e-6)
 
@@ -120,8 +129,9 @@ def test_masked_arcface_is_that_of_a_float64_loop_and_its_loss_is_finite(fuzz): 
         for i, label in enumerate(labels.tolist()):
             cosine = min(1.0, max(-1.0, expected[i, label]))
             theta = math.acos(cosine)
-            expected[i, label] = (math.cos(theta + margin) if theta + margin < math.pi
-                                  else cosine - margin * math.sin(margin))
+            expected[i, label] = (
+                math.cos(theta + margin) if theta + margin < math.pi else cosine - margin * math.sin(margin)
+            )
             # Beside the poles and where the formula changes float32 knows the angle to the root of its rounding.
             if abs(cosine) > 0.999 or abs(theta + margin - math.pi) < 1e-3:
                 tolerance[i, label] = 5e-3

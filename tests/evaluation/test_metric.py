@@ -1,4 +1,5 @@
 """dpm_plugin.evaluate_rank against torchreid's own Python metric and a naive loop."""
+
 import warnings
 from pathlib import Path
 
@@ -20,15 +21,16 @@ GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden" / "retrieval.np
 
 @st.composite
 def cases(draw, ties):
-    rng = np.random.default_rng(draw(st.integers(0, 10 ** 6)))
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     count_q, count_g = draw(st.integers(1, 8)), draw(st.integers(1, 30))
     ids, cameras = draw(st.integers(1, 6)), draw(st.integers(1, 3))
     values = draw(st.integers(1, 4)) if ties else None
     shape = (count_q, count_g)
     different = rng.permutation(count_q * count_g).reshape(shape)
     distmat = rng.integers(0, values, shape) / 4 if ties else different
-    labels = [rng.integers(0, high, n) for high, n in
-              ((ids, count_q), (ids, count_g), (cameras, count_q), (cameras, count_g))]
+    labels = [
+        rng.integers(0, high, n) for high, n in ((ids, count_q), (ids, count_g), (cameras, count_q), (cameras, count_g))
+    ]
     found = [((labels[1] == p) & (labels[3] != c)).any() for p, c in zip(labels[0], labels[2])]
     assume(any(found))
     dtype = draw(st.sampled_from([np.float16, np.float32, np.float64]))
@@ -95,16 +97,19 @@ def test_queries_that_all_match_bring_no_warning():
         evaluate_rank(*SMALL)
 
 
-@pytest.mark.parametrize("change, said", [
-    (dict(distmat=np.zeros((2, 3))), r"distmat \(2, 3\), q_pids \(1,\), g_pids \(3,\)"),
-    (dict(distmat=np.array([[0.3, np.nan, 0.2]])), "1 of 1 queries are not finite, first query 0"),
-    (dict(distmat=np.array([[0.3, np.inf, 0.2]])), "not finite"),
-    (dict(distmat=np.zeros((0, 3)), q_pids=[], q_camids=[]), "0 queries, 3 gallery images"),
-    (dict(distmat=np.zeros((1, 0)), g_pids=[], g_camids=[]), "1 queries, 0 gallery images"),
-    (dict(g_pids=[5, 6, 7]), "none of their identities is in the gallery"),
-    (dict(g_camids=[0, 0, 0]), "only under the query's own camera"),
-    (dict(max_rank=0), "max_rank must be at least 1"),
-])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (dict(distmat=np.zeros((2, 3))), r"distmat \(2, 3\), q_pids \(1,\), g_pids \(3,\)"),
+        (dict(distmat=np.array([[0.3, np.nan, 0.2]])), "1 of 1 queries are not finite, first query 0"),
+        (dict(distmat=np.array([[0.3, np.inf, 0.2]])), "not finite"),
+        (dict(distmat=np.zeros((0, 3)), q_pids=[], q_camids=[]), "0 queries, 3 gallery images"),
+        (dict(distmat=np.zeros((1, 0)), g_pids=[], g_camids=[]), "1 queries, 0 gallery images"),
+        (dict(g_pids=[5, 6, 7]), "none of their identities is in the gallery"),
+        (dict(g_camids=[0, 0, 0]), "only under the query's own camera"),
+        (dict(max_rank=0), "max_rank must be at least 1"),
+    ],
+)
 def test_input_that_cannot_be_evaluated_is_explained(change, said):
     names = ("distmat", "q_pids", "g_pids", "q_camids", "g_camids")
     with pytest.raises(DPMError, match=said):

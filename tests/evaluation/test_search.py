@@ -1,4 +1,5 @@
 """Exact top-k against sorting the whole matrix, for every kind of gallery."""
+
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,20 @@ def draw(query=5, gallery=40, dim=16, seed=0, dtype=torch.float32):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 6), st.integers(1, 300), st.integers(1, 24), st.sampled_from(DTYPES), CHUNKS, st.booleans(),
-       st.booleans(), st.data())
+@given(
+    st.integers(1, 6),
+    st.integers(1, 300),
+    st.integers(1, 24),
+    st.sampled_from(DTYPES),
+    CHUNKS,
+    st.booleans(),
+    st.booleans(),
+    st.data(),
+)
 def test_the_nearest_are_those_of_the_loop_over_queries_in_float64(
-        count_q, count_g, dim, dtype, chunk_size, masked, prepared, data):
-    query, gallery, mask = draw(count_q, count_g, dim, data.draw(st.integers(0, 10 ** 6)), dtype)
+    count_q, count_g, dim, dtype, chunk_size, masked, prepared, data
+):
+    query, gallery, mask = draw(count_q, count_g, dim, data.draw(st.integers(0, 10**6)), dtype)
     k = data.draw(st.integers(1, count_g))
     searched = Gallery.from_features(gallery) if prepared else gallery
     distances, indices = topk(query, searched, mask if masked else None, k, chunk_size=chunk_size)
@@ -53,7 +63,7 @@ def exact_case(count_q, count_g, dim, seed):
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 400), st.integers(1, 5), CHUNKS, st.data())
 def test_equals_the_stable_sort_of_the_matrix_with_ties_in_gallery_order(count_q, count_g, dim, chunk_size, data):
-    case = exact_case(count_q, count_g, dim, data.draw(st.integers(0, 10 ** 6)))
+    case = exact_case(count_q, count_g, dim, data.draw(st.integers(0, 10**6)))
     k = data.draw(st.integers(1, count_g))
     distances, indices = topk(*case, k, chunk_size=chunk_size)
     expected = nearest(query_mask_distance(*case), k)
@@ -66,7 +76,7 @@ def test_equals_the_stable_sort_of_the_matrix_with_ties_in_gallery_order(count_q
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 300), st.integers(1, 5), CHUNKS, st.booleans(), st.data())
 def test_ranks_are_places_in_the_stable_sort_of_the_matrix(count_q, count_g, dim, chunk_size, masked, data):
-    query, gallery, mask = exact_case(count_q, count_g, dim, data.draw(st.integers(0, 10 ** 6)))
+    query, gallery, mask = exact_case(count_q, count_g, dim, data.draw(st.integers(0, 10**6)))
     mask = mask if masked else None
     count = data.draw(st.integers(0, 8))  # of chosen images, also the same one twice
     chosen = torch.randint(count_g, (count_q, count), generator=torch.Generator().manual_seed(count))
@@ -85,10 +95,15 @@ def test_what_was_found_nearest_has_the_ranks_from_1_also_among_copies_of_itself
     assert torch.equal(ranks(query, gallery, mask, indices.flip(1), chunk_size=100), found.flip(1))
 
 
-@pytest.mark.parametrize("chosen, said", [
-    (torch.zeros(4, 2, dtype=torch.int64), r"of 5 queries, got \(4, 2\)"), (torch.zeros(5, 2), "whole numbers"),
-    (torch.full((5, 1), 40), "between 0 and 39, got 40"), (torch.full((5, 1), -1), "got -1"),
-])
+@pytest.mark.parametrize(
+    "chosen, said",
+    [
+        (torch.zeros(4, 2, dtype=torch.int64), r"of 5 queries, got \(4, 2\)"),
+        (torch.zeros(5, 2), "whole numbers"),
+        (torch.full((5, 1), 40), "between 0 and 39, got 40"),
+        (torch.full((5, 1), -1), "got -1"),
+    ],
+)
 def test_images_that_are_not_in_the_gallery_have_no_rank(chosen, said):
     with pytest.raises(DPMError, match=said):
         ranks(*draw(), chosen)
@@ -202,20 +217,23 @@ def test_a_query_that_is_not_finite_is_named(name):
         topk(query, gallery, mask, 5)
 
 
-@pytest.mark.parametrize("change, said", [
-    (dict(k=0), "k is 0, but must be between 1 and the 40 images"),
-    (dict(k=41), "k is 41"),
-    (dict(chunk_size=0), "chunk_size must be at least 1, got 0"),
-    (dict(query=torch.rand(5, 15)), r"query is \(5, 15\) on cpu; expected \(Q, 16\)"),
-    (dict(query=torch.rand(16)), r"query is \(16,\)"),
-    (dict(query_mask=torch.rand(4, 16)), r"query_mask is \(4, 16\)"),
-    (dict(query=np.zeros((5, 16))), "query must be a torch tensor, got ndarray"),
-    (dict(gallery=torch.rand(16)), r"\(G, D\) float tensor or array"),
-    (dict(gallery=torch.zeros(0, 16)), "at least one row"),
-    (dict(gallery=torch.ones(40, 16, dtype=torch.int32)), "int32"),
-    (dict(gallery=np.ones((40, 16), ">f4")), "NumPy type >f4 cannot be read"),
-    (dict(gallery=[[1.0]]), "a gallery is a torch tensor or NumPy array, got list"),
-])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (dict(k=0), "k is 0, but must be between 1 and the 40 images"),
+        (dict(k=41), "k is 41"),
+        (dict(chunk_size=0), "chunk_size must be at least 1, got 0"),
+        (dict(query=torch.rand(5, 15)), r"query is \(5, 15\) on cpu; expected \(Q, 16\)"),
+        (dict(query=torch.rand(16)), r"query is \(16,\)"),
+        (dict(query_mask=torch.rand(4, 16)), r"query_mask is \(4, 16\)"),
+        (dict(query=np.zeros((5, 16))), "query must be a torch tensor, got ndarray"),
+        (dict(gallery=torch.rand(16)), r"\(G, D\) float tensor or array"),
+        (dict(gallery=torch.zeros(0, 16)), "at least one row"),
+        (dict(gallery=torch.ones(40, 16, dtype=torch.int32)), "int32"),
+        (dict(gallery=np.ones((40, 16), ">f4")), "NumPy type >f4 cannot be read"),
+        (dict(gallery=[[1.0]]), "a gallery is a torch tensor or NumPy array, got list"),
+    ],
+)
 def test_input_that_cannot_be_searched_is_explained(change, said):
     arguments = dict(zip(("query", "gallery", "query_mask"), draw()), k=5)
     with pytest.raises(DPMError, match=said):

@@ -1,4 +1,5 @@
 """CMC and mAP counted chunk by chunk against those of the whole matrix."""
+
 from pathlib import Path
 from unittest import mock
 
@@ -26,11 +27,12 @@ def blocks_of(distmat):
 
 @st.composite
 def cases(draw):
-    rng = np.random.default_rng(draw(st.integers(0, 10 ** 6)))
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     count_q, count_g, ids, cameras = (draw(st.integers(1, high)) for high in (12, 60, 6, 3))
     values = draw(st.sampled_from([1, 2, 5, 10_000]))  # few: many ties
-    labels = [rng.integers(0, high, n) for high, n in
-              ((ids, count_q), (ids, count_g), (cameras, count_q), (cameras, count_g))]
+    labels = [
+        rng.integers(0, high, n) for high, n in ((ids, count_q), (ids, count_g), (cameras, count_q), (cameras, count_g))
+    ]
     assume(any(((labels[1] == p) & (labels[3] != c)).any() for p, c in zip(labels[0], labels[2])))
     return rng.integers(0, values, (count_q, count_g)) / 4, *labels
 
@@ -124,7 +126,7 @@ def test_distances_beyond_the_limit_are_not_kept(both_sides):
 
 def test_the_cuhk03_protocol_takes_the_matrix_whatever_its_size(both_sides):
     found = []
-    for limit in (0, 10 ** 9):
+    for limit in (0, 10**9):
         np.random.seed(3)
         found.append(evaluate(*both_sides, ranks=(1, 5), use_metric_cuhk03=True, matrix_limit=limit).mAP)
     assert found[0] == found[1]
@@ -148,11 +150,16 @@ def test_distances_that_are_not_finite_are_refused(place, value):
         streamed_evaluate_rank(blocks_of(distmat), [1], [1, 2, 3], [0], [1, 1, 1], chunk_size=1)
 
 
-@pytest.mark.parametrize("change, said", [
-    (dict(g_pids=[1, 2]), "shapes do not fit"), (dict(q_pids=[], q_camids=[]), "0 queries"),
-    (dict(max_rank=0), "max_rank must be at least 1"), (dict(chunk_size=0), "chunk_size must be at least 1"),
-    (dict(g_pids=[5, 6, 7]), "none of their identities is in the gallery"),
-])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (dict(g_pids=[1, 2]), "shapes do not fit"),
+        (dict(q_pids=[], q_camids=[]), "0 queries"),
+        (dict(max_rank=0), "max_rank must be at least 1"),
+        (dict(chunk_size=0), "chunk_size must be at least 1"),
+        (dict(g_pids=[5, 6, 7]), "none of their identities is in the gallery"),
+    ],
+)
 def test_input_that_cannot_be_evaluated_is_explained(change, said):
     labels = dict(q_pids=[1], g_pids=[1, 2, 3], q_camids=[0], g_camids=[1, 1, 1])
     with pytest.raises(DPMError, match=said):

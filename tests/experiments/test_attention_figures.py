@@ -1,4 +1,5 @@
 """Figures 3 and 4 against naive loops over one image and two patches at a time."""
+
 import csv
 import math
 from pathlib import Path
@@ -33,13 +34,11 @@ def naive_similarities(patch_map):
     """(C, h, w) of one image -> cosines of all pairs of different patches."""
     _, height, width = patch_map.shape
     patches = [patch_map[:, y, x].double().tolist() for y in range(height) for x in range(width)]
-    return [cosine(a, b) for i, a in enumerate(patches) for b in patches[i + 1:]]
+    return [cosine(a, b) for i, a in enumerate(patches) for b in patches[i + 1 :]]
 
 
 @settings(max_examples=20, deadline=None)
-@given(
-    seed=st.integers(0, 10_000), batch=st.integers(1, 3), heads=st.integers(1, 5), patches=st.integers(1, 12),
-)
+@given(seed=st.integers(0, 10_000), batch=st.integers(1, 3), heads=st.integers(1, 5), patches=st.integers(1, 12))
 def test_the_head_correlation_is_the_naive_cosine_of_attention_maps(seed, batch, heads, patches):
     logits = 2 * torch.randn(batch, heads, patches, generator=torch.Generator().manual_seed(seed))
     for got, image in zip(attention_correlation(logits), logits):
@@ -53,9 +52,7 @@ def test_the_head_correlation_is_the_matrix_that_the_head_enrich_loss_pulls_to_t
 
 
 @settings(max_examples=20, deadline=None)
-@given(
-    seed=st.integers(0, 10_000), channels=st.integers(1, 6), height=st.integers(1, 4), width=st.integers(2, 4),
-)
+@given(seed=st.integers(0, 10_000), channels=st.integers(1, 6), height=st.integers(1, 4), width=st.integers(2, 4))
 def test_patch_similarity_is_the_range_of_the_naive_pairs(seed, channels, height, width):
     maps = torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(seed))
     for low, high, image in zip(*patch_similarity(maps), maps):
@@ -72,6 +69,7 @@ def test_evenly_spaced_starts_at_the_first_and_never_repeats():
 
 
 # ---- the figures of a run ----
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
@@ -146,7 +144,8 @@ def test_figure3_writes_a_picture_a_table_and_every_number(drawn3):
     means = [float(row["value"]) for row in rows if row["quantity"] == "correlation, mean"]
     assert means == pytest.approx([value for line in numbers["mean"] for value in line])
     assert [float(row["value"]) for row in rows if row["quantity"] == "gap"] == pytest.approx(
-        [block["gap"] for block in numbers["blocks"]])
+        [block["gap"] for block in numbers["blocks"]]
+    )
     text = (out / "figure3.md").read_text(encoding="utf-8")
     assert f"| without HEM | {numbers['off_diagonal']['one']:.3f} |" in text and str(out) not in text
 

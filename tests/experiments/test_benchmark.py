@@ -1,4 +1,5 @@
 """The benchmark's frame: every part runs, and its figures are those of the calls."""
+
 import json
 import subprocess
 import sys
@@ -18,8 +19,12 @@ from experiments.oracles import plain_head
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "benchmark.py"
 
 
-@pytest.mark.parametrize("part", [  # what ddp starts, test_torchrun.py starts too
-    pytest.param(part, marks=[pytest.mark.fuzz] * (part == "ddp")) for part in cli.PARTS])
+@pytest.mark.parametrize(
+    "part",
+    [  # what ddp starts, test_torchrun.py starts too
+        pytest.param(part, marks=[pytest.mark.fuzz] * (part == "ddp")) for part in cli.PARTS
+    ],
+)
 def test_every_part_runs_at_a_tiny_size_and_writes_its_figures(part, tmp_path, capsys):
     path = tmp_path / "figures.json"
     assert cli.main([part, "--tiny", "--rounds", "2", "--device", "cpu", "--json", str(path)]) == 0
@@ -51,6 +56,7 @@ def test_contenders_take_turns_and_the_ratio_is_of_their_rounds():
             calls.append(name)
             time.sleep(seconds)
             return name
+
         return call
 
     timings = take_turns({"plain": contender("plain", 0.02), "ours": contender("ours", 0.002)}, rounds=3, warmup=1)
@@ -75,7 +81,8 @@ def test_memory_is_the_contenders_own():
         print(timings["large"].memory_mb, timings["small"].memory_mb)
     """
     shown = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=TOOL.parents[1])
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=TOOL.parents[1]
+    )
     large, small = map(float, shown.stdout.split()[-2:])
     assert large == pytest.approx(200, abs=15) and small == pytest.approx(50, abs=15)
 
@@ -88,18 +95,25 @@ def test_a_line_begins_with_the_ratio():
 
 def test_the_plain_head_is_the_same_mathematics():
     generator = torch.Generator().manual_seed(3)
-    x, w, m = (torch.randn(6, 9, generator=generator), torch.randn(5, 9, generator=generator),
-               torch.rand(6, 9, generator=generator))
+    x, w, m = (
+        torch.randn(6, 9, generator=generator),
+        torch.randn(5, 9, generator=generator),
+        torch.rand(6, 9, generator=generator),
+    )
     labels = torch.tensor([0, 1, 2, 3, 4, 0])
     x[0] = -w[0]  # an angle that the margin would push beyond pi
-    assert torch.allclose(
-        plain_head.masked_arcface(x, w, m, labels), MaskedArcFace()(x, w, m, labels), atol=1e-4)
+    assert torch.allclose(plain_head.masked_arcface(x, w, m, labels), MaskedArcFace()(x, w, m, labels), atol=1e-4)
 
 
-@pytest.mark.parametrize("argv, said", [
-    (["everything"], "invalid choice"), (["head", "--rounds", "0"], "at least 1"),
-    (["head", "--device", "abacus"], "abacus"), (["head", "--tiny", "--json", "/proc/no/file"], "cannot be written"),
-])
+@pytest.mark.parametrize(
+    "argv, said",
+    [
+        (["everything"], "invalid choice"),
+        (["head", "--rounds", "0"], "at least 1"),
+        (["head", "--device", "abacus"], "abacus"),
+        (["head", "--tiny", "--json", "/proc/no/file"], "cannot be written"),
+    ],
+)
 def test_a_mistake_is_one_line_and_exit_code_2(argv, said, capsys):
     try:
         code = cli.main(argv)

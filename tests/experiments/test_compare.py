@@ -1,4 +1,5 @@
 """tools/compare.py and what it is made of: costs, budgets, tables, the command line."""
+
 import csv
 import importlib
 import io
@@ -56,11 +57,13 @@ def place(tmp_path_factory):
 def config_of(place, model, *extra):
     base = load_config(str(place / "recipe.yaml"))
     pairs = dict(budget.stock_overrides(model, base))
-    return load_config(str(place / "recipe.yaml"), extra,
-                       {**pairs, "model.name": model, "data.root": str(place / "data")})
+    return load_config(
+        str(place / "recipe.yaml"), extra, {**pairs, "model.name": model, "data.root": str(place / "data")}
+    )
 
 
 # ---- FLOPs ----
+
 
 def naive_flops(model, run):
     """Two for each multiply-add of every Linear and Conv2d that runs, counted from their shapes."""
@@ -68,8 +71,11 @@ def naive_flops(model, run):
 
     def count(module, inputs, output):
         nonlocal total
-        per_value = (module.in_features if isinstance(module, nn.Linear)
-                     else module.in_channels // module.groups * math.prod(module.kernel_size))
+        per_value = (
+            module.in_features
+            if isinstance(module, nn.Linear)
+            else module.in_channels // module.groups * math.prod(module.kernel_size)
+        )
         total += 2 * output.numel() * per_value
 
     for module in model.modules():
@@ -84,6 +90,7 @@ def naive_flops(model, run):
 
 def test_flops_of_a_stock_model_are_two_for_each_multiply_add():
     from dpm_plugin.torchreid_host import models
+
     model = models.build_model("osnet_x0_25", num_classes=3, pretrained=False, use_gpu=False).eval()
     expected = naive_flops(model, lambda: model(torch.zeros(1, 3, 64, 32)))
     assert measuring.count_flops(model, 64, 32) == expected
@@ -106,6 +113,7 @@ def test_counting_flops_leaves_the_models_mode_alone():
 
 
 # ---- measuring ----
+
 
 def test_speed_is_the_median_batch_after_the_first_two_and_counts_the_waiting_for_pictures(monkeypatch):
     now = [0.0]
@@ -175,18 +183,24 @@ def test_a_model_that_cannot_take_the_picture_size_is_an_error_that_says_so(plac
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands the size of the parent on in ru_maxrss")
 def test_the_peak_is_this_process_s_own_not_that_of_the_one_that_started_it():
-    code = ("import importlib.util, sys, types; sys.modules['torch'] = types.ModuleType('torch'); "
-            "spec = importlib.util.spec_from_file_location('phases', sys.argv[1]); "
-            "phases = importlib.util.module_from_spec(spec); spec.loader.exec_module(phases); "
-            "print(phases._peak_resident())")
+    code = (
+        "import importlib.util, sys, types; sys.modules['torch'] = types.ModuleType('torch'); "
+        "spec = importlib.util.spec_from_file_location('phases', sys.argv[1]); "
+        "phases = importlib.util.module_from_spec(spec); spec.loader.exec_module(phases); "
+        "print(phases._peak_resident())"
+    )
     ballast = np.ones(300_000_000, np.uint8)  # so that this process is large for certain
     child = subprocess.run([sys.executable, "-c", code, phases.__file__], capture_output=True, text=True, check=True)
     assert 1e6 < int(child.stdout) < len(ballast)
 
 
 def test_a_request_is_answered_on_stdout_and_a_mistake_is_one_line(place, monkeypatch, capsys):
-    request = {"what": "extraction", "config_file": str(place / "recipe.yaml"), "seconds": 0,
-               "overrides": {"data.root": str(place / "data"), "data.height": 32, "data.width": 16}}
+    request = {
+        "what": "extraction",
+        "config_file": str(place / "recipe.yaml"),
+        "seconds": 0,
+        "overrides": {"data.root": str(place / "data"), "data.height": 32, "data.width": 16},
+    }
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(request)))
     assert measuring.main() == 0
     found = json.loads(capsys.readouterr().out)
@@ -200,17 +214,28 @@ def test_a_request_is_answered_on_stdout_and_a_mistake_is_one_line(place, monkey
 
 # ---- asking for measurements ----
 
-ANSWER = {"parameters": 5, "flops": 7, "iterations": 10, "batch_size": 4, "images_per_second": 20.0,
-          "loading_share": 0.5, "peak_memory_mb": 300.0, "idle_memory_mb": 200.0}
+ANSWER = {
+    "parameters": 5,
+    "flops": 7,
+    "iterations": 10,
+    "batch_size": 4,
+    "images_per_second": 20.0,
+    "loading_share": 0.5,
+    "peak_memory_mb": 300.0,
+    "idle_memory_mb": 200.0,
+}
 
 
 @pytest.fixture
 def interpreter(tmp_path):
     """Makes a program that stands for Python: it notes the question and behaves as told."""
+
     def make(behaviour=f"echo '{json.dumps(ANSWER)}'"):
         path = tmp_path / "python"
-        path.write_text(f"#!/bin/sh\ncat >> {tmp_path}/asked\necho >> {tmp_path}/asked\n"
-                        f"echo $OMP_NUM_THREADS > {tmp_path}/threads\n{behaviour}\n")
+        path.write_text(
+            f"#!/bin/sh\ncat >> {tmp_path}/asked\necho >> {tmp_path}/asked\n"
+            f"echo $OMP_NUM_THREADS > {tmp_path}/threads\n{behaviour}\n"
+        )
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
         return str(path)
 
@@ -241,16 +266,19 @@ def test_a_kept_measurement_is_not_repeated_unless_something_changes(interpreter
 def test_a_damaged_measurement_is_repeated(interpreter, tmp_path):
     asked = dict(python=interpreter(), cache=tmp_path / "costs")
     cost.training_speed("mlfn", "", **asked)
-    kept, = (tmp_path / "costs").iterdir()
+    (kept,) = (tmp_path / "costs").iterdir()
     kept.write_text("{")
     assert cost.training_speed("mlfn", "", **asked) == 2.0
     assert json.loads(kept.read_text()) == ANSWER
 
 
-@pytest.mark.parametrize("behaviour, expected", [
-    ("echo one >&2; echo 'error: no such data' >&2; exit 2", "training of 'mlfn': no such data$"),
-    ("kill -9 $$", "signal 9.*memory"),
-])
+@pytest.mark.parametrize(
+    "behaviour, expected",
+    [
+        ("echo one >&2; echo 'error: no such data' >&2; exit 2", "training of 'mlfn': no such data$"),
+        ("kill -9 $$", "signal 9.*memory"),
+    ],
+)
 def test_a_failed_measurement_says_which_and_why(interpreter, behaviour, expected):
     with pytest.raises(DPMError, match=expected):
         cost.training_speed("mlfn", "", python=interpreter(behaviour))
@@ -258,14 +286,16 @@ def test_a_failed_measurement_says_which_and_why(interpreter, behaviour, expecte
 
 # ---- budgets ----
 
+
 def test_the_plugins_models_and_torchreids_own_recipes_need_nothing(tmp_path):
     dpm = load_config(QUICK_START)
     assert budget.stock_overrides("dpm_vit_tiny", dpm) == budget.stock_overrides("vit_baseline", dpm) == ()
     assert budget.stock_overrides("osnet_x1_0", load_config()) == ()  # loss.name softmax already
 
 
-@pytest.mark.parametrize("name", [path.relative_to(ROOT / "configs").as_posix()
-                                  for path in sorted((ROOT / "configs").rglob("dpm_*.yaml"))])
+@pytest.mark.parametrize(
+    "name", [path.relative_to(ROOT / "configs").as_posix() for path in sorted((ROOT / "configs").rglob("dpm_*.yaml"))]
+)
 def test_stock_overrides_fit_every_recipe_and_keep_its_pretraining(name):
     file = str(ROOT / "configs" / name)
     base = load_config(file)
@@ -328,6 +358,7 @@ def test_no_time_at_all_is_an_error(seconds):
 
 # ---- the comparison ----
 
+
 class FakeRun(NamedTuple):
     label: str
     config_file: str
@@ -338,12 +369,21 @@ class FakeRun(NamedTuple):
 
 def fake_sweep(told, rank1=None):
     """Stands for experiments.reproduce.sweep; results are made up from model and seed."""
+
     def run_all(runs, base, *, root, jobs, threads, echo):
         told.append(("train", runs, base, root, jobs, threads))
-        return {run: {"datasets": {name: {
-            "headline": {"row": "after/on", "rank1": 0.1 * run.seed + 0.01 * len(run.model), "mAP": 0.5},
-            "phases": {"train": {"seconds": 60.0 * run.seed}} if "vit" in run.model else {}}
-            for name in ("synthetic_occluded", "occluded_duke", "market1501")}} for run in runs}
+        return {
+            run: {
+                "datasets": {
+                    name: {
+                        "headline": {"row": "after/on", "rank1": 0.1 * run.seed + 0.01 * len(run.model), "mAP": 0.5},
+                        "phases": {"train": {"seconds": 60.0 * run.seed}} if "vit" in run.model else {},
+                    }
+                    for name in ("synthetic_occluded", "occluded_duke", "market1501")
+                }
+            }
+            for run in runs
+        }
 
     return SimpleNamespace(Run=FakeRun, run_all=run_all)
 
@@ -351,15 +391,17 @@ def fake_sweep(told, rank1=None):
 def fake_measure(told):
     def measure(model, config_file, overrides, **options):
         told.append(("measure", model, dict(overrides), options))
-        return cost.Cost(2_000_000, 3_000_000_000, 12.0, 0.1, 34.0, 0.2, 1234.0, None, 200.0,
-                         epoch_seconds=50.0 + len(model))
+        return cost.Cost(
+            2_000_000, 3_000_000_000, 12.0, 0.1, 34.0, 0.2, 1234.0, None, 200.0, epoch_seconds=50.0 + len(model)
+        )
 
     return measure
 
 
 def compared(told, models=("dpm_vit_tiny", "osnet_x1_0"), file=QUICK_START, **options):
-    return compare(models, file, out="out", measure=fake_measure(told), sweep=fake_sweep(told),
-                   echo=lambda line: None, **options)
+    return compare(
+        models, file, out="out", measure=fake_measure(told), sweep=fake_sweep(told), echo=lambda line: None, **options
+    )
 
 
 def test_everything_is_measured_before_anything_is_trained_and_every_seed_of_every_model_is_run():
@@ -367,7 +409,11 @@ def test_everything_is_measured_before_anything_is_trained_and_every_seed_of_eve
     compared(told, seeds=(1, 2), jobs=2, root="data")
     assert [entry[0] for entry in told] == ["measure", "measure", "train"]
     assert [(run.model, run.seed) for run in told[-1][1]] == [
-        ("dpm_vit_tiny", 1), ("dpm_vit_tiny", 2), ("osnet_x1_0", 1), ("osnet_x1_0", 2)]
+        ("dpm_vit_tiny", 1),
+        ("dpm_vit_tiny", 2),
+        ("osnet_x1_0", 1),
+        ("osnet_x1_0", 2),
+    ]
     threads = max(1, cores() // 2)
     assert told[-1][2:] == (Path("out/runs"), "data", 2, threads)
     assert told[0][3] == dict(root="data", threads=threads, cache=Path("out/costs"))
@@ -395,10 +441,10 @@ def test_what_the_user_sets_reaches_every_run_and_wins_over_the_stock_settings()
         assert config.loss.name == ("dpm" if run.model == "dpm_vit_tiny" else "softmax")
 
 
-@pytest.mark.parametrize("models, overrides, expected", [
-    (["dpm_vit_tiny", "osnet_x1_1"], (), "osnet_x1_0"),
-    (["dpm_vit_tiny"], (("train.lrr", "1"),), "train.lr"),
-])
+@pytest.mark.parametrize(
+    "models, overrides, expected",
+    [(["dpm_vit_tiny", "osnet_x1_1"], (), "osnet_x1_0"), (["dpm_vit_tiny"], (("train.lrr", "1"),), "train.lr")],
+)
 def test_a_mistake_ends_it_before_anything_is_measured(models, overrides, expected):
     told = []
     with pytest.raises(DPMError, match=expected):
@@ -412,8 +458,21 @@ def test_the_markdown_table_has_mean_and_deviation_over_the_seeds_and_the_costs(
     header, _, dpm, osnet = [line for line in text.splitlines() if line.startswith("|")]
     assert header.count("rank-1") == 2 and header.count("|") == dpm.count("|") == osnet.count("|")
     cells = [cell.strip() for cell in dpm.strip("|").split("|")]
-    assert cells == ["dpm_vit_tiny", "32.0 ± 10.0", "50.0 ± 0.0", "32.0 ± 10.0", "50.0 ± 0.0", "18",
-                     "2.0 ± 1.0", "2.00", "3.000", "12", "34", "1,234", "—"]
+    assert cells == [
+        "dpm_vit_tiny",
+        "32.0 ± 10.0",
+        "50.0 ± 0.0",
+        "32.0 ± 10.0",
+        "50.0 ± 0.0",
+        "18",
+        "2.0 ± 1.0",
+        "2.00",
+        "3.000",
+        "12",
+        "34",
+        "1,234",
+        "—",
+    ]
     assert " — " in osnet  # torchreid's engine says no training seconds
     assert "multiply-add counted as 2" in text and "seeds 1, 2, 3" in text and "```\nthe command\n```" in text
 
@@ -427,35 +486,43 @@ def test_the_csv_has_a_line_for_each_model_and_target_with_unrounded_numbers():
     text = table.csv_text(compared([], targets=["occluded_duke", "market1501"], seeds=(1, 2)))
     lines = list(csv.DictReader(io.StringIO(text)))
     assert [(line["model"], line["target"]) for line in lines] == [
-        ("dpm_vit_tiny", "occluded_duke"), ("dpm_vit_tiny", "market1501"),
-        ("osnet_x1_0", "occluded_duke"), ("osnet_x1_0", "market1501")]
+        ("dpm_vit_tiny", "occluded_duke"),
+        ("dpm_vit_tiny", "market1501"),
+        ("osnet_x1_0", "occluded_duke"),
+        ("osnet_x1_0", "market1501"),
+    ]
     assert float(lines[2]["rank1_mean"]) == pytest.approx(0.25) and lines[2]["extract_memory_mb"] == ""
     assert float(lines[0]["rank1_std"]) == pytest.approx(math.sqrt(0.005)) and lines[0]["seeds"] == "2"
 
 
 # ---- the command line ----
 
+
 def test_key_value_pairs_end_the_lists_before_them():
     args = cli.parse(["mlfn", "pcb_p6", "mlfn", "--seeds", "1", "2", "train.lr", "0.1", "data.height", "64"])
     assert (args.models, args.seeds) == (["mlfn", "pcb_p6"], [1, 2])
     assert args.overrides == (("train.lr", "0.1"), ("data.height", "64"))
-    args = cli.parse(["mlfn", "--out", "data.old", "--budget", "minutes", "0.5", "-t", "market1501",
-                      "test.ranks", "[1]"])
+    args = cli.parse(
+        ["mlfn", "--out", "data.old", "--budget", "minutes", "0.5", "-t", "market1501", "test.ranks", "[1]"]
+    )
     assert (args.out, args.budget, args.targets) == ("data.old", Budget("minutes", 0.5), ["market1501"])
 
 
-@pytest.mark.parametrize("argv, expected", [
-    ([], "MODEL"),
-    (["mlfn", "--budget", "epochs", "1.5"], "epochs N"),
-    (["mlfn", "--budget", "minutes", "0"], "above 0"),
-    (["mlfn", "--budget", "minutes", "nan"], "above 0"),
-    (["mlfn", "--budget", "hours", "1"], "hours"),
-    (["mlfn", "--jobs", "0"], "--jobs"),
-    (["mlfn", "--seeds", "one"], "--seeds"),
-    (["mlfn", "train.lr"], "train.lr"),
-    (["mlfn", "train.max_epoch", "3"], "--budget"),
-    (["mlfn", "train.lr", "1", "--jobs", "2"], "--jobs"),
-])
+@pytest.mark.parametrize(
+    "argv, expected",
+    [
+        ([], "MODEL"),
+        (["mlfn", "--budget", "epochs", "1.5"], "epochs N"),
+        (["mlfn", "--budget", "minutes", "0"], "above 0"),
+        (["mlfn", "--budget", "minutes", "nan"], "above 0"),
+        (["mlfn", "--budget", "hours", "1"], "hours"),
+        (["mlfn", "--jobs", "0"], "--jobs"),
+        (["mlfn", "--seeds", "one"], "--seeds"),
+        (["mlfn", "train.lr"], "train.lr"),
+        (["mlfn", "train.max_epoch", "3"], "--budget"),
+        (["mlfn", "train.lr", "1", "--jobs", "2"], "--jobs"),
+    ],
+)
 def test_a_wrong_option_is_one_line_with_exit_code_2(capsys, argv, expected):
     with pytest.raises(SystemExit) as caught:
         cli.main(argv)
@@ -483,6 +550,7 @@ def test_ctrl_c_ends_with_130_and_no_traceback(capsys, monkeypatch):
 
 def run_module(command, *, input, env, **options):
     """``subprocess.run`` of ``python -m MODULE``, forked: importing everything anew takes most of the time."""
+
     def call():
         os.environ.update(env)
         sys.stdin = io.StringIO(input)
@@ -493,17 +561,32 @@ def run_module(command, *, input, env, **options):
 
 
 @pytest.mark.fuzz  # measures for seconds; CI runs it
-def test_a_model_is_compared_from_the_command_line_and_a_second_call_repeats_nothing(
-        place, monkeypatch, capsys):
+def test_a_model_is_compared_from_the_command_line_and_a_second_call_repeats_nothing(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     monkeypatch.setattr(cost, "subprocess", SimpleNamespace(run=run_module))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    argv = ["osnet_x0_25", "--config-file", "recipe.yaml", "--root", "data", "--budget", "epochs", "1",
-            "--jobs", "99", "--out", "out", "data.height", "32", "data.width", "16"]  # 99 jobs: one thread each
+    argv = [
+        "osnet_x0_25",
+        "--config-file",
+        "recipe.yaml",
+        "--root",
+        "data",
+        "--budget",
+        "epochs",
+        "1",
+        "--jobs",
+        "99",
+        "--out",
+        "out",
+        "data.height",
+        "32",
+        "data.width",
+        "16",
+    ]  # 99 jobs: one thread each
     assert cli.main(argv) == 0, capsys.readouterr().err
     text = (place / "out" / "compare.md").read_text(encoding="utf-8")
     assert text in capsys.readouterr().out and "tools/compare.py osnet_x0_25" in text
-    line, = csv.DictReader(io.StringIO((place / "out" / "compare.csv").read_text(encoding="utf-8")))
+    (line,) = csv.DictReader(io.StringIO((place / "out" / "compare.csv").read_text(encoding="utf-8")))
     assert (line["model"], line["row"], line["epochs"]) == ("osnet_x0_25", "embedding", "1")
     made = {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*.json")}
     assert cli.main(argv) == 0

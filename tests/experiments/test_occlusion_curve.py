@@ -1,4 +1,5 @@
 """The occlusion curve: redrawn queries are the benchmark's own, a point is what a naive evaluation finds."""
+
 import csv
 import io
 import json
@@ -36,8 +37,7 @@ def runs(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     changes = {"dpm-1": {}, "dpm-2": {"train__seed": 2}, "baseline": {"model__name": "vit_baseline_tiny"}}
     # After one epoch all features are almost the same, and rounding would decide the ranks.
-    done = {name: finished_run(folder / name, root, train__max_epoch=15, **change)
-            for name, change in changes.items()}
+    done = {name: finished_run(folder / name, root, train__max_epoch=15, **change) for name, change in changes.items()}
     for name in ("dpm-1", "dpm-2"):  # as it starts, the mask generator gives every channel the same
         model = done[name][1]
         torch.nn.init.normal_(model.mask_generator.linear.weight, std=2)
@@ -60,11 +60,12 @@ def curve(runs, root, tmp_path_factory):
 
 
 def point(curve, series, kind, share):
-    found, = [p for p in curve[0]["points"] if (p["series"], p["kind"], p["share"]) == (series, kind, share)]
+    (found,) = [p for p in curve[0]["points"] if (p["series"], p["kind"], p["share"]) == (series, kind, share)]
     return found
 
 
 # ---- queries drawn again ----
+
 
 def test_drawn_as_planned_a_query_is_the_file_of_the_data_set_byte_for_byte(spec, root, tmp_path):
     folder = generate(spec, root)
@@ -93,7 +94,7 @@ def test_a_set_is_drawn_once_and_a_damaged_file_again(spec, tmp_path, monkeypatc
     others = query_rows(spec)[1:4]  # as many, but not the same queries
     got = redrawn_queries(spec, tmp_path, others, occluder)
     assert len(drawn) == 3 and got.pids.tolist() == [pid for pid, _ in others]
-    file, = tmp_path.rglob("*.npz")
+    (file,) = tmp_path.rglob("*.npz")
     for content in (b"", b"no archive", file.read_bytes()[:-100]):
         file.write_bytes(content)
         drawn.clear()
@@ -112,6 +113,7 @@ def test_the_data_set_stays_as_it_was_written(curve, spec, root):
 
 
 # ---- a point of the curve ----
+
 
 def embed(run, file, camid):
     _, model, config = run
@@ -144,18 +146,26 @@ def naive_accuracy(run, spec, root, occluder, keep=None, mask=None):
     first, precisions = [], []
     for (embedding, pid, camid), m in zip(queries, masks):
         feature = embedding.embedding[0]
-        ranked = sorted((1 - torch.cosine_similarity(feature, m * other, dim=0).item(), p == pid)
-                        for other, p, c in gallery if (p, c) != (pid, camid))
+        ranked = sorted(
+            (1 - torch.cosine_similarity(feature, m * other, dim=0).item(), p == pid)
+            for other, p, c in gallery
+            if (p, c) != (pid, camid)
+        )
         hits = [position for position, (_, hit) in enumerate(ranked, start=1) if hit]
         first.append(hits[0] == 1)
         precisions.append(np.mean([number / position for number, position in enumerate(hits, start=1)]))
     return np.mean(first), np.mean(precisions)
 
 
-@pytest.mark.parametrize("series, name, mask", [
-    ("DPM, mask on", "dpm-1", "on"), ("DPM, mask off", "dpm-1", None),
-    ("DPM, shuffled masks", "dpm-1", "shuffled"), ("baseline", "baseline", None),
-])
+@pytest.mark.parametrize(
+    "series, name, mask",
+    [
+        ("DPM, mask on", "dpm-1", "on"),
+        ("DPM, mask off", "dpm-1", None),
+        ("DPM, shuffled masks", "dpm-1", "shuffled"),
+        ("baseline", "baseline", None),
+    ],
+)
 def test_share_0_is_the_evaluation_of_unoccluded_queries_by_hand(curve, runs, spec, root, series, name, mask):
     got = point(curve, series, "none", 0)
     rank1, mAP = naive_accuracy(runs[name], spec, root, None, mask=mask)
@@ -163,8 +173,7 @@ def test_share_0_is_the_evaluation_of_unoccluded_queries_by_hand(curve, runs, sp
     assert (got["hidden"], got["queries"]) == (0, 8)
 
 
-def test_a_share_is_drawn_within_its_bounds_and_evaluated_without_the_queries_of_another_kind(
-        curve, runs, spec, root):
+def test_a_share_is_drawn_within_its_bounds_and_evaluated_without_the_queries_of_another_kind(curve, runs, spec, root):
     occluder = Occluder("corner", 0.55, 0.65)
     drawn = [render(spec, "query", *row, occluder=occluder) for row in query_rows(spec)]
     hidden = [share for _, share, kind in drawn if kind == "corner"]
@@ -176,8 +185,10 @@ def test_a_share_is_drawn_within_its_bounds_and_evaluated_without_the_queries_of
 
 
 def test_the_series_differ_so_that_the_tests_above_tell_them_apart(curve):
-    maps = {series: point(curve, series, "none", 0)["mAP_runs"][0]
-            for series in ("DPM, mask on", "DPM, mask off", "DPM, shuffled masks", "baseline")}
+    maps = {
+        series: point(curve, series, "none", 0)["mAP_runs"][0]
+        for series in ("DPM, mask on", "DPM, mask off", "DPM, shuffled masks", "baseline")
+    }
     assert len(set(maps.values())) == 4
 
 
@@ -190,18 +201,19 @@ def test_a_point_is_mean_and_sample_deviation_over_the_runs(curve):
             values = p[f"{metric}_runs"]
             assert len(values) == (1 if p["series"] == "baseline" else 2)
             assert p[metric] == pytest.approx(sum(values) / len(values))
-            spread = abs(values[0] - values[-1]) / 2 ** 0.5  # of two values; 0 for one
+            spread = abs(values[0] - values[-1]) / 2**0.5  # of two values; 0 for one
             assert p[f"{metric}_std"] == pytest.approx(spread)
 
 
 def test_any_number_of_queries_can_be_asked_for_evenly_spaced(runs, root, tmp_path, spec):
     numbers = occlusion_curve([runs["dpm-1"][0]], [], tmp_path, root=root, shares=(0,), queries=4)
     assert numbers["queries"] == 4 and {p["queries"] for p in numbers["points"]} == {4}
-    cached, = Path(root).rglob("none-4.npz")
+    (cached,) = Path(root).rglob("none-4.npz")
     assert np.load(cached)["rows"].tolist() == [list(row) for row in query_rows(spec)[::2]]
 
 
 # ---- what is written ----
+
 
 def test_every_point_is_in_the_csv_and_the_picture_is_one(curve):
     numbers, out = curve
@@ -233,6 +245,7 @@ def test_the_baseline_alone_has_a_curve_too(runs, root, tmp_path):
 
 # ---- mistakes ----
 
+
 def edited(run, to, change):
     """A copy of the run with ``change(configuration)`` applied to its results.json."""
     shutil.copytree(run[0], to)
@@ -254,21 +267,29 @@ def test_runs_on_different_drawings_are_an_error(runs, root, tmp_path):
         occlusion_curve([runs["dpm-2"][0], folder], [], tmp_path / "out", root=root)
 
 
-@pytest.mark.parametrize("names, message", [
-    ((["baseline"], []), "baseline.*has no mask; it cannot stand for DPM"),
-    (([], ["dpm-1"]), "dpm-1.*has a mask; it cannot stand for baseline"),
-    (([], []), "needs the folder of at least one finished run"),
-])
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        ((["baseline"], []), "baseline.*has no mask; it cannot stand for DPM"),
+        (([], ["dpm-1"]), "dpm-1.*has a mask; it cannot stand for baseline"),
+        (([], []), "needs the folder of at least one finished run"),
+    ],
+)
 def test_runs_that_fit_no_series_are_an_error(runs, root, tmp_path, names, message):
     with pytest.raises(DPMError, match=message):
         occlusion_curve(*([runs[name][0] for name in group] for group in names), tmp_path, root=root)
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"kinds": ("walls",)}, "kind of occluder 'walls' is unknown; choose from any, person"),
-    ({"kinds": ()}, "no kind of occluder"), ({"queries": 0}, "at least 1, got 0"),
-    ({"shares": (0.1, 1.0)}, "from 0 to 0.9"), ({"shares": ()}, "from 0 to 0.9"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"kinds": ("walls",)}, "kind of occluder 'walls' is unknown; choose from any, person"),
+        ({"kinds": ()}, "no kind of occluder"),
+        ({"queries": 0}, "at least 1, got 0"),
+        ({"shares": (0.1, 1.0)}, "from 0 to 0.9"),
+        ({"shares": ()}, "from 0 to 0.9"),
+    ],
+)
 def test_values_out_of_range_are_an_error(runs, root, tmp_path, options, message):
     with pytest.raises(DPMError, match=message):
         occlusion_curve([runs["dpm-1"][0]], [], tmp_path, root=root, **options)

@@ -24,12 +24,7 @@ STOCK = "osnet_x0_25"
 def stock_overrides(model, config):
     if model != STOCK:
         return ()
-    return (
-        ("loss.name", "softmax"),
-        ("train.optim", "adam"),
-        ("train.bias_lr_mult", 1.0),
-        ("train.lr", 0.001),
-    )
+    return (("loss.name", "softmax"), ("train.optim", "adam"), ("train.bias_lr_mult", 1.0), ("train.lr", 0.001))
 
 
 def schedule_overrides(config, epochs):
@@ -146,9 +141,7 @@ def test_the_csv_holds_every_seeds_value_and_every_published_one(bench):
     rows = bench.rows("table3")
     published = {(row["row"], row["metric"]): row for row in rows if row["kind"] == "published"}
     assert len(published) == 16 and published["baseline", "R-5"]["mean"] == "80.8"
-    (measured,) = (
-        row for row in rows if (row["row"], row["metric"], row["kind"]) == ("+DPM", "mAP", "measured")
-    )
+    (measured,) = (row for row in rows if (row["row"], row["metric"], row["kind"]) == ("+DPM", "mAP", "measured"))
     values = [float(text.partition(":")[2]) for text in measured["values"].split()]
     assert len(values) == 2 and float(measured["mean"]) == pytest.approx(np.mean(values), abs=0.01)
 
@@ -180,16 +173,14 @@ def test_table1_trains_the_others_as_long_as_dpm_and_lists_the_papers_rows(bench
     bench.asked.clear()
     assert bench.run("table1", "--seeds", "1", "--models", STOCK) == 0
     page = bench.page("table1")
-    assert [cells(page, name)[9] for name in ("DPM", "ViT baseline", "TransReID style", STOCK)] == [
-        "2",
-        "3",
-        "3",
-        "1",
-    ]
+    assert [cells(page, name)[9] for name in ("DPM", "ViT baseline", "TransReID style", STOCK)] == ["2", "3", "3", "1"]
     # 2 epochs of 3 s each leave the others time for 3 epochs of 2 s and 1 of 5 s
     assert {model for model, _, _ in bench.asked} == {"dpm_vit_tiny", "vit_baseline_tiny", STOCK}
-    assert {overrides.get("vit.camera_embedding", True) for model, overrides, _ in bench.asked
-            if model == "vit_baseline_tiny"} == {True, False}
+    assert {
+        overrides.get("vit.camera_embedding", True)
+        for model, overrides, _ in bench.asked
+        if model == "vit_baseline_tiny"
+    } == {True, False}
     assert cells(page, "PAT*") == [
         "PAT*",
         *["n/a"] * 4,
@@ -209,12 +200,7 @@ def test_table2_is_measured_on_the_drawn_benchmark_almost_without_occluders(benc
     assert bench.run("table2", "--seeds", "1", "--models", STOCK, "--budget", "epochs") == 0
     page = bench.page("table2")
     assert {cells(page, name)[9] for name in ("DPM", "ViT baseline", STOCK)} == {"2"}
-    assert "`synthetic.train_occluded 0.0`" in page and cells(page, "DPM")[5:9] == [
-        "95.5",
-        "89.7",
-        "91.0",
-        "82.6",
-    ]
+    assert "`synthetic.train_occluded 0.0`" in page and cells(page, "DPM")[5:9] == ["95.5", "89.7", "91.0", "82.6"]
 
 
 @pytest.mark.parametrize(
@@ -315,9 +301,7 @@ def test_table3_and_4_take_the_parts_away_that_the_paper_takes_away():
 
 def test_table1_baselines_differ_in_camera_embedding_and_stride():
     asked = {}
-    tables.comparison(
-        "table1", make_setting(), (), lambda label, model, changes: asked.update({label: changes}) or ()
-    )
+    tables.comparison("table1", make_setting(), (), lambda label, model, changes: asked.update({label: changes}) or ())
     plain, transreid = asked.values()
     assert plain == {"vit.camera_embedding": False, "vit.stride": 16}
     assert transreid == {"vit.camera_embedding": True, "vit.stride": 12}

@@ -24,11 +24,7 @@ def results_of(values, gallery=12, mask=True):
         row = {"rank1": value / 100, "mAP": value / 100, "cmc": [value / 100] * gallery}
         off = {"rank1": 0.1, "mAP": 0.1, "cmc": [0.1] * gallery}
         rows = {"after/on": row, "after/off": off, "after/shuffled": off} if mask else {"after/off": row}
-        entry = {
-            "headline": {"row": next(iter(rows)), **row},
-            "rows": rows,
-            "phases": {"train": {"seconds": 60.0}},
-        }
+        entry = {"headline": {"row": next(iter(rows)), **row}, "rows": rows, "phases": {"train": {"seconds": 60.0}}}
         found[run] = {"run": {"config": {"train": {"max_epoch": 5}}}, "datasets": {"d": entry}}
     return found
 
@@ -117,9 +113,7 @@ def test_every_published_value_is_a_percentage_with_its_source(rows, methods, va
 
 
 def test_values_that_the_paper_prints_in_several_places_agree():
-    full = {
-        key: value for key, value in published.TABLE1["DPM"].values.items() if key.startswith("Occluded-Duke")
-    }
+    full = {key: value for key, value in published.TABLE1["DPM"].values.items() if key.startswith("Occluded-Duke")}
     assert full.items() <= published.TABLE3["+DPM+HR+HEM"].values.items()
     assert published.TABLE5["Pn"].values == published.TABLE3["+DPM+HR+HEM"].values
     assert published.TABLE4["DPM S A"].values == published.TABLE3["+DPM"].values

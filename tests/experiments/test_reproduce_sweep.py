@@ -138,11 +138,7 @@ def test_a_finished_run_is_reused_and_equal_runs_are_trained_once(bench):
     again = bench.sweep([*runs, *bench.runs(3)])
     assert bench.seeds_called()[2:] == [3]
     assert {run: again[run] for run in runs} == first
-    assert [found["datasets"]["synthetic_occluded"]["headline"]["rank1"] for found in again.values()] == [
-        0.1,
-        0.2,
-        0.3,
-    ]
+    assert [found["datasets"]["synthetic_occluded"]["headline"]["rank1"] for found in again.values()] == [0.1, 0.2, 0.3]
 
 
 def test_progress_names_results_and_the_time_left(bench):

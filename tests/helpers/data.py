@@ -1,4 +1,5 @@
 """Tiny data sets on disk for the tests of data sets and the data manager."""
+
 from pathlib import Path
 
 from PIL import Image

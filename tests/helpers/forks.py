@@ -1,4 +1,5 @@
 """Commands in a fork of the test process, which has imported everything and so starts at once."""
+
 import multiprocessing
 import os
 import runpy

@@ -1,4 +1,5 @@
 """One body for two sizes: a few cases in every run of the suite, many under ``pytest -m fuzz``."""
+
 import signal
 from contextlib import contextmanager
 
@@ -12,13 +13,15 @@ HANG = 60  # seconds for one case, on a machine however busy
 
 def sizes(few, many):
     """Parameters ``cases`` of a fuzz test: ``few`` always, ``many`` under the marker."""
-    return pytest.mark.parametrize("cases", [
-        pytest.param(few, id="few"), pytest.param(many, id="many", marks=pytest.mark.fuzz)])
+    return pytest.mark.parametrize(
+        "cases", [pytest.param(few, id="few"), pytest.param(many, id="many", marks=pytest.mark.fuzz)]
+    )
 
 
 @pytest.fixture
 def fuzz(cases, record_property):
     """``fuzz(strategy, check)`` calls ``check`` with that many cases; each must end in time."""
+
     def run(strategy, check):
         count = 0
 

@@ -1,4 +1,5 @@
 """Tiny models, batches and engines for the tests."""
+
 import types
 
 import torch
@@ -9,8 +10,14 @@ from dpm_plugin.weights.key_names import RELEASED_NAMES
 from dpm_plugin.weights.load import load_pretrained
 
 TINY = dict(
-    backbone="vit_tiny_patch16_224", img_size=(64, 32), stride=8, patch_size=8, embed_dim=24,
-    depth=4, num_heads=3, drop_path=0.0,
+    backbone="vit_tiny_patch16_224",
+    img_size=(64, 32),
+    stride=8,
+    patch_size=8,
+    embed_dim=24,
+    depth=4,
+    num_heads=3,
+    drop_path=0.0,
 )
 
 
@@ -26,7 +33,7 @@ def to_released(state):
     renamed = {}
     for key, value in state.items():
         old, new = next((old, new) for old, new in RELEASED_NAMES if key.startswith(new))
-        renamed[old + key[len(new):]] = value.unsqueeze(1) if new == "backbone.camera_embedding" else value
+        renamed[old + key[len(new) :]] = value.unsqueeze(1) if new == "backbone.camera_embedding" else value
     return renamed
 
 

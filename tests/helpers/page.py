@@ -1,4 +1,5 @@
 """HTML pages taken apart, and opened in a real browser."""
+
 import json
 import os
 import shutil
@@ -39,17 +40,33 @@ class Browser:
     """A headless Chromium over a pair of pipes (its DevTools protocol), without any library."""
 
     # It reads from descriptor 3 and writes to 4; first out of the way of each other.
-    START = ("import fcntl, os, sys; ends = [fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]]; "
-             "os.dup2(ends[0], 3); os.dup2(ends[1], 4); os.execv(sys.argv[3], sys.argv[3:])")
+    START = (
+        "import fcntl, os, sys; ends = [fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]]; "
+        "os.dup2(ends[0], 3); os.dup2(ends[1], 4); os.execv(sys.argv[3], sys.argv[3:])"
+    )
 
     def __init__(self, program, profile):
         to_browser, self.write_end = os.pipe()
         self.read_end, from_browser = os.pipe()
         self.process = subprocess.Popen(
-            [sys.executable, "-S", "-c", self.START, str(to_browser), str(from_browser), program,
-             "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe",
-             f"--user-data-dir={profile}"],
-            pass_fds=(to_browser, from_browser), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            [
+                sys.executable,
+                "-S",
+                "-c",
+                self.START,
+                str(to_browser),
+                str(from_browser),
+                program,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--remote-debugging-pipe",
+                f"--user-data-dir={profile}",
+            ],
+            pass_fds=(to_browser, from_browser),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(to_browser)
         os.close(from_browser)
         self.buffer, self.count, self.events, self.session = b"", 0, [], None
@@ -79,8 +96,9 @@ class Browser:
                 return message
 
     def open(self, url, width, height):
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
-                  mobile=width < 600)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
         self.events.clear()
         self.call("Page.navigate", url=url)
         if not any(event.get("method") == "Page.loadEventFired" for event in self.events):

@@ -1,4 +1,5 @@
 """An object that makes a folder when it is unpickled: a file that executes code, without harm."""
+
 import os
 
 

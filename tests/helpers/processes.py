@@ -1,4 +1,5 @@
 """Functions run in several real processes, joined as torchrun joins them but forks of the test process."""
+
 import multiprocessing
 import os
 import sys
@@ -64,8 +65,13 @@ def _child(function, rank, size, port, folder, timeout, arguments):
 
     torch.set_num_threads(1)
     os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
-        TORCHELASTIC_USE_AGENT_STORE="True")
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        TORCHELASTIC_USE_AGENT_STORE="True",
+    )
     write_to(os.devnull, f"{folder}/{rank}.err")
 
     def work():

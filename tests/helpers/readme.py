@@ -1,4 +1,5 @@
 """README.md taken apart: its blocks, the commands that a shell finds in them, and the code within its text."""
+
 import re
 import shutil
 import subprocess
@@ -10,8 +11,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAMS = ("pip", "pytest", "python", "torchrun")
 # A shell in which these programs only say what they were called with, and all others are not found.
-RECORDER = "PATH=\nsay() { printf '%s\\036' \"$@\"; printf '\\035'; }\n" + "".join(
-    f'{name}() {{ say {name} "$@"; }}\n' for name in PROGRAMS) + "set -eu\n"
+RECORDER = (
+    "PATH=\nsay() { printf '%s\\036' \"$@\"; printf '\\035'; }\n"
+    + "".join(f'{name}() {{ say {name} "$@"; }}\n' for name in PROGRAMS)
+    + "set -eu\n"
+)
 
 
 class Block(NamedTuple):
@@ -33,7 +37,7 @@ class Block(NamedTuple):
 
 def blocks():
     """Every block of README.md, in order."""
-    return [Block(found[1], found[2], README[:found.start(2)].count("\n") + 1) for found in FENCED.finditer(README)]
+    return [Block(found[1], found[2], README[: found.start(2)].count("\n") + 1) for found in FENCED.finditer(README)]
 
 
 def commands(text):

@@ -1,4 +1,5 @@
 """What the tests do with each command of README.md, in a folder with small stand-ins for a reader's files."""
+
 import ast
 import contextlib
 import importlib.util
@@ -53,11 +54,18 @@ class Place:
         self.folder, self.printed, self.names = folder, {}, {}
         rng = np.random.default_rng(0)
         people = folder / "reid-data" / "Occluded_Duke"
-        sides = {"bounding_box_train": (range(1, 9), (1, 2), (1, 2)), "query": (range(11, 17), (1,), (1,)),
-                 "bounding_box_test": (range(11, 17), (2, 3), (1, 2))}
-        pictures = [people / side / f"{pid:04d}_c{camera}_f{frame:07d}.jpg"
-                    for side, (pids, cameras, frames) in sides.items()
-                    for pid in pids for camera in cameras for frame in frames]
+        sides = {
+            "bounding_box_train": (range(1, 9), (1, 2), (1, 2)),
+            "query": (range(11, 17), (1,), (1,)),
+            "bounding_box_test": (range(11, 17), (2, 3), (1, 2)),
+        }
+        pictures = [
+            people / side / f"{pid:04d}_c{camera}_f{frame:07d}.jpg"
+            for side, (pids, cameras, frames) in sides.items()
+            for pid in pids
+            for camera in cameras
+            for frame in frames
+        ]
         pictures += map(folder.joinpath, ("a.jpg", "b.png", "who.jpg", "my-pictures/1.jpg", "my-pictures/2.png"))
         for path in pictures:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +117,7 @@ print("identities:", manager.num_train_pids)
 
 
 # ---- what is done with a command ----
+
 
 def called(main, args):
     """(exit code, what was printed, what was said on stderr) of a tool's ``main(argv)``."""
@@ -224,15 +233,23 @@ def install(place, args):
 
 def launched(place, args):
     from torch.distributed.run import get_args_parser
+
     options = get_args_parser().parse_args(args)
     assert options.training_script == "tools/main.py"
     train_or_evaluate(place, options.training_script_args, only_read=True)
 
 
 TOOLS = {
-    "main": train_or_evaluate, "search": index_or_query, "convert_checkpoint": convert_checkpoint,
-    "export": export_file, "track_example": track, "reproduce": reproduce, "compare": compare,
-    "visualize": visualize, "prepare_occduke": prepare, "benchmark": lambda place, args: parse_benchmark(args),
+    "main": train_or_evaluate,
+    "search": index_or_query,
+    "convert_checkpoint": convert_checkpoint,
+    "export": export_file,
+    "track_example": track,
+    "reproduce": reproduce,
+    "compare": compare,
+    "visualize": visualize,
+    "prepare_occduke": prepare,
+    "benchmark": lambda place, args: parse_benchmark(args),
     "check_data": check,
 }
 

@@ -1,4 +1,5 @@
 """What the tests do with each block of Python in README.md: sizes made small, the names it expects, what holds."""
+
 import contextlib
 import io
 from collections.abc import Callable
@@ -51,18 +52,24 @@ def four_lines_hold(names):
 
 # What one block and no other contains -> how it is run.
 SNIPPETS = {
-    "engine.run(": Snippet({
-        "height=256, width=128, batch_size_train=64": "height=32, width=16, batch_size_train=8, workers=0",
-        "dpm_plugin.dpm_vit(": "dpm_plugin.dpm_vit_tiny(",
-        "stride=11": "img_size=(32, 16), stride=8, patch_size=8, embed_dim=16, depth=2, num_heads=2",
-        "max_epoch=150": "max_epoch=1",
-        ".cuda()": ".cuda()" if torch.cuda.is_available() else "",
-    }, holds=lambda names: Path("log/model/last.pth.tar").is_file()),
+    "engine.run(": Snippet(
+        {
+            "height=256, width=128, batch_size_train=64": "height=32, width=16, batch_size_train=8, workers=0",
+            "dpm_plugin.dpm_vit(": "dpm_plugin.dpm_vit_tiny(",
+            "stride=11": "img_size=(32, 16), stride=8, patch_size=8, embed_dim=16, depth=2, num_heads=2",
+            "max_epoch=150": "max_epoch=1",
+            ".cuda()": ".cuda()" if torch.cuda.is_available() else "",
+        },
+        holds=lambda names: Path("log/model/last.pth.tar").is_file(),
+    ),
     "model.embed(images": Snippet({}, batch, masked_distance_holds),
-    "DPMExtractor(": Snippet({
-        'FeatureExtractor("dpm_vit"': 'FeatureExtractor("dpm_vit_tiny"',
-        'device="cpu"': 'device="cpu", image_size=(32, 16)',
-    }, holds=features_hold),
+    "DPMExtractor(": Snippet(
+        {
+            'FeatureExtractor("dpm_vit"': 'FeatureExtractor("dpm_vit_tiny"',
+            'device="cpu"': 'device="cpu", image_size=(32, 16)',
+        },
+        holds=features_hold,
+    ),
     "np.argsort(": Snippet({}, arrays, four_lines_hold),
 }
 

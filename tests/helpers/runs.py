@@ -1,4 +1,5 @@
 """Finished runs on a tiny drawn data set, made as tools/main.py makes them."""
+
 import json
 from pathlib import Path
 
@@ -12,17 +13,38 @@ from dpm_plugin.torchreid_host import utils
 from dpm_plugin.weights.files import write_checkpoint
 
 SETTINGS = {
-    "model.name": "dpm_vit_tiny", "model.pretrained": False, "loss.name": "dpm",
-    "vit.embed_dim": 16, "vit.depth": 2, "vit.num_heads": 2, "vit.patch_size": 8, "vit.stride": 8,
+    "model.name": "dpm_vit_tiny",
+    "model.pretrained": False,
+    "loss.name": "dpm",
+    "vit.embed_dim": 16,
+    "vit.depth": 2,
+    "vit.num_heads": 2,
+    "vit.patch_size": 8,
+    "vit.stride": 8,
     "vit.token_std": 1.0,
-    "data.sources": ["synthetic_occluded"], "data.targets": ["synthetic_occluded"],
-    "data.height": 32, "data.width": 16, "data.workers": 0,
-    "synthetic.height": 64, "synthetic.width": 32, "synthetic.cameras": 3, "synthetic.train_ids": 4,
-    "synthetic.train_images": 2, "synthetic.test_ids": 8, "synthetic.query_images": 1,
-    "synthetic.gallery_images": 3, "synthetic.distractor_ids": 2,
-    "sampler.train_sampler": "RandomIdentitySampler", "sampler.num_instances": 2,
-    "train.lr": 0.01, "train.lr_scheduler": "warmup_cosine", "train.warmup_epochs": 0, "train.batch_size": 4,
-    "train.max_epoch": 1, "test.ranks": [1, 5], "use_gpu": False,
+    "data.sources": ["synthetic_occluded"],
+    "data.targets": ["synthetic_occluded"],
+    "data.height": 32,
+    "data.width": 16,
+    "data.workers": 0,
+    "synthetic.height": 64,
+    "synthetic.width": 32,
+    "synthetic.cameras": 3,
+    "synthetic.train_ids": 4,
+    "synthetic.train_images": 2,
+    "synthetic.test_ids": 8,
+    "synthetic.query_images": 1,
+    "synthetic.gallery_images": 3,
+    "synthetic.distractor_ids": 2,
+    "sampler.train_sampler": "RandomIdentitySampler",
+    "sampler.num_instances": 2,
+    "train.lr": 0.01,
+    "train.lr_scheduler": "warmup_cosine",
+    "train.warmup_epochs": 0,
+    "train.batch_size": 4,
+    "train.max_epoch": 1,
+    "test.ranks": [1, 5],
+    "use_gpu": False,
 }
 
 

@@ -1,4 +1,5 @@
 """``python -m dpm_plugin`` in a fork of the test process."""
+
 from dpm_plugin import script
 from helpers.forks import run_forked
 

@@ -1,4 +1,5 @@
 """tools/export.py: the written file computes what PyTorch does, for any batch size, and says how to prepare."""
+
 import importlib.util
 import inspect
 import json
@@ -64,7 +65,8 @@ def check_preparation(metadata, extractor):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 21, 3), dtype=np.uint8))
     assert metadata["channels"] == "RGB" and metadata["model"] == "dpm_vit_tiny"
     np.testing.assert_allclose(
-        prepared_by_its_metadata(picture, metadata), extractor.prepare(picture).numpy(), atol=1e-5)
+        prepared_by_its_metadata(picture, metadata), extractor.prepare(picture).numpy(), atol=1e-5
+    )
 
 
 def test_an_onnx_file_computes_what_pytorch_does_for_any_batch_size(onnx_file, extractor):
@@ -96,7 +98,7 @@ def test_without_mask_branch_there_is_an_embedding_alone(tmp_path):
     folder, model, _ = untrained_run(tmp_path / "run", model__name="vit_baseline_tiny")
     graph = RetrievalGraph(model)
     assert graph.outputs == ("embedding",)
-    embedding, = graph(images(2))
+    (embedding,) = graph(images(2))
     torch.testing.assert_close(embedding, DPMExtractor(folder, device="cpu")(images(2)).embedding)
 
 
@@ -126,12 +128,15 @@ def test_a_file_that_computes_something_else_is_not_written(run, tmp_path, monke
     assert (tmp_path / "model.pt2").read_text(encoding="utf-8") == "the old one"
 
 
-@pytest.mark.parametrize("source, out, said", [
-    ("{run}", "{tmp}/model.txt", "must end in .onnx or .pt2"),
-    ("{run}", "{tmp}", "must end in"),
-    ("{tmp}/gone", "{tmp}/model.pt2", "gone' does not exist"),
-    ("{tmp}/cut/model/last.pth.tar", "{tmp}/model.pt2", "cannot be read as plain weights"),
-])
+@pytest.mark.parametrize(
+    "source, out, said",
+    [
+        ("{run}", "{tmp}/model.txt", "must end in .onnx or .pt2"),
+        ("{run}", "{tmp}", "must end in"),
+        ("{tmp}/gone", "{tmp}/model.pt2", "gone' does not exist"),
+        ("{tmp}/cut/model/last.pth.tar", "{tmp}/model.pt2", "cannot be read as plain weights"),
+    ],
+)
 def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(run, tmp_path, capsys, source, out, said):
     cut = tmp_path / "cut"
     (cut / "model").mkdir(parents=True)

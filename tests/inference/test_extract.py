@@ -1,4 +1,5 @@
 """Extraction: the features of timm's own forward pass, in order, and loader processes that can be kept."""
+
 import multiprocessing
 import warnings
 
@@ -69,8 +70,18 @@ def manager(root, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return DPMImageDataManager(
-            str(root), "occluded_duke", height=16, width=8, use_gpu=False, batch_size_train=4, batch_size_test=2,
-            transforms=[], train_sampler="RandomIdentitySampler", num_instances=2, **options)
+            str(root),
+            "occluded_duke",
+            height=16,
+            width=8,
+            use_gpu=False,
+            batch_size_train=4,
+            batch_size_test=2,
+            transforms=[],
+            train_sampler="RandomIdentitySampler",
+            num_instances=2,
+            **options,
+        )
 
 
 @pytest.mark.parametrize("kept", [False, True])

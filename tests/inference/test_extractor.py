@@ -1,4 +1,5 @@
 """DPMExtractor and torchreid's own FeatureExtractor: any picture in, the evaluation's features out."""
+
 import shutil
 from pathlib import Path
 
@@ -62,8 +63,15 @@ def test_every_kind_of_picture_gives_the_same_features(run, extractor, tmp_path)
     array = np.array(image)
     expected = extractor(image)
     tensor = torch.from_numpy(array).permute(2, 0, 1)
-    kinds = [str(tmp_path / "a.png"), tmp_path / "a.png", array, array[None], tensor, tensor[None],
-             extractor.prepare(image)]
+    kinds = [
+        str(tmp_path / "a.png"),
+        tmp_path / "a.png",
+        array,
+        array[None],
+        tensor,
+        tensor[None],
+        extractor.prepare(image),
+    ]
     for kind in kinds:
         assert all(map(torch.equal, extractor(kind), expected))
     assert (extractor(picture(1)).embedding - expected.embedding).abs().max() > 0.01
@@ -90,7 +98,7 @@ def test_batches_and_order_do_not_matter(run):
     same(found, whole(pictures, cameras=torch.tensor([0, 1, 2, 0, 1, 2, 9])))
     for place in range(7):
         alone = whole(pictures[place], cameras=[0, 1, 2, 0, 1, 2, None][place])
-        same(alone, [value[place:place + 1] for value in found])
+        same(alone, [value[place : place + 1] for value in found])
     none = small([])
     assert none.embedding.shape == none.mask.shape == none.cls.shape == (0, 16)
 
@@ -104,8 +112,13 @@ def test_a_model_with_its_preparation_is_the_same_as_its_run(run, extractor):
 
 def test_another_checkpoint_of_the_run_and_one_with_a_config_file_open(run, extractor, tmp_path):
     shutil.copy(run[0] / "model" / "last.pth.tar", run[0] / "model" / "model.pth.tar-1")
-    assert all(map(torch.equal, DPMExtractor(run[0] / "model" / "model.pth.tar-1", device="cpu")(picture()),
-                   extractor(picture())))
+    assert all(
+        map(
+            torch.equal,
+            DPMExtractor(run[0] / "model" / "model.pth.tar-1", device="cpu")(picture()),
+            extractor(picture()),
+        )
+    )
     shutil.copy(run[0] / "model" / "last.pth.tar", tmp_path / "alone.pth")
     (tmp_path / "settings.yaml").write_text(run[2].dump(), encoding="utf-8")
     alone = DPMExtractor(tmp_path / "alone.pth", config_file=tmp_path / "settings.yaml", device="cpu")
@@ -139,23 +152,26 @@ def test_a_baseline_has_no_mask(tmp_path):
     assert extractor(picture()).mask is None and extractor([]).mask is None
 
 
-@pytest.mark.parametrize("arguments, said", [
-    ({"source": "gone"}, "'gone' does not exist"),
-    ({"source": "{run}/model/gone.pth.tar"}, "gone.pth.tar' does not exist"),
-    ({"source": "gone.pth", "config_file": RECIPE}, "'gone.pth' does not exist"),
-    ({"source": "{tmp}/cut.pth"}, "lies in no finished run"),
-    ({"source": "{tmp}/cut/model/last.pth.tar"}, "cannot be read as plain weights"),
-    ({"source": "{run}/results.json"}, "lies in no finished run"),
-    ({"source": "{run}", "mean": [0.5] * 3}, "mean belong to a model"),
-    ({"source": "{run}", "device": "abacus"}, "device 'abacus'"),
-    ({"source": "{run}", "batch_size": 0}, "batch_size"),
-    ({"source": torch.nn.Linear(1, 1)}, "Linear has no masks"),
-])
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ({"source": "gone"}, "'gone' does not exist"),
+        ({"source": "{run}/model/gone.pth.tar"}, "gone.pth.tar' does not exist"),
+        ({"source": "gone.pth", "config_file": RECIPE}, "'gone.pth' does not exist"),
+        ({"source": "{tmp}/cut.pth"}, "lies in no finished run"),
+        ({"source": "{tmp}/cut/model/last.pth.tar"}, "cannot be read as plain weights"),
+        ({"source": "{run}/results.json"}, "lies in no finished run"),
+        ({"source": "{run}", "mean": [0.5] * 3}, "mean belong to a model"),
+        ({"source": "{run}", "device": "abacus"}, "device 'abacus'"),
+        ({"source": "{run}", "batch_size": 0}, "batch_size"),
+        ({"source": torch.nn.Linear(1, 1)}, "Linear has no masks"),
+    ],
+)
 def test_a_wrong_source_is_one_line(run, tmp_path, arguments, said):
     whole = (run[0] / "model" / "last.pth.tar").read_bytes()
     shutil.copytree(run[0], tmp_path / "cut")
     for path in (tmp_path / "cut.pth", tmp_path / "cut" / "model" / "last.pth.tar"):
-        path.write_bytes(whole[:len(whole) // 2])
+        path.write_bytes(whole[: len(whole) // 2])
     source = arguments.pop("source")
     if isinstance(source, str):
         source = source.format(tmp=tmp_path, run=run[0])
@@ -169,11 +185,18 @@ def test_a_model_alone_asks_for_its_preparation(run):
         DPMExtractor(run[1], image_size=(32, 16), device="cpu")
 
 
-@pytest.mark.parametrize("wrong, said", [
-    (np.zeros((4, 4, 3), np.float32), "float32"), (np.zeros((4, 4), np.uint8), r"\(4, 4\)"),
-    (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\)"), (torch.zeros(3, 9, 9), r"\(3, 32, 16\)"), (7, "7 is no picture"),
-    ("gone.jpg", "'gone.jpg' does not exist"), ("{tmp}/text.jpg", "text.jpg' cannot be read"),
-])
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.zeros((4, 4), np.uint8), r"\(4, 4\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\)"),
+        (torch.zeros(3, 9, 9), r"\(3, 32, 16\)"),
+        (7, "7 is no picture"),
+        ("gone.jpg", "'gone.jpg' does not exist"),
+        ("{tmp}/text.jpg", "text.jpg' cannot be read"),
+    ],
+)
 def test_a_wrong_picture_is_named_by_its_place(extractor, tmp_path, wrong, said):
     (tmp_path / "text.jpg").write_text("no picture", encoding="utf-8")
     wrong = wrong.format(tmp=tmp_path) if isinstance(wrong, str) else wrong
@@ -188,6 +211,7 @@ def test_cameras_that_do_not_fit_the_pictures_are_refused(extractor, cameras):
 
 
 # ---- torchreid's own ----
+
 
 def feature_extractor(path, **options):
     settings = dict(image_size=(32, 16), pixel_mean=MEAN, pixel_std=STD)
@@ -215,8 +239,16 @@ def test_torchreids_extractor_refuses_a_checkpoint_of_another_model(tmp_path):
 
 def test_a_shape_that_was_asked_for_is_kept(run):
     model = dpm_plugin.dpm_vit_tiny(
-        4, pretrained=False, img_size=(32, 16), stride=8, patch_size=8, embed_dim=16, depth=2, num_heads=2,
-        mask_blocks=(1, 2))
+        4,
+        pretrained=False,
+        img_size=(32, 16),
+        stride=8,
+        patch_size=8,
+        embed_dim=16,
+        depth=2,
+        num_heads=2,
+        mask_blocks=(1, 2),
+    )
     utils.load_pretrained_weights(model, str(run[0] / "model" / "last.pth.tar"))
     assert model.backbone.transformer.patch_embed.stride == (8, 8) and model.num_cameras == 0
     assert torch.equal(model.neck.weight, run[1].neck.weight)

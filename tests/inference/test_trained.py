@@ -1,4 +1,5 @@
 """A finished run opens as what was trained; anything else is one clear error."""
+
 import json
 import shutil
 
@@ -46,10 +47,16 @@ def test_a_run_that_was_moved_and_its_data_too_opens_with_the_new_places(dpm, tm
     assert opened.config.data.root == str(tmp_path / "elsewhere")
 
 
-@pytest.mark.parametrize("changes", [
-    {"model__name": "vit_baseline_tiny"}, {"vit__camera_embedding": False}, {"vit__mask_blocks": [2]},
-    {"vit__neck": False}, {"vit__stride": [4, 8]},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model__name": "vit_baseline_tiny"},
+        {"vit__camera_embedding": False},
+        {"vit__mask_blocks": [2]},
+        {"vit__neck": False},
+        {"vit__stride": [4, 8]},
+    ],
+)
 def test_every_shape_of_model_opens(tmp_path, changes):
     folder, model, _ = finished_run(tmp_path / "run", tmp_path / "data", **changes)
     opened = open_run(folder).model

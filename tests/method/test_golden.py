@@ -1,4 +1,5 @@
 """Numbers of the method's released implementation: inference, heads, losses and one two-step iteration."""
+
 import json
 import types
 from pathlib import Path
@@ -28,9 +29,7 @@ def released_state():
     shapes = json.loads((GOLDEN / "released_state_dict_shapes.json").read_text())
 
     def build(**overrides):
-        return {
-            key: torch.from_numpy(fill(key, tuple(overrides.get(key, shape)))) for key, shape in shapes.items()
-        }
+        return {key: torch.from_numpy(fill(key, tuple(overrides.get(key, shape)))) for key, shape in shapes.items()}
 
     return build
 
@@ -91,9 +90,7 @@ def test_heads_and_losses_with_gradients_are_equal_to_1e_5_relative(golden):
     assert relative(x.grad, case["trip_grad"]) < 1e-5
 
 
-def test_one_two_step_iteration_is_equal_to_1e_3_in_losses_and_every_tensors_statistics(
-    golden, released_state
-):
+def test_one_two_step_iteration_is_equal_to_1e_3_in_losses_and_every_tensors_statistics(golden, released_state):
     case = {key.removeprefix("train/"): value for key, value in golden.items() if key.startswith("train/")}
     size = tuple(int(v) for v in case["size"])
     state = released_state(**{"base.pos_embed": (1, 33, 768)})

@@ -1,4 +1,5 @@
 """Eq. 5 and 6 against a naive loop."""
+
 import math
 
 import pytest
@@ -25,8 +26,12 @@ def naive(logits, head_input, reduction):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    seed=st.integers(0, 10_000), batch=st.integers(1, 4), heads=st.integers(1, 6), patches=st.integers(1, 20),
-    head_input=st.sampled_from(["attention", "logits"]), reduction=st.sampled_from(["mean", "released"]),
+    seed=st.integers(0, 10_000),
+    batch=st.integers(1, 4),
+    heads=st.integers(1, 6),
+    patches=st.integers(1, 20),
+    head_input=st.sampled_from(["attention", "logits"]),
+    reduction=st.sampled_from(["mean", "released"]),
 )
 def test_loss_equals_the_naive_loop(seed, batch, heads, patches, head_input, reduction):
     logits = torch.randn(batch, heads, patches, generator=torch.Generator().manual_seed(seed))

@@ -1,4 +1,5 @@
 """The triplet loss against a naive loop, and Eq. 8 term by term."""
+
 import math
 
 import pytest
@@ -46,9 +47,7 @@ def test_a_batch_of_one_identity_is_an_error_that_names_the_sampler():
 def case():
     torch.manual_seed(0)
     labels = torch.tensor([0, 0, 3, 3, 5, 5])
-    output = DPMOutput(
-        torch.randn(6, 8), torch.randn(6, 8), torch.randn(7, 8), torch.rand(6, 8), torch.randn(6, 3, 10)
-    )
+    output = DPMOutput(torch.randn(6, 8), torch.randn(6, 8), torch.randn(7, 8), torch.rand(6, 8), torch.randn(6, 3, 10))
     return output, labels
 
 

@@ -1,4 +1,5 @@
 """Eq. 4 and Eq. 7 against naive loops in float64."""
+
 import math
 
 import pytest
@@ -51,9 +52,7 @@ def random_case(seed, batch, classes, dim):
     return x, w, mask, labels
 
 
-shapes = dict(
-    seed=st.integers(0, 10_000), batch=st.integers(1, 5), classes=st.integers(1, 7), dim=st.integers(2, 33)
-)
+shapes = dict(seed=st.integers(0, 10_000), batch=st.integers(1, 5), classes=st.integers(1, 7), dim=st.integers(2, 33))
 
 
 @settings(max_examples=30, deadline=None)

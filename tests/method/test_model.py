@@ -1,4 +1,5 @@
 """The assembled model and the mask generator."""
+
 import pytest
 import torch
 

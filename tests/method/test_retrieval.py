@@ -1,4 +1,5 @@
 """Retrieval distances against loops over pairs in float64 and the released implementation's numbers."""
+
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def loop_distance(query, gallery, query_mask, gallery_mask=None):
 @st.composite
 def cases(draw):
     count_q, count_g, width = draw(st.integers(1, 7)), draw(st.integers(1, 9)), draw(st.integers(1, 40))
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 10 ** 6)))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
     dtype = draw(DTYPES)
     scale = draw(st.sampled_from([1e-2, 1.0, 1e2]))
     sizes = ((count_q, width), (count_g, width))
@@ -47,8 +48,11 @@ def test_every_distance_equals_the_loop_over_pairs_for_any_chunking(case):
     found = {
         "masked": (query_mask_distance(query, gallery, query_mask, chunk_size=chunk), query_mask, None),
         "plain": (cosine_distance(query, gallery, chunk_size=chunk), None, None),
-        "mutual": (mutual_mask_distance(query, gallery, query_mask, gallery_mask, chunk_size=chunk),
-                   query_mask, gallery_mask),
+        "mutual": (
+            mutual_mask_distance(query, gallery, query_mask, gallery_mask, chunk_size=chunk),
+            query_mask,
+            gallery_mask,
+        ),
     }
     for name, (distance, *masks) in found.items():
         assert distance.dtype == torch.float32 and distance.shape == (len(query), len(gallery))
@@ -79,8 +83,10 @@ def test_magnitudes_whose_squares_leave_float32_change_nothing():
     query, gallery, mask = torch.randn(3, 8), torch.randn(4, 8), torch.rand(3, 8)
     expected = query_mask_distance(query, gallery, mask)
     for scale in (1e-30, 1e30):
-        for found in (query_mask_distance(query * scale, gallery * scale, mask),
-                      query_mask_distance(query, gallery, mask * scale)):
+        for found in (
+            query_mask_distance(query * scale, gallery * scale, mask),
+            query_mask_distance(query, gallery, mask * scale),
+        ):
             torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
@@ -123,7 +129,7 @@ def test_mutual_distance_without_gallery_masks_is_the_query_mask_distance():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(2, 50), st.integers(0, 2 ** 32))
+@given(st.integers(2, 50), st.integers(0, 2**32))
 def test_shuffled_masks_keep_all_rows_and_none_in_its_place(count, seed):
     mask = torch.arange(count).float()[:, None].expand(count, 3)
     shuffled = shuffled_masks(mask, seed)
@@ -139,12 +145,15 @@ def test_shuffled_masks_leave_global_random_states_alone():
     assert torch.equal(states[0], torch.get_rng_state()) and (states[1] == np.random.get_state()[1]).all()
 
 
-@pytest.mark.parametrize("query, gallery, mask, named", [
-    ((2, 4), (3, 5), (2, 4), ["query (2, 4)", "gallery (3, 5)"]),
-    ((2, 4), (3, 4), (3, 4), ["query (2, 4)", "query_mask (3, 4)"]),
-    ((2, 4), (3, 4), (2, 1), ["query_mask (2, 1)"]),
-    ((4,), (3, 4), None, ["query (4,)"]),
-])
+@pytest.mark.parametrize(
+    "query, gallery, mask, named",
+    [
+        ((2, 4), (3, 5), (2, 4), ["query (2, 4)", "gallery (3, 5)"]),
+        ((2, 4), (3, 4), (3, 4), ["query (2, 4)", "query_mask (3, 4)"]),
+        ((2, 4), (3, 4), (2, 1), ["query_mask (2, 1)"]),
+        ((4,), (3, 4), None, ["query (4,)"]),
+    ],
+)
 def test_shapes_that_do_not_fit_are_named(query, gallery, mask, named):
     with pytest.raises(DPMError) as error:
         query_mask_distance(torch.rand(query), torch.rand(gallery), mask and torch.rand(mask))

@@ -1,4 +1,5 @@
 """Eq. 1, 2 and 5 on timm's ViT."""
+
 import pytest
 import timm
 import torch
@@ -54,10 +55,10 @@ def test_head_logits_are_the_last_blocks_scaled_products():
         logits = vit(torch.randn(2, 3, 64, 32), need_heads=True).head_logits
     for image in range(2):
         for head in range(3):
-            query = seen["qkv"][image, 0, head * 8:(head + 1) * 8]
+            query = seen["qkv"][image, 0, head * 8 : (head + 1) * 8]
             for patch in range(8):
-                key = seen["qkv"][image, 1 + patch, 24 + head * 8:24 + (head + 1) * 8]
-                assert logits[image, head, patch].item() == pytest.approx((query @ key).item() / 8 ** 0.5, abs=1e-5)
+                key = seen["qkv"][image, 1 + patch, 24 + head * 8 : 24 + (head + 1) * 8]
+                assert logits[image, head, patch].item() == pytest.approx((query @ key).item() / 8**0.5, abs=1e-5)
 
 
 def test_cameras_shift_every_token_by_lambda_c_and_unknown_ones_get_the_mean():
@@ -91,9 +92,14 @@ def test_other_image_sizes_work_at_run_time():
 @pytest.mark.parametrize(
     "backbone, dim",
     [
-        ("vit_small_patch16_224", 384), ("vit_small_patch14_dinov2", 384), ("vit_small_patch14_reg4_dinov2", 384),
-        ("vit_base_patch16_clip_224", 768), ("vit_base_patch16_clip_quickgelu_224", 768), ("deit_tiny_patch16_224", 192),
-        ("deit_tiny_distilled_patch16_224", 192), ("vit_large_patch14_clip_224", 1024),
+        ("vit_small_patch16_224", 384),
+        ("vit_small_patch14_dinov2", 384),
+        ("vit_small_patch14_reg4_dinov2", 384),
+        ("vit_base_patch16_clip_224", 768),
+        ("vit_base_patch16_clip_quickgelu_224", 768),
+        ("deit_tiny_patch16_224", 192),
+        ("deit_tiny_distilled_patch16_224", 192),
+        ("vit_large_patch14_clip_224", 1024),
     ],
 )
 def test_any_timm_vit_with_a_class_token_is_a_backbone(backbone, dim):
@@ -107,9 +113,12 @@ def test_any_timm_vit_with_a_class_token_is_a_backbone(backbone, dim):
 @pytest.mark.parametrize(
     "backbone, reason",
     [
-        ("resnet18", "ResNet"), ("swin_tiny_patch4_window7_224", "SwinTransformer"),
-        ("vit_base_patch16_siglip_224", "no class token"), ("vit_base_patch16_xp_224", "class token|blocks are"),
-        ("vit_small_r26_s32_224", "HybridEmbed"), ("vit_tinny_patch16", "no model 'vit_tinny_patch16'"),
+        ("resnet18", "ResNet"),
+        ("swin_tiny_patch4_window7_224", "SwinTransformer"),
+        ("vit_base_patch16_siglip_224", "no class token"),
+        ("vit_base_patch16_xp_224", "class token|blocks are"),
+        ("vit_small_r26_s32_224", "HybridEmbed"),
+        ("vit_tinny_patch16", "no model 'vit_tinny_patch16'"),
     ],
 )
 def test_an_unsupported_backbone_is_an_error_that_says_why(backbone, reason):

@@ -1,4 +1,5 @@
 """A file that is no model for a tool: it says so in one line with exit code 2, runs nothing and leaves nothing."""
+
 import importlib.util
 from pathlib import Path
 
@@ -32,23 +33,31 @@ TOOLS = {
     "index": lambda file, logs: search(["index", "pictures", "--model", file, *SETTINGS]),
     "query": lambda file, logs: search(["query", "pictures/a.png", "--index", "index", "--model", file, *SETTINGS]),
     "track": lambda file, logs: tool("track_example")(
-        ["film.mp4", "boxes.txt", "--model", file, *SETTINGS, "--out", "tracks.txt"]),
+        ["film.mp4", "boxes.txt", "--model", file, *SETTINGS, "--out", "tracks.txt"]
+    ),
     "convert": lambda file, logs: convert([file, "out.pth"]),
     "load": lambda file, logs: tool("main")([*RUN, logs, "model.load_weights", file, "test.evaluate", "True"]),
     "resume": lambda file, logs: tool("main")([*RUN, logs, "model.resume", file]),
 }
 # Name of the file -> what is said of it.
 FILES = {
-    "truncated.pth": "cannot be read as plain weights", "empty.pth": "cannot be read as plain weights",
-    "text.pth": "cannot be read as plain weights", "executing.pth": "cannot be read as plain weights",
-    "folder": "is a folder", "missing.pth": "does not exist",
-    "other-model.pth": "of another model", "other-shape.pth": "of another",
-    "zoo:occluded_duck": "the nearest known name is 'zoo:occluded_duke'", "zoo:occluded_reid": "can't be downloaded",
+    "truncated.pth": "cannot be read as plain weights",
+    "empty.pth": "cannot be read as plain weights",
+    "text.pth": "cannot be read as plain weights",
+    "executing.pth": "cannot be read as plain weights",
+    "folder": "is a folder",
+    "missing.pth": "does not exist",
+    "other-model.pth": "of another model",
+    "other-shape.pth": "of another",
+    "zoo:occluded_duck": "the nearest known name is 'zoo:occluded_duke'",
+    "zoo:occluded_reid": "can't be downloaded",
 }
 # (tool, file) -> where that differs, or None where it is no mistake: names change in any shape.
 SPECIAL = {
-    ("convert", "other-model.pth"): "nothing to convert", ("convert", "other-shape.pth"): None,
-    ("resume", "zoo:occluded_duck"): "does not exist", ("resume", "zoo:occluded_reid"): "does not exist",
+    ("convert", "other-model.pth"): "nothing to convert",
+    ("convert", "other-shape.pth"): None,
+    ("resume", "zoo:occluded_duck"): "does not exist",
+    ("resume", "zoo:occluded_reid"): "does not exist",
 } | {(name, "other-model.pth"): "fits this DPM" for name in ("export", "index", "query", "track", "load")}
 
 
@@ -65,7 +74,7 @@ def place(tmp_path_factory):
         write_occluded_duke("data")
         Path("boxes.txt").write_text("1,-1,0,0,9,9,1\n")
         whole = (run / "model" / "last.pth.tar").read_bytes()
-        for name, content in (("truncated", whole[:len(whole) // 2]), ("empty", b""), ("text", b"{'weights': 1}")):
+        for name, content in (("truncated", whole[: len(whole) // 2]), ("empty", b""), ("text", b"{'weights': 1}")):
             Path(f"{name}.pth").write_bytes(content)
         state = {"epoch": 1, "rank1": 0.5, "optimizer": None}
         torch.save({**state, "state_dict": {}, "x": Payload("executed")}, "executing.pth")
@@ -79,13 +88,16 @@ def place(tmp_path_factory):
 
 
 # A run is built first, which takes a while, and reads its checkpoint as the others do.
-CASES = [(name, file) for name in TOOLS for file in FILES
-         if name not in ("load", "resume") or file not in ("empty.pth", "text.pth", "folder", "missing.pth")]
+CASES = [
+    (name, file)
+    for name in TOOLS
+    for file in FILES
+    if name not in ("load", "resume") or file not in ("empty.pth", "text.pth", "folder", "missing.pth")
+]
 
 
 @pytest.mark.parametrize("name, file", CASES)
-def test_it_is_one_line_with_exit_code_2_and_nothing_is_left_behind(
-        place, tmp_path, monkeypatch, capsys, name, file):
+def test_it_is_one_line_with_exit_code_2_and_nothing_is_left_behind(place, tmp_path, monkeypatch, capsys, name, file):
     monkeypatch.chdir(place)
     monkeypatch.setenv("DPM_CACHE", "cache")
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):

@@ -1,4 +1,5 @@
 """tools/main.py as a user runs it: what it leaves behind, its exit codes, and one line for every mistake."""
+
 import importlib.util
 import json
 import sys
@@ -63,17 +64,48 @@ def runs(tmp_path_factory):
     trained = ["model.load_weights", "out/model/last.pth.tar", "test.evaluate", "True"]
     commands = {
         "train": [*dpm, "train.max_epoch", "1"],
-        "stock model": ["-m", "osnet_x0_25", "-s", "occluded_duke", "-t", "occluded_duke", "--root", "data",
-                        "model.pretrained", "False", "data.height", "32", "data.width", "16",
-                        "data.workers", "0", "train.max_epoch", "1", "train.batch_size", "8",
-                        "test.ranks", "[1,5]", "data.save_dir", "stock"],
+        "stock model": [
+            "-m",
+            "osnet_x0_25",
+            "-s",
+            "occluded_duke",
+            "-t",
+            "occluded_duke",
+            "--root",
+            "data",
+            "model.pretrained",
+            "False",
+            "data.height",
+            "32",
+            "data.width",
+            "16",
+            "data.workers",
+            "0",
+            "train.max_epoch",
+            "1",
+            "train.batch_size",
+            "8",
+            "test.ranks",
+            "[1,5]",
+            "data.save_dir",
+            "stock",
+        ],
         "wrong key": [*dpm, "train.max_epochs", "1"],
-        "missing data set": ["--config-file", RECIPE, "-s", "market1501", "--root", "data",
-                             "data.save_dir", "gone"],
+        "missing data set": ["--config-file", RECIPE, "-s", "market1501", "--root", "data", "data.save_dir", "gone"],
         "resume": [*dpm, "model.resume", "out/model/last.pth.tar", "data.save_dir", "resumed"],
         "evaluate": [*dpm, *trained, "data.save_dir", "evaluated"],
-        "rerank and visrank": [*dpm, *trained, "test.rerank", "True", "test.visrank", "True",
-                               "test.visrank_topk", "2", "data.save_dir", "drawn"],
+        "rerank and visrank": [
+            *dpm,
+            *trained,
+            "test.rerank",
+            "True",
+            "test.visrank",
+            "True",
+            "test.visrank_topk",
+            "2",
+            "data.save_dir",
+            "drawn",
+        ],
     }
     done = {"folder": folder}
     done.update((name, run_tool(folder, MAIN, *args)) for name, args in commands.items())
@@ -97,6 +129,7 @@ def assert_mistake(process, *expected):
 
 # ---- the commands ----
 
+
 def test_training_ends_with_results_a_checkpoint_and_a_log(runs):
     process, folder = runs["train"], runs["folder"] / "out"
     assert process.returncode == 0, process.stderr
@@ -104,7 +137,7 @@ def test_training_ends_with_results_a_checkpoint_and_a_log(runs):
     rows = results(runs, "out")["datasets"]["occluded_duke"]["rows"]
     assert {"before/off", "before/on", "after/off", "after/on"} <= set(rows)
     assert (folder / "model" / "last.pth.tar").is_file()
-    log, = folder.glob("train.log-*")
+    (log,) = folder.glob("train.log-*")
     assert log.read_text(encoding="utf-8") == process.stdout
 
 
@@ -157,6 +190,7 @@ def test_a_missing_data_set_is_one_line_that_shows_the_layout_and_nothing_is_cre
 
 # ---- the same program in this process ----
 
+
 @pytest.fixture
 def tool():
     """tools/main.py as a module; what it changes outside itself is put back."""
@@ -188,33 +222,37 @@ def mistake(tool, capsys, *args):
     return error
 
 
-@pytest.mark.parametrize("args, expected", [
-    (["-m", "dpm_vti"], "'dpm_vit'"),
-    (["-m", "osnet_x0_52", "loss.name", "softmax"], "'osnet_x0_"),
-    (["-m", "osnet_x0_25"], "loss.name dpm needs one of the plugin's models"),
-    (["-s", "occluded_duck"], "'occluded_duke'"),
-    (["-t", "ocluded_reid"], "'occluded_reid'"),
-    (["data.type", "video", "loss.name", "softmax"], "data.type image"),
-    (["data.type", "video", "loss.name", "softmax", "model.name", "osnet_x0_25"], "'occluded_duke'"),
-    (["train.staged_lr", "True"], "train.staged_lr"),
-    (["train.batch_size", "500"], "train.batch_size"),
-    (["model.resume", "gone.pth"], "'gone.pth'"),
-    (["model.load_weights", "gone.pth"], "'gone.pth'"),
-    (["vit.patch_size", "64"], "patch"),
-    (["test.ranks", "[1, 13]"], "12 gallery images"),
-    (["vit.mask_blocks", "[7]"], "7"),
-    (["vit.backbone", "vit_of_nobody"], "vit_of_nobody"),
-    (["train.lr", "nan"], "train.lr"),
-    (["sgd.nesterov", "True", "sgd.dampening", "0.1"], "Nesterov"),
-    (["train.fixbase_epoch", "1", "train.open_layers", "[head]"], "classifier"),
-])
+@pytest.mark.parametrize(
+    "args, expected",
+    [
+        (["-m", "dpm_vti"], "'dpm_vit'"),
+        (["-m", "osnet_x0_52", "loss.name", "softmax"], "'osnet_x0_"),
+        (["-m", "osnet_x0_25"], "loss.name dpm needs one of the plugin's models"),
+        (["-s", "occluded_duck"], "'occluded_duke'"),
+        (["-t", "ocluded_reid"], "'occluded_reid'"),
+        (["data.type", "video", "loss.name", "softmax"], "data.type image"),
+        (["data.type", "video", "loss.name", "softmax", "model.name", "osnet_x0_25"], "'occluded_duke'"),
+        (["train.staged_lr", "True"], "train.staged_lr"),
+        (["train.batch_size", "500"], "train.batch_size"),
+        (["model.resume", "gone.pth"], "'gone.pth'"),
+        (["model.load_weights", "gone.pth"], "'gone.pth'"),
+        (["vit.patch_size", "64"], "patch"),
+        (["test.ranks", "[1, 13]"], "12 gallery images"),
+        (["vit.mask_blocks", "[7]"], "7"),
+        (["vit.backbone", "vit_of_nobody"], "vit_of_nobody"),
+        (["train.lr", "nan"], "train.lr"),
+        (["sgd.nesterov", "True", "sgd.dampening", "0.1"], "Nesterov"),
+        (["train.fixbase_epoch", "1", "train.open_layers", "[head]"], "classifier"),
+    ],
+)
 def test_a_mistake_is_one_line_with_exit_code_2(tool, capsys, here, args, expected):
     assert expected in mistake(tool, capsys, "--config-file", RECIPE, "--root", "data", *args)
 
 
 def test_pretrained_weights_that_cannot_be_had_are_an_error_never_random_weights(tool, capsys, here):
-    assert "gone.bin" in mistake(tool, capsys, "--config-file", RECIPE, "--root", "data",
-                                 "vit.pretrained_file", "gone.bin")
+    assert "gone.bin" in mistake(
+        tool, capsys, "--config-file", RECIPE, "--root", "data", "vit.pretrained_file", "gone.bin"
+    )
 
 
 def test_a_corrupt_image_is_one_line_that_names_it_in_a_worker_too(tool, capsys, here):
@@ -261,14 +299,35 @@ def test_a_bug_keeps_its_traceback(tool, monkeypatch):
         tool.main([])
 
 
-@pytest.mark.parametrize("model, loss, optim", [
-    ("vit_baseline_tiny", "dpm", "adamw"), ("vit_baseline_tiny", "triplet", "adam"),
-    ("dpm_vit_tiny", "softmax", "sgd"),
-])
+@pytest.mark.parametrize(
+    "model, loss, optim",
+    [
+        ("vit_baseline_tiny", "dpm", "adamw"),
+        ("vit_baseline_tiny", "triplet", "adam"),
+        ("dpm_vit_tiny", "softmax", "sgd"),
+    ],
+)
 def test_every_loss_trains_the_plugins_models(tool, here, model, loss, optim):
-    code = tool.main(["--config-file", RECIPE, "--root", "data", "-m", model, "loss.name", loss,
-                      "train.optim", optim, "train.max_epoch", "1", "loss.triplet.weight_x", "1",
-                      "data.save_dir", "out"])
+    code = tool.main(
+        [
+            "--config-file",
+            RECIPE,
+            "--root",
+            "data",
+            "-m",
+            model,
+            "loss.name",
+            loss,
+            "train.optim",
+            optim,
+            "train.max_epoch",
+            "1",
+            "loss.triplet.weight_x",
+            "1",
+            "data.save_dir",
+            "out",
+        ]
+    )
     assert code == 0
     rows = json.loads((here / "out" / "results.json").read_text())["datasets"]["occluded_duke"]["rows"]
     assert ("after/on" in rows) == model.startswith("dpm")
@@ -276,11 +335,38 @@ def test_every_loss_trains_the_plugins_models(tool, here, model, loss, optim):
 
 @pytest.mark.parametrize("name", ["dpm_occduke.yaml", "released/dpm_occduke.yaml"])
 def test_the_papers_recipe_runs_with_a_tiny_model_by_override(tool, here, name):
-    code = tool.main(["--config-file", str(ROOT / "configs" / name), "-m", "dpm_vit_tiny", "--root", "data",
-                      "model.pretrained", "False", "vit.embed_dim", "16", "vit.depth", "2",
-                      "vit.num_heads", "2", "data.height", "32", "data.width", "32",
-                      "data.workers", "0", "train.batch_size", "8",
-                      "train.max_epoch", "1", "test.ranks", "[1]", "data.save_dir", "out"])
+    code = tool.main(
+        [
+            "--config-file",
+            str(ROOT / "configs" / name),
+            "-m",
+            "dpm_vit_tiny",
+            "--root",
+            "data",
+            "model.pretrained",
+            "False",
+            "vit.embed_dim",
+            "16",
+            "vit.depth",
+            "2",
+            "vit.num_heads",
+            "2",
+            "data.height",
+            "32",
+            "data.width",
+            "32",
+            "data.workers",
+            "0",
+            "train.batch_size",
+            "8",
+            "train.max_epoch",
+            "1",
+            "test.ranks",
+            "[1]",
+            "data.save_dir",
+            "out",
+        ]
+    )
     assert code == 0
     entry = json.loads((here / "out" / "results.json").read_text())["datasets"]["occluded_duke"]
     assert entry["headline"]["row"] == ("before/on" if "released" in name else "after/on")
@@ -289,10 +375,28 @@ def test_the_papers_recipe_runs_with_a_tiny_model_by_override(tool, here, name):
 def test_the_config_reaches_the_parts(tool, here):
     from dpm_plugin import build
     from dpm_plugin.config import load_config
-    config = load_config(RECIPE, ["data.root", "data", "vit.camera_weight", "1.5", "loss.dpm.scale", "7.0",
-                                  "loss.dpm.mask_variant", "P", "test.feature", "before",
-                                  "test.cameras", "[0, 1]", "train.bias_lr_mult", "3.0",
-                                  "vit.stride", "[8, 4]"])
+
+    config = load_config(
+        RECIPE,
+        [
+            "data.root",
+            "data",
+            "vit.camera_weight",
+            "1.5",
+            "loss.dpm.scale",
+            "7.0",
+            "loss.dpm.mask_variant",
+            "P",
+            "test.feature",
+            "before",
+            "test.cameras",
+            "[0, 1]",
+            "train.bias_lr_mult",
+            "3.0",
+            "vit.stride",
+            "[8, 4]",
+        ],
+    )
     datamanager = build.build_datamanager(config)
     model = build.build_model(config, datamanager)
     optimizer = build.build_optimizer(config, model)

@@ -3,6 +3,7 @@
 Everything is taken from the file itself, in its order. Sizes are made small by SHRINK, which is appended to a
 command, and by the substitutions of SNIPPETS, each of which must occur.
 """
+
 import re
 import shlex
 
@@ -59,11 +60,11 @@ def outcomes(tmp_path_factory):
 
 def compare_tables(place, text):
     """The table shown is the quick start's, in all but its numbers."""
-    quick_start, = (printed for args, printed in place.printed.items() if args.endswith("dpm_synthetic.yaml"))
+    (quick_start,) = (printed for args, printed in place.printed.items() if args.endswith("dpm_synthetic.yaml"))
     shown = [line[:18] for line in text.splitlines()]
     header = text.splitlines()[0]
     assert header in quick_start.splitlines()
-    assert shown[1:] == [line[:18] for line in quick_start.partition(header)[2].splitlines()[1:len(shown)]]
+    assert shown[1:] == [line[:18] for line in quick_start.partition(header)[2].splitlines()[1 : len(shown)]]
 
 
 @pytest.mark.parametrize("name", STEPS, ids=[name[:90] for name in STEPS])  # longer ones pytest would number
@@ -123,8 +124,12 @@ def test_keys_and_values_in_the_text_are_known():
 
 
 def test_files_links_and_data_sets_in_the_text_exist():
-    paths = {word for code in codes() for word in code.split()
-             if word.startswith(("dpm_plugin/", "configs/", "tools/", "tests/"))}
+    paths = {
+        word
+        for code in codes()
+        for word in code.split()
+        if word.startswith(("dpm_plugin/", "configs/", "tools/", "tests/"))
+    }
     targets = re.findall(r"\]\(([^)#:]+)\)", prose())
     assert len(paths) > 20 and len(targets) > 3
     for path in [*paths, *targets]:

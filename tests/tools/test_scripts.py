@@ -1,4 +1,5 @@
 """python -m dpm_plugin: scripts written for torchreid run as they are, in both import styles, with any workers."""
+
 import os
 import re
 import subprocess
@@ -134,8 +135,11 @@ def place(tmp_path_factory):
     write_occluded_duke(folder / "data")
     (folder / "scripts").mkdir()
     (folder / "scripts" / "settings.py").write_text("SIZE = dict(height=64, width=32)\n")
-    for name, text in (("train.py", TRAIN.replace("PACKAGE", "torchreid")), ("actmap.py", ACTMAP),
-                       ("train_reid.py", TRAIN.replace("PACKAGE", "torchreid.reid"))):
+    for name, text in (
+        ("train.py", TRAIN.replace("PACKAGE", "torchreid")),
+        ("actmap.py", ACTMAP),
+        ("train_reid.py", TRAIN.replace("PACKAGE", "torchreid.reid")),
+    ):
         (folder / "scripts" / name).write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPM_PRETRAINED", "none")
@@ -143,10 +147,25 @@ def place(tmp_path_factory):
         runs = {
             "softmax": ["train.py", *first, "--save-dir", "softmax"],
             "triplet": ["train_reid.py", *first, "--save-dir", "triplet", "--loss", "triplet"],
-            "resume": ["train_reid.py", *first, "--save-dir", "resumed", "--max-epoch", "2",
-                       "--resume", "softmax/model/model.pth.tar-1"],
-            "evaluate": ["train.py", *first, "--save-dir", "evaluated", "--evaluate",
-                         "--weights", "softmax/model/model.pth.tar-1"],
+            "resume": [
+                "train_reid.py",
+                *first,
+                "--save-dir",
+                "resumed",
+                "--max-epoch",
+                "2",
+                "--resume",
+                "softmax/model/model.pth.tar-1",
+            ],
+            "evaluate": [
+                "train.py",
+                *first,
+                "--save-dir",
+                "evaluated",
+                "--evaluate",
+                "--weights",
+                "softmax/model/model.pth.tar-1",
+            ],
             "actmap": ["actmap.py", "data", "softmax/model/model.pth.tar-1", "dpm_vit_tiny"],
         }
         done = {name: run_script(folder, f"scripts/{argv[0]}", *argv[1:]) for name, argv in runs.items()}
@@ -177,7 +196,7 @@ def test_torchreids_own_checkpoint_of_a_plugin_model_resumes_by_torchreids_call(
 def test_evaluating_gives_the_training_runs_result_in_a_log_that_torchreids_parser_reads(place):
     done = place.done["evaluate"]
     assert done.returncode == 0, done.stderr
-    log, = (place.folder / "evaluated").glob("test.log*")
+    (log,) = (place.folder / "evaluated").glob("test.log*")
     assert parsed(log.read_text()) == parsed(place.done["softmax"].stdout)
     row = types.SimpleNamespace(cmc=[0.25, 0.5])
     ours = types.SimpleNamespace(mAP=0.125, rows={"after/on": row}, headline="after/on", ranks=(1, 2))
@@ -237,14 +256,20 @@ def test_a_script_sees_what_python_would_show_it(tmp_path):
     assert third == "['Here', 'pickle', 'sys']"
 
 
-@pytest.mark.parametrize("text, code, err", [
-    ("import sys; sys.exit(7)", 7, ""),
-    ("import sys; sys.exit('so sorry')", 1, "so sorry\n"),
-    ("raise SystemExit", 0, ""),
-    ("import torchreid; torchreid.models.build_model('dpm_vit_tiny', 3, loss='huge', pretrained=False)", 2,
-     "error: loss 'huge' is unknown to this model; choose 'softmax', 'triplet' or 'dpm'\n"),
-    ("raise KeyboardInterrupt", 130, "interrupted\n"),
-])
+@pytest.mark.parametrize(
+    "text, code, err",
+    [
+        ("import sys; sys.exit(7)", 7, ""),
+        ("import sys; sys.exit('so sorry')", 1, "so sorry\n"),
+        ("raise SystemExit", 0, ""),
+        (
+            "import torchreid; torchreid.models.build_model('dpm_vit_tiny', 3, loss='huge', pretrained=False)",
+            2,
+            "error: loss 'huge' is unknown to this model; choose 'softmax', 'triplet' or 'dpm'\n",
+        ),
+        ("raise KeyboardInterrupt", 130, "interrupted\n"),
+    ],
+)
 def test_exit_codes_pass_through_and_our_errors_are_one_line(tmp_path, text, code, err):
     (tmp_path / "ends.py").write_text(text)
     done = run_script(tmp_path, "ends.py")
@@ -268,6 +293,7 @@ def test_a_missing_script_is_a_one_line_error(tmp_path, capsys):
 
 
 # ---- checkpoints by torchreid's own calls ----
+
 
 def test_torchreids_loader_opens_its_old_files_and_runs_nothing(tmp_path):
     import numpy as np

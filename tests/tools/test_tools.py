@@ -1,4 +1,5 @@
 """Every script of tools/, started as a user would, with nothing of this package imported before."""
+
 import contextlib
 import io
 import runpy

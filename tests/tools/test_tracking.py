@@ -1,4 +1,5 @@
 """deep-sort-realtime with our features: through its own torchreid embedder, and as tools/track_example.py does it."""
+
 import importlib.util
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def film():
     for time in range(COUNT):
         frame, here = ground.copy(), []
         for person, (top, left) in zip(people(), [(4, 10 + 8 * time), (28, 114 - 8 * time)]):
-            frame[top:top + 48, left:left + 24] = person
+            frame[top : top + 48, left : left + 24] = person
             here.append([left, top, 24, 48])
         frames.append(frame)
         boxes.append(here)
@@ -68,8 +69,11 @@ def test_the_example_follows_each_person_by_one_number(tool, run, tmp_path):
     frames, boxes = film()
     for number, frame in enumerate(frames):
         Image.fromarray(frame[..., ::-1]).save(tmp_path / f"{number:03d}.png")
-    text = "".join(f"{number},-1,{','.join(map(str, box))},0.9\n"
-                   for number, here in enumerate(boxes, start=1) for box in [*here, [500, 500, 9, 9], [5, 5, 0, 9]])
+    text = "".join(
+        f"{number},-1,{','.join(map(str, box))},0.9\n"
+        for number, here in enumerate(boxes, start=1)
+        for box in [*here, [500, 500, 9, 9], [5, 5, 0, 9]]
+    )
     (tmp_path / "boxes.txt").write_text(text, encoding="utf-8")
     out = tmp_path / "out" / "tracks.txt"
     arguments = [str(tmp_path / "%03d.png"), str(tmp_path / "boxes.txt"), "--model", str(run), "--out", str(out)]
@@ -89,12 +93,15 @@ def test_the_example_gives_the_tracker_the_features_of_the_crops(tool, run):
         np.testing.assert_allclose(each.get_feature(), expected[person], atol=1e-4)
 
 
-@pytest.mark.parametrize("arguments, said", [
-    (["{tmp}/gone.mp4", "{tmp}/boxes.txt", "--model", "{run}"], "gone.mp4"),
-    (["{tmp}/gone.mp4", "{tmp}/gone.txt", "--model", "{run}"], "gone.txt' cannot be read"),
-    (["{tmp}/gone.mp4", "{tmp}/wrong.txt", "--model", "{run}"], "wrong.txt', line 2"),
-    (["{tmp}/gone.mp4", "{tmp}/boxes.txt", "--model", "{tmp}/gone"], "gone' does not exist"),
-])
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["{tmp}/gone.mp4", "{tmp}/boxes.txt", "--model", "{run}"], "gone.mp4"),
+        (["{tmp}/gone.mp4", "{tmp}/gone.txt", "--model", "{run}"], "gone.txt' cannot be read"),
+        (["{tmp}/gone.mp4", "{tmp}/wrong.txt", "--model", "{run}"], "wrong.txt', line 2"),
+        (["{tmp}/gone.mp4", "{tmp}/boxes.txt", "--model", "{tmp}/gone"], "gone' does not exist"),
+    ],
+)
 def test_a_mistake_is_one_line_and_exit_code_2(tool, run, tmp_path, capsys, arguments, said):
     (tmp_path / "boxes.txt").write_text("1,-1,0,0,9,9,1\n", encoding="utf-8")
     (tmp_path / "wrong.txt").write_text("1,-1,0,0,9,9,1\n1,-1,0\n", encoding="utf-8")
@@ -106,6 +113,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(tool, run, tmp_path, capsys, argu
 
 # ---- its own embedder ----
 
+
 @pytest.fixture(scope="module")
 def tracker(run):
     for name in ("torchreid.utils", "pkg_resources"):
@@ -113,8 +121,12 @@ def tracker(run):
             importlib.import_module(name)
         except ImportError:
             pytest.skip(f"its torchreid embedder needs {name}")
-    return DeepSort(embedder="torchreid", embedder_model_name="dpm_vit_tiny", embedder_gpu=False,
-                    embedder_wts=str(run / "model" / "last.pth.tar"))
+    return DeepSort(
+        embedder="torchreid",
+        embedder_model_name="dpm_vit_tiny",
+        embedder_gpu=False,
+        embedder_wts=str(run / "model" / "last.pth.tar"),
+    )
 
 
 def test_its_torchreid_embedder_computes_a_runs_features(tracker, run):
@@ -135,8 +147,8 @@ def test_its_torchreid_embedder_follows_each_person_by_one_number(tracker):
 
 def test_its_torchreid_embedder_takes_another_preparation_afterwards(tracker, tmp_path):
     other = DPMExtractor(
-        untrained_run(tmp_path / "run", **CHANGES, data__norm_mean=[0.5] * 3, data__norm_std=[0.5] * 3)[0],
-        device="cpu")
+        untrained_run(tmp_path / "run", **CHANGES, data__norm_mean=[0.5] * 3, data__norm_std=[0.5] * 3)[0], device="cpu"
+    )
     kept = tracker.embedder.model.preprocess
     tracker.embedder.model.preprocess = other.prepare
     try:

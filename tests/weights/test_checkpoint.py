@@ -1,4 +1,5 @@
 """Checkpoint files: resume, torchreid's own call, and files that must not be trusted."""
+
 import os
 import pickle
 

@@ -1,4 +1,5 @@
 """tools/convert_checkpoint.py: names change, values do not, and nothing half-written is left."""
+
 import runpy
 import sys
 from pathlib import Path
@@ -72,7 +73,8 @@ def test_the_encoder_goes_to_timm_and_back(tmp_path, model):
     torch.save(model.state_dict(), tmp_path / "ours.pth")
     layout, left_out = convert(tmp_path / "ours.pth", tmp_path / "timm.safetensors", "timm")
     assert layout == "dpm" and set(left_out) == {
-        key for key in model.state_dict() if not key.startswith("backbone.transformer.")}
+        key for key in model.state_dict() if not key.startswith("backbone.transformer.")
+    }
     shape = {key: TINY[key] for key in ("img_size", "patch_size", "embed_dim", "depth", "num_heads")}
     plain = timm.create_model(TINY["backbone"], num_classes=7, **shape)
     plain.load_state_dict(safetensors.torch.load_file(tmp_path / "timm.safetensors"), strict=False)

@@ -1,4 +1,5 @@
 """Checkpoint files of any content: the weights that were saved, or an error that names the file."""
+
 import io
 import json
 import pickle
@@ -20,8 +21,21 @@ from helpers.model import tiny_model, to_released
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's, on protocols and types that it then refuses
 DTYPES = [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int8, torch.bool, torch.complex64]
-CHANGES = ["none", "drop", "rename", "dtype", "shape", "value", "expand", "sparse", "meta", "no tensor", "module",
-           "wrap", "itself"]
+CHANGES = [
+    "none",
+    "drop",
+    "rename",
+    "dtype",
+    "shape",
+    "value",
+    "expand",
+    "sparse",
+    "meta",
+    "no tensor",
+    "module",
+    "wrap",
+    "itself",
+]
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +84,9 @@ def changed(state, changes):
         elif change == "shape":
             shape = [min(side, 9) for side in value.shape] + [1]
             shape[seed % len(shape)] = [0, 1, 2, 7][seed % 4]
-            state[name] = [torch.zeros(shape), value.flatten(), value[None], torch.zeros(()),
-                           torch.zeros(10**9, 0)][seed % 5]
+            state[name] = [torch.zeros(shape), value.flatten(), value[None], torch.zeros(()), torch.zeros(10**9, 0)][
+                seed % 5
+            ]
         elif change == "value" and value.is_floating_point() and value.numel():
             state[name] = value.clone()
             state[name].view(-1)[seed % value.numel()] = [float("nan"), float("inf"), -float("inf")][seed % 3]
@@ -134,8 +149,9 @@ def test_state_dicts_with_other_names_types_shapes_and_wrappers(fuzz, model, sta
         state = changed(states[layout], changes)
         if not write(state, path, form):
             return
-        report = try_everything(model, path, {key: value + 1 if value.is_floating_point() else value
-                                              for key, value in before.items()})
+        report = try_everything(
+            model, path, {key: value + 1 if value.is_floating_point() else value for key, value in before.items()}
+        )
         if layout in ("dpm", "released") and not changes:
             assert report.layout == layout and not report.missing and not report.skipped
         capsys.readouterr()
@@ -160,11 +176,11 @@ def damages(draw):
             if kind == "bits":
                 content[place] ^= 1 << extra[0] % 8
             elif kind == "cut":
-                del content[max(1, place):]
+                del content[max(1, place) :]
             elif kind == "insert":
                 content[place:place] = extra
             elif kind == "fill":
-                content[place:place + len(extra)] = extra[:1] * len(content[place:place + len(extra)])
+                content[place : place + len(extra)] = extra[:1] * len(content[place : place + len(extra)])
             else:
                 other = (place + extra[0] + 1) % len(content)
                 content[place], content[other] = content[other], content[place]
@@ -197,8 +213,15 @@ def test_damaged_files(fuzz, model, states, tmp_path, capsys):  # noqa: F811
 
 @sizes(15, 500)
 def test_files_of_any_bytes(fuzz, tmp_path):  # noqa: F811
-    heads = [b"", b"PK\3\4", b"\x80\x02", pickle.dumps(0x1950a86a20f9469cfc6c, 2), struct.pack("<Q", 2) + b"{}",
-             struct.pack("<Q", 2**62) + b"{", b"\x93NUMPY"]
+    heads = [
+        b"",
+        b"PK\3\4",
+        b"\x80\x02",
+        pickle.dumps(0x1950A86A20F9469CFC6C, 2),
+        struct.pack("<Q", 2) + b"{}",
+        struct.pack("<Q", 2**62) + b"{",
+        b"\x93NUMPY",
+    ]
     path = tmp_path / "bytes.pth"
 
     def check(case):
@@ -222,6 +245,7 @@ def test_one_changed_bit_in_the_weights_of_a_torch_file_is_seen(states, tmp_path
 
 
 # ---- files that declare more than they hold ----
+
 
 def safetensors_file(header, data=b""):
     text = json.dumps(header).encode()
@@ -260,17 +284,31 @@ def itself():
     return state
 
 
-@pytest.mark.parametrize("content", [
-    safetensors_file({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}),
-    safetensors_file({"a": {"dtype": "F32", "shape": [2**62, 8], "data_offsets": [0, 4]}}, bytes(4)),
-    safetensors_file({"a": {"dtype": "F32", "shape": [1], "data_offsets": [2**60, 2**60 + 4]}}, bytes(4)),
-    struct.pack("<Q", 2**63) + b"{" + bytes(100),
-    packed_zip({"a": torch.zeros(10**6)}),
-    saved({"a": torch.zeros(1).expand(10**12)}),
-    saved({"a": torch.zeros(1).as_strided((2**20, 2**20), (0, 0))}),
-    tar_with_pipe(), saved(itself()),
-], ids=["huge tensor", "overflowing shape", "offset beyond the end", "huge header", "packed records", "expanded",
-        "strided", "tar with pipes", "itself"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        safetensors_file({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}),
+        safetensors_file({"a": {"dtype": "F32", "shape": [2**62, 8], "data_offsets": [0, 4]}}, bytes(4)),
+        safetensors_file({"a": {"dtype": "F32", "shape": [1], "data_offsets": [2**60, 2**60 + 4]}}, bytes(4)),
+        struct.pack("<Q", 2**63) + b"{" + bytes(100),
+        packed_zip({"a": torch.zeros(10**6)}),
+        saved({"a": torch.zeros(1).expand(10**12)}),
+        saved({"a": torch.zeros(1).as_strided((2**20, 2**20), (0, 0))}),
+        tar_with_pipe(),
+        saved(itself()),
+    ],
+    ids=[
+        "huge tensor",
+        "overflowing shape",
+        "offset beyond the end",
+        "huge header",
+        "packed records",
+        "expanded",
+        "strided",
+        "tar with pipes",
+        "itself",
+    ],
+)
 def test_a_file_that_declares_more_than_it_holds_is_refused_at_once(content, tmp_path):
     path = tmp_path / "bomb.pth"
     path.write_bytes(content)
@@ -278,10 +316,14 @@ def test_a_file_that_declares_more_than_it_holds_is_refused_at_once(content, tmp
     assert isinstance(found, Refused) and "bomb.pth" in found
 
 
-@pytest.mark.parametrize("name, value", [
-    ("classifier.weight", torch.zeros(10**9, 0)), ("classifier.weight", torch.zeros(())),
-    ("backbone.camera_embedding", torch.zeros(10**9, 0)),
-])
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("classifier.weight", torch.zeros(10**9, 0)),
+        ("classifier.weight", torch.zeros(())),
+        ("backbone.camera_embedding", torch.zeros(10**9, 0)),
+    ],
+)
 def test_a_run_whose_checkpoint_declares_a_billion_classes_is_refused(name, value, states, tmp_path):
     from dpm_plugin.config import load_config
     from dpm_plugin.inference.open_run import _build
@@ -295,7 +337,6 @@ def test_a_run_whose_checkpoint_declares_a_billion_classes_is_refused(name, valu
 def test_the_tensors_of_a_weight_file_may_be_of_any_float_type(model, states, tmp_path, capsys):
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         path = tmp_path / "half.safetensors"
-        state = {key: value.to(dtype) if value.is_floating_point() else value
-                 for key, value in states["dpm"].items()}
+        state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in states["dpm"].items()}
         safetensors.torch.save_file(state, path)
         assert not load_weights(model, path).missing

@@ -1,4 +1,5 @@
 """Nothing read is executed and nothing comes by plain HTTP: over the source's syntax, and tried with payloads."""
+
 import ast
 import os
 import pickle
@@ -27,11 +28,33 @@ SOURCES = sorted([*(ROOT / "dpm_plugin").rglob("*.py"), *(ROOT / "tools").rglob(
 # ---- the source ----
 
 UNSAFE_MODULES = {
-    "pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "telnetlib", "ftplib"}
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "shelve",
+    "marshal",
+    "telnetlib",
+    "ftplib",
+}
 UNSAFE_CALLS = {
-    "os.system", "os.popen", "yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load",
-    "yaml.Loader", "yaml.UnsafeLoader", "yaml.FullLoader", "urllib.request.urlretrieve", "torch.jit.load",
-    "torch.hub.load", "torch.hub.load_state_dict_from_url", "pd.read_pickle", "tempfile.mktemp",
+    "os.system",
+    "os.popen",
+    "yaml.load",
+    "yaml.load_all",
+    "yaml.full_load",
+    "yaml.unsafe_load",
+    "yaml.Loader",
+    "yaml.UnsafeLoader",
+    "yaml.FullLoader",
+    "urllib.request.urlretrieve",
+    "torch.jit.load",
+    "torch.hub.load",
+    "torch.hub.load_state_dict_from_url",
+    "pd.read_pickle",
+    "tempfile.mktemp",
 }
 UNSAFE_METHODS = {"extractall", "extract", "load_url", "merge_from_file"}
 ALLOWED = {
@@ -49,8 +72,9 @@ def dotted(node):
 
 def keyword(call, name):
     """The constant value of a keyword of a call; None where it is absent or computed."""
-    return next((each.value.value for each in call.keywords
-                 if each.arg == name and isinstance(each.value, ast.Constant)), None)
+    return next(
+        (each.value.value for each in call.keywords if each.arg == name and isinstance(each.value, ast.Constant)), None
+    )
 
 
 def offences(text):
@@ -87,20 +111,38 @@ def test_no_file_of_the_source_executes_what_it_reads_or_fetches_by_plain_http(p
     assert found == []
 
 
-@pytest.mark.parametrize("text", [
-    "import pickle", "from pickle import loads", "torch.load('a')", "torch.load('a', weights_only=False)",
-    "torch.load('a', weights_only=flag)", "from torch import load", "yaml.load(x, yaml.Loader)",
-    "yaml.unsafe_load(x)",
-    "yaml.load(x, Loader=yaml.SafeLoader)", "np.load('a.npy')", "np.load('a', allow_pickle=True)", "eval('1')",
-    "tar.extractall('a')", "zipfile.ZipFile('a').extract('b')", "os.system('ls')", "subprocess.run('ls', shell=True)",
-    "URL = 'http://example.org'", "import urllib.request\nurllib.request.urlretrieve(u)", "from os import system",
-    "model_zoo.load_url(u)", "config.merge_from_file('a.py')",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "torch.load('a')",
+        "torch.load('a', weights_only=False)",
+        "torch.load('a', weights_only=flag)",
+        "from torch import load",
+        "yaml.load(x, yaml.Loader)",
+        "yaml.unsafe_load(x)",
+        "yaml.load(x, Loader=yaml.SafeLoader)",
+        "np.load('a.npy')",
+        "np.load('a', allow_pickle=True)",
+        "eval('1')",
+        "tar.extractall('a')",
+        "zipfile.ZipFile('a').extract('b')",
+        "os.system('ls')",
+        "subprocess.run('ls', shell=True)",
+        "URL = 'http://example.org'",
+        "import urllib.request\nurllib.request.urlretrieve(u)",
+        "from os import system",
+        "model_zoo.load_url(u)",
+        "config.merge_from_file('a.py')",
+    ],
+)
 def test_the_search_for_such_code_finds_it(text):
     assert list(offences(text))
 
 
 # ---- payloads ----
+
 
 class Payload:
     """Makes a folder when it is unpickled."""
@@ -145,11 +187,15 @@ def test_no_reader_of_weights_or_galleries_executes_a_payload(save, name, model,
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # which torch heeds where nothing is said
     mark, path = tmp_path / "executed", tmp_path / name
     save({"state_dict": {"a": torch.zeros(1)}, "epoch": 1, "x": Payload(mark)}, path)
-    for read in (read_checkpoint, lambda file: load_weights(model, file), Gallery.open,
-                 lambda file: load_backbone_file(model.backbone, file),
-                 lambda file: torchreid_host.utils.load_checkpoint(str(file)),
-                 lambda file: torchreid_host.utils.load_pretrained_weights(model, str(file)),
-                 lambda file: torchreid_host.utils.resume_from_checkpoint(str(file), model)):
+    for read in (
+        read_checkpoint,
+        lambda file: load_weights(model, file),
+        Gallery.open,
+        lambda file: load_backbone_file(model.backbone, file),
+        lambda file: torchreid_host.utils.load_checkpoint(str(file)),
+        lambda file: torchreid_host.utils.load_pretrained_weights(model, str(file)),
+        lambda file: torchreid_host.utils.resume_from_checkpoint(str(file), model),
+    ):
         with pytest.raises(DPMError):
             read(path)
     assert not mark.exists()
@@ -167,22 +213,27 @@ def test_a_yaml_tag_that_would_call_a_function_does_not(tmp_path):
 
 # ---- the network ----
 
+
 @pytest.fixture
 def no_network(monkeypatch):
     for name in ("urllib.request.urlretrieve", "urllib.request.urlopen", "gdown.download", "os.system"):
         monkeypatch.setattr(name, lambda *a, **k: pytest.fail("it tried to download"))
 
 
-@pytest.mark.parametrize("kind, name", [
-    *(("image", name) for name in ("market1501", "viper", "grid", "ilids")),
-    *(("video", name) for name in ("ilidsvid", "dukemtmcvidreid", "mars", "prid2011")),
-])
+@pytest.mark.parametrize(
+    "kind, name",
+    [
+        *(("image", name) for name in ("market1501", "viper", "grid", "ilids")),
+        *(("video", name) for name in ("ilidsvid", "dukemtmcvidreid", "mars", "prid2011")),
+    ],
+)
 def test_torchreids_own_data_managers_download_nothing(kind, name, no_network, tmp_path):
     manager = {"image": torchreid_host.data.ImageDataManager, "video": torchreid_host.data.VideoDataManager}[kind]
     with pytest.raises(DPMError, match="nothing is downloaded"):
         manager(root=str(tmp_path), sources=name, use_gpu=False)
-    config = load_config(overrides={"data.type": kind, "data.sources": [name], "data.targets": [name],
-                                    "data.root": str(tmp_path)})
+    config = load_config(
+        overrides={"data.type": kind, "data.sources": [name], "data.targets": [name], "data.root": str(tmp_path)}
+    )
     with pytest.raises(DPMError, match="nothing was downloaded"):
         build.build_datamanager(config)
     assert list(tmp_path.iterdir()) == []
@@ -191,9 +242,18 @@ def test_torchreids_own_data_managers_download_nothing(kind, name, no_network, t
 @pytest.mark.filterwarnings("ignore:occluded_duke")
 def test_weights_that_torchreid_fetches_by_plain_http_are_refused(no_network, tmp_path):
     write_occluded_duke(tmp_path)
-    config = load_config(overrides={
-        "data.sources": ["occluded_duke"], "data.targets": ["occluded_duke"], "data.root": str(tmp_path),
-        "train.batch_size": 4, "data.workers": 0, "test.ranks": [1], "model.name": "xception", "use_gpu": False})
+    config = load_config(
+        overrides={
+            "data.sources": ["occluded_duke"],
+            "data.targets": ["occluded_duke"],
+            "data.root": str(tmp_path),
+            "train.batch_size": 4,
+            "data.workers": 0,
+            "test.ranks": [1],
+            "model.name": "xception",
+            "use_gpu": False,
+        }
+    )
     data = build.build_datamanager(config)
     with pytest.raises(DPMError, match="'xception' by plain HTTP"):
         build.build_model(config, data)
@@ -262,6 +322,6 @@ def test_an_entry_that_leads_to_another_ones_bytes_is_refused(lists):
         offset = opened.infolist()[1].header_offset
     content = bytearray(path.read_bytes())
     first = content.index(b"PK\1\2")  # in the directory; bytes 42 to 46 say where the entry lies
-    content[first + 42:first + 46] = offset.to_bytes(4, "little")
+    content[first + 42 : first + 46] = offset.to_bytes(4, "little")
     path.write_bytes(bytes(content))
     assert "is damaged" in refused(path, lists)

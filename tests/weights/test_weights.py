@@ -1,4 +1,5 @@
 """load_weights and pretrained weights: what is recognised, resized, skipped and refused."""
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -99,8 +100,12 @@ def foreign():
     osnet, same = (models.build_model("osnet_x0_25", num_classes=4, pretrained=False) for _ in range(2))
     block, conv = "blocks.3.mlp.fc1.weight", "conv1.conv.weight"
     return {
-        "transreid": (transreid(tiny_model(mask_blocks=()).state_dict()), tiny_model(), f"base.{block}",
-                      f"backbone.transformer.{block}"),
+        "transreid": (
+            transreid(tiny_model(mask_blocks=()).state_dict()),
+            tiny_model(),
+            f"base.{block}",
+            f"backbone.transformer.{block}",
+        ),
         "timm": (plain.state_dict(), tiny_model(), block, f"backbone.transformer.{block}"),
         "torchreid": (osnet.state_dict(), same, conv, conv),
     }
@@ -155,11 +160,14 @@ def test_the_report_says_what_happened_in_one_line(tmp_path, capsys):
     assert sorted(report.loaded + report.skipped + report.missing) == sorted(target.state_dict())
 
 
-@pytest.mark.parametrize("other, says", [
-    (dict(depth=3), "blocks.3.norm1.weight' (none in the file, (24,) in the model)"),
-    (dict(depth=5), "blocks.4.norm1.weight' ((24,) in the file, none in the model)"),
-    (dict(embed_dim=36), "blocks.0.norm1.weight' ((36,) in the file, (24,) in the model)"),
-])
+@pytest.mark.parametrize(
+    "other, says",
+    [
+        (dict(depth=3), "blocks.3.norm1.weight' (none in the file, (24,) in the model)"),
+        (dict(depth=5), "blocks.4.norm1.weight' ((24,) in the file, none in the model)"),
+        (dict(embed_dim=36), "blocks.0.norm1.weight' ((36,) in the file, (24,) in the model)"),
+    ],
+)
 def test_a_file_of_another_encoder_is_refused_and_the_model_stays(tmp_path, untouched, other, says):
     path, (model, before) = tmp_path / "weights.pth", untouched
     torch.save(to_released(tiny_model(**other).state_dict()), path)
@@ -192,17 +200,27 @@ def test_a_grid_is_guessed_right_where_the_model_has_the_same_or_where_it_is_a_t
     assert guess_grid(height * height, (height, width), square=True) == (height, height)
 
 
-@pytest.mark.parametrize("patches, grid, expected", [
-    (128, (22, 11), (16, 8)), (210, (16, 8), (21, 10)), (242, (21, 10), (22, 11)), (192, (16, 8), (24, 8)),
-    (196, (22, 11), (14, 14)), (256, (21, 10), (16, 16)), (197, (16, 8), None), (0, (16, 8), None),
-])
+@pytest.mark.parametrize(
+    "patches, grid, expected",
+    [
+        (128, (22, 11), (16, 8)),
+        (210, (16, 8), (21, 10)),
+        (242, (21, 10), (22, 11)),
+        (192, (16, 8), (24, 8)),
+        (196, (22, 11), (14, 14)),
+        (256, (21, 10), (16, 16)),
+        (197, (16, 8), None),
+        (0, (16, 8), None),
+    ],
+)
 def test_grids_of_the_sizes_in_use_are_told_from_the_number_of_patches(patches, grid, expected):
     assert guess_grid(patches, grid, square=False) == expected
 
 
 def test_a_timm_file_fills_the_backbone_and_reports_the_rest_missing(tmp_path):
-    plain = timm.create_model("vit_tiny_patch16_224", num_classes=7, img_size=64, patch_size=8, embed_dim=24, depth=4,
-                              num_heads=3)
+    plain = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=7, img_size=64, patch_size=8, embed_dim=24, depth=4, num_heads=3
+    )
     path = tmp_path / "timm.pth"
     torch.save(plain.state_dict(), path)
     model = tiny_model()

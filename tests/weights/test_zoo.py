@@ -1,4 +1,5 @@
 """The model zoo: fetched once, whole or not at all, and a way by hand where the network refuses."""
+
 import os
 import shutil
 from pathlib import Path
@@ -88,12 +89,16 @@ def foreign(drive_id, path):
     torch.save(models.build_model("osnet_x0_25", num_classes=4, pretrained=False).state_dict(), path)
 
 
-@pytest.mark.parametrize("download, reason", [
-    (refusing, "Max retries exceeded"),
-    (Drive(b"<html>Too many users have viewed or downloaded this file recently</html>"), "cannot be read"),
-    (lambda drive_id, path: None, "does not exist"),
-    (foreign, "a torchreid checkpoint"),
-], ids=["offline", "a page", "nothing", "another network"])
+@pytest.mark.parametrize(
+    "download, reason",
+    [
+        (refusing, "Max retries exceeded"),
+        (Drive(b"<html>Too many users have viewed or downloaded this file recently</html>"), "cannot be read"),
+        (lambda drive_id, path: None, "does not exist"),
+        (foreign, "a torchreid checkpoint"),
+    ],
+    ids=["offline", "a page", "nothing", "another network"],
+)
 def test_what_cannot_be_downloaded_names_the_page_and_the_place_and_leaves_nothing(cache, download, reason):
     with pytest.raises(DPMError) as error:
         zoo.fetch("occluded_duke", download)
@@ -150,6 +155,7 @@ def test_an_unknown_name_is_an_error_with_the_nearest_known_one(model):
 
 
 # ---- opened as a trained model ----
+
 
 @pytest.mark.parametrize("name, file", [("occluded_duke", "dpm_occduke.yaml"), ("occluded_reid", "dpm_occreid.yaml")])
 def test_a_name_brings_the_settings_of_its_released_config(name, file):

@@ -1,4 +1,5 @@
 """Check data sets and folders: list, read, compare."""
+
 import os
 
 from dpm_plugin.apps.check_data.examining import examine_all

@@ -1,4 +1,5 @@
 """Command line of tools/check_data.py."""
+
 import os
 import sys
 import time
@@ -15,8 +16,9 @@ FOUND = 1  # the exit code when something was found
 def main(argv=None):
     """Returns the exit code: 0 clean, 1 something was found, 2 for an error in one line, 130 when interrupted."""
     parser = Parser(prog="check_data", description="Read every image of data sets, and check files and labels.")
-    parser.add_argument("what", nargs="+", metavar="NAME_OR_FOLDER",
-                        help="a data set as in data.sources, or any folder of images")
+    parser.add_argument(
+        "what", nargs="+", metavar="NAME_OR_FOLDER", help="a data set as in data.sources, or any folder of images"
+    )
     parser.add_argument("--root", default="reid-data", help="folder that holds the data sets (default: reid-data)")
     parser.add_argument("--json", metavar="FILE", help="write the whole report as JSON")
     parser.add_argument("--jobs", type=int, help="processes that read (default: one for each core)")

@@ -1,4 +1,5 @@
 """Every file of a list read once, by several processes: its size, a digest of its bytes, whether it is an image."""
+
 import hashlib
 import os
 import stat
@@ -72,8 +73,10 @@ def examine_all(paths, jobs, show):
     try:
         take(pool.map(examine, paths, chunksize=FILES_AT_A_TIME))
     except BrokenProcessPool as error:
-        raise DPMError("a process that read images was ended from outside or by the decoder of a damaged file, after "
-                       f"{len(found):,} of {len(paths):,} images; --jobs 1 tells which") from error
+        raise DPMError(
+            "a process that read images was ended from outside or by the decoder of a damaged file, after "
+            f"{len(found):,} of {len(paths):,} images; --jobs 1 tells which"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
     return found

@@ -1,4 +1,5 @@
 """What can be wrong with a data set's files and labels."""
+
 from collections import defaultdict
 from typing import NamedTuple
 
@@ -6,10 +7,16 @@ from dpm_plugin.evaluation.metric import GalleryIds
 
 #: Kind of a finding -> what its heading says.
 KINDS = {
-    "unreadable": "cannot be read", "empty": "files of zero bytes", "duplicate": "groups of images with the same bytes",
-    "same_name": "file names in two splits", "odd_name": "odd file names", "layout": "not in the expected layout",
-    "one_camera": "identities seen by one camera only", "unmatched_query": "queries without a match in the gallery",
-    "counts": "counts that differ from the published ones", "other_files": "folders with other files",
+    "unreadable": "cannot be read",
+    "empty": "files of zero bytes",
+    "duplicate": "groups of images with the same bytes",
+    "same_name": "file names in two splits",
+    "odd_name": "odd file names",
+    "layout": "not in the expected layout",
+    "one_camera": "identities seen by one camera only",
+    "unmatched_query": "queries without a match in the gallery",
+    "counts": "counts that differ from the published ones",
+    "other_files": "folders with other files",
     "shared": "images that are both query and gallery image",
 }
 TEST = ("query", "gallery")
@@ -50,16 +57,26 @@ def find(listed, examined):
         Checked.
     """
     entries = listed.entries
-    splits = {split: [each for each in entries if each.split == split]
-              for split in dict.fromkeys([*listed.published, *(each.split for each in entries)])}
-    findings = [*listed.findings, *_files(entries, examined), *_names(entries), *_duplicates(entries, examined),
-                *_same_names(splits), *_counts(splits, listed.published)]
+    splits = {
+        split: [each for each in entries if each.split == split]
+        for split in dict.fromkeys([*listed.published, *(each.split for each in entries)])
+    }
+    findings = [
+        *listed.findings,
+        *_files(entries, examined),
+        *_names(entries),
+        *_duplicates(entries, examined),
+        *_same_names(splits),
+        *_counts(splits, listed.published),
+    ]
     if splits.get("train"):
         findings += _one_camera(splits["train"])
     if "query" in splits and "gallery" in splits:
         findings += _unmatched(splits["query"], splits["gallery"])
-    counted = {split: (len(found), *(len({each[field] for each in found} - {None}) for field in (2, 3)))
-               for split, found in splits.items()}
+    counted = {
+        split: (len(found), *(len({each[field] for each in found} - {None}) for field in (2, 3)))
+        for split, found in splits.items()
+    }
     return Checked(listed.name, listed.folder, counted, listed.published, findings)
 
 
@@ -107,7 +124,8 @@ def _difference(found):
     # Training identities are numbered anew by some readers, so only those of the test are compared.
     pids = {each.pid for each in found if each.split in TEST}
     return ("in " + " and ".join(splits) if len(splits) > 1 else "twice in " + found[0].split) + (
-        ", with different identities" if len(pids) > 1 else "")
+        ", with different identities" if len(pids) > 1 else ""
+    )
 
 
 def _same_names(splits):
@@ -118,19 +136,25 @@ def _same_names(splits):
             places[entry.path.replace("\\", "/").rpartition("/")[2]].setdefault(split, entry)
     for name, found in places.items():
         if "train" in found and len(found) > 1:
-            yield Finding("same_name", [each.path for each in found.values()],
-                          f"'{name}' is in {' and '.join(found)}")
+            yield Finding("same_name", [each.path for each in found.values()], f"'{name}' is in {' and '.join(found)}")
         elif len(found) > 1 and len({each[2:] for each in found.values()}) > 1:
-            yield Finding("same_name", [each.path for each in found.values()],
-                          f"'{name}' is in {' and '.join(found)}, with another identity or camera")
+            yield Finding(
+                "same_name",
+                [each.path for each in found.values()],
+                f"'{name}' is in {' and '.join(found)}, with another identity or camera",
+            )
 
 
 def _counts(splits, published):
     for split, (images, identities) in published.items():
         found = len(splits[split]), len({each.pid for each in splits[split]})
         if found != (images, identities):
-            yield Finding("counts", [], f"{split} has {found[0]:,} images of {found[1]:,} identities, published "
-                                        f"are {images:,} of {identities:,}")
+            yield Finding(
+                "counts",
+                [],
+                f"{split} has {found[0]:,} images of {found[1]:,} identities, published "
+                f"are {images:,} of {identities:,}",
+            )
 
 
 def _one_camera(train):
@@ -142,8 +166,11 @@ def _one_camera(train):
         return  # a data set of one camera
     for pid, seen in cameras.items():
         if len(seen) == 1:
-            yield Finding("one_camera", images[pid][:1], f"training identity {pid}, {len(images[pid])} images, is "
-                                                         f"seen by camera index {min(seen)} only")
+            yield Finding(
+                "one_camera",
+                images[pid][:1],
+                f"training identity {pid}, {len(images[pid])} images, is seen by camera index {min(seen)} only",
+            )
 
 
 def _unmatched(query, gallery):

@@ -1,4 +1,5 @@
 """Which images a data set has, with their labels; what stops its own reader is a finding here."""
+
 import json
 import os
 from pathlib import Path
@@ -117,8 +118,9 @@ def _image_files(folder):
 
 
 def _others(count, folder):
-    return Finding("other_files", [str(folder)], f"{count} files are no images by their names; they are not used",
-                   is_problem=False)
+    return Finding(
+        "other_files", [str(folder)], f"{count} files are no images by their names; they are not used", is_problem=False
+    )
 
 
 def _by_reader(name, cls, root):
@@ -134,8 +136,11 @@ def _by_reader(name, cls, root):
         paths, findings = _walk(folder)
         findings.append(Finding("layout", [folder], f"{reason}; labels are not checked"))
         return Listed(name, folder, [Entry(PLAIN, path) for path in paths], {}, findings)
-    entries = [Entry(split, path, pid, camid) for split in ("train", "query", "gallery")
-               for path, pid, camid, _ in getattr(dataset, split)]
+    entries = [
+        Entry(split, path, pid, camid)
+        for split in ("train", "query", "gallery")
+        for path, pid, camid, _ in getattr(dataset, split)
+    ]
     folder = str(getattr(dataset, "dataset_dir", root))
     return Listed(name, folder, entries, torchreid_sets.PUBLISHED.get(name, {}), [])
 
@@ -165,9 +170,11 @@ def _one_drawn(name, folder):
     try:
         spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
         tested, distractors = spec["test_ids"], spec["distractor_ids"]
-        asked = {"train": (spec["train_ids"] * spec["train_images"], spec["train_ids"]),
-                 "query": (tested * spec["query_images"], tested),
-                 "gallery": (tested * spec["gallery_images"] + distractors * DISTRACTOR_IMAGES, tested + distractors)}
+        asked = {
+            "train": (spec["train_ids"] * spec["train_images"], spec["train_ids"]),
+            "query": (tested * spec["query_images"], tested),
+            "gallery": (tested * spec["gallery_images"] + distractors * DISTRACTOR_IMAGES, tested + distractors),
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         asked = {}
         findings.append(Finding("unreadable", [str(folder / "spec.json")], f"it is no spec of a drawing ({error})"))

@@ -1,4 +1,5 @@
 """What was found, for people and for programs."""
+
 import json
 import os
 from collections import defaultdict
@@ -39,22 +40,45 @@ def _line(finding, folder):
 
 def as_json(checked, seconds):
     """The text of the report on several Checked, which took ``seconds``."""
-    return json.dumps({
-        "clean": not any(each.problems for each in checked), "seconds": round(seconds, 1),
-        "sets": [_set(each) for each in checked]}, indent=1) + "\n"
+    return (
+        json.dumps(
+            {
+                "clean": not any(each.problems for each in checked),
+                "seconds": round(seconds, 1),
+                "sets": [_set(each) for each in checked],
+            },
+            indent=1,
+        )
+        + "\n"
+    )
 
 
 def _set(checked):
     splits = {
-        split: {"images": images, "identities": identities, "cameras": cameras,
-                "published": list(checked.published[split]) if split in checked.published else None}
-        for split, (images, identities, cameras) in checked.splits.items()}
+        split: {
+            "images": images,
+            "identities": identities,
+            "cameras": cameras,
+            "published": list(checked.published[split]) if split in checked.published else None,
+        }
+        for split, (images, identities, cameras) in checked.splits.items()
+    }
     findings = [
-        {"kind": finding.kind, "problem": finding.is_problem, "detail": finding.detail,
-         "files": [_relative(path, checked.folder) for path in finding.files]}
-        for finding in checked.findings]
-    return {"name": checked.name, "folder": checked.folder, "problems": len(checked.problems), "splits": splits,
-            "findings": findings}
+        {
+            "kind": finding.kind,
+            "problem": finding.is_problem,
+            "detail": finding.detail,
+            "files": [_relative(path, checked.folder) for path in finding.files],
+        }
+        for finding in checked.findings
+    ]
+    return {
+        "name": checked.name,
+        "folder": checked.folder,
+        "problems": len(checked.problems),
+        "splits": splits,
+        "findings": findings,
+    }
 
 
 def _relative(path, folder):

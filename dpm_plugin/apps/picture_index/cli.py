@@ -1,4 +1,5 @@
 """Command line of tools/search.py."""
+
 import json
 import sys
 
@@ -27,22 +28,25 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     index = commands.add_parser("index", help="embed a folder of pictures; later only what is new or changed")
     index.add_argument("folder", metavar="FOLDER", help="pictures, one person in each; folders in it count too")
-    index.add_argument("--model", required=True, metavar="RUN_OR_CHECKPOINT",
-                       help="a run's data.save_dir, a checkpoint, or zoo:NAME")
+    index.add_argument(
+        "--model", required=True, metavar="RUN_OR_CHECKPOINT", help="a run's data.save_dir, a checkpoint, or zoo:NAME"
+    )
     index.add_argument("--index", metavar="FOLDER", help=f"where the index is kept (default: {FOLDER} in FOLDER)")
     index.set_defaults(work=_index)
     query = commands.add_parser("query", help="rank the pictures of an index")
     query.add_argument("images", nargs="+", metavar="IMAGE", help="pictures of whom to find")
-    query.add_argument("--index", required=True, metavar="FOLDER",
-                       help="the index, or the folder of pictures it lies in")
+    query.add_argument(
+        "--index", required=True, metavar="FOLDER", help="the index, or the folder of pictures it lies in"
+    )
     query.add_argument("--model", metavar="RUN_OR_CHECKPOINT", help="default: where the index says its model lies")
     query.add_argument("--top", type=int, default=20, help="length of a ranked list (default: 20)")
     query.add_argument("--json", metavar="FILE", help="write the results as JSON")
     query.add_argument("--html", metavar="FILE", help="write them as one page that needs no other file")
     query.set_defaults(work=_query)
     for command in (index, query):
-        command.add_argument("--config-file", metavar="FILE",
-                             help="yaml file with the settings of a checkpoint that lies in no run")
+        command.add_argument(
+            "--config-file", metavar="FILE", help="yaml file with the settings of a checkpoint that lies in no run"
+        )
         command.add_argument("--batch-size", type=int, default=32, help="pictures in one forward pass (default: 32)")
         command.add_argument("--device", help="torch device (default: cuda where there is one, else cpu)")
     return parser
@@ -54,8 +58,10 @@ def _index(options):
     model = describe(extractor, options.model, options.config_file)
     done = index_pictures(options.folder, extractor, model, options.index, lambda text: print(text, flush=True))
     _list_unreadable(done.unreadable)
-    print(f"{done.count:,} pictures in '{shown(done.folder)}': {done.embedded:,} embedded now, {done.removed:,} "
-          "that are gone removed")
+    print(
+        f"{done.count:,} pictures in '{shown(done.folder)}': {done.embedded:,} embedded now, {done.removed:,} "
+        "that are gone removed"
+    )
 
 
 def _query(options):
@@ -103,13 +109,25 @@ def _list_unreadable(lines):
 
 def _as_json(answers, unreadable, index):
     def each(match):
-        return {"rank": match.rank, "picture": match.name, "score": match.score, "other_rank": match.other_rank,
-                "hidden": match.hidden}
+        return {
+            "rank": match.rank,
+            "picture": match.name,
+            "score": match.score,
+            "other_rank": match.other_rank,
+            "hidden": match.hidden,
+        }
 
     return {
-        "index": str(index.folder), "pictures": str(index.root), "model": index.model, "unreadable": unreadable,
+        "index": str(index.folder),
+        "pictures": str(index.root),
+        "model": index.model,
+        "unreadable": unreadable,
         "queries": [
-            {"query": str(answer.path), "hidden": answer.hidden,
-             **{name.replace(" ", "_"): [each(match) for match in matches] for name, matches in answer.lists}}
-            for answer in answers],
+            {
+                "query": str(answer.path),
+                "hidden": answer.hidden,
+                **{name.replace(" ", "_"): [each(match) for match in matches] for name, matches in answer.lists},
+            }
+            for answer in answers
+        ],
     }

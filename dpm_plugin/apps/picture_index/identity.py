@@ -1,4 +1,5 @@
 """Which model made an index: what its features depend on, as one digest."""
+
 import hashlib
 import json
 from pathlib import Path
@@ -33,9 +34,15 @@ def fingerprint(extractor):
     model = extractor.model
     backbone, generator = model.backbone, model.mask_generator
     settings = [
-        extractor.image_size, extractor.mean, extractor.std, backbone.backbone_name,
-        backbone.transformer.patch_embed.stride, backbone.transformer.blocks[0].attn.num_heads,
-        backbone.camera_weight, model.mask_blocks, None if generator is None else generator.pool,
+        extractor.image_size,
+        extractor.mean,
+        extractor.std,
+        backbone.backbone_name,
+        backbone.transformer.patch_embed.stride,
+        backbone.transformer.blocks[0].attn.num_heads,
+        backbone.camera_weight,
+        model.mask_blocks,
+        None if generator is None else generator.pool,
     ]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for name, value in sorted(model.state_dict().items()):

@@ -1,4 +1,5 @@
 """Embed a folder of pictures once; later only the new and changed ones."""
+
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -61,8 +62,9 @@ def index_pictures(root, extractor, model, folder=None, report=print):
         wanted = [name for name in names if name not in known or known[name] != present[name]]
         unreadable = _embed(wanted, present, extractor, root, folder, model, report)
         if len(unreadable) == len(names):
-            raise DPMError(f"none of the {len(names)} pictures in '{shown(root)}' can be read; "
-                           f"the first: {unreadable[0]}")
+            raise DPMError(
+                f"none of the {len(names)} pictures in '{shown(root)}' can be read; the first: {unreadable[0]}"
+            )
         index = read_index(folder)
         keep = [row for row, name in enumerate(index.paths) if present.get(name) == index.stamps[row]]
         removed = len(known.keys() - present.keys())
@@ -78,15 +80,19 @@ def check_model(index, model):
         DPMError: it was.
     """
     if index.model["fingerprint"] != model["fingerprint"]:
-        raise DPMError(f"index '{shown(index.folder)}' was made by another model ('{index.model['name']}' from "
-                       f"'{index.model['source']}'); use that one, or index again into another folder")
+        raise DPMError(
+            f"index '{shown(index.folder)}' was made by another model ('{index.model['name']}' from "
+            f"'{index.model['source']}'); use that one, or index again into another folder"
+        )
 
 
 def _check_root(index, root):
     # A root that is gone was moved, and its index with it or not.
     if index.root != root.resolve() and index.root.exists():
-        raise DPMError(f"index '{shown(index.folder)}' is of the pictures in '{shown(index.root)}', not of those in "
-                       f"'{shown(root)}'; name another --index")
+        raise DPMError(
+            f"index '{shown(index.folder)}' is of the pictures in '{shown(index.root)}', not of those in "
+            f"'{shown(root)}'; name another --index"
+        )
 
 
 def _stamp(path):
@@ -110,7 +116,7 @@ def _embed(names, stamps, extractor, root, folder, model, report):
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as readers:
         for start in range(0, len(names), size):
-            batch = names[start:start + size]
+            batch = names[start : start + size]
             images = dict(zip(batch, readers.map(prepared, batch)))
             unreadable += [str(image) for image in images.values() if isinstance(image, DPMError)]
             images = {name: image for name, image in images.items() if isinstance(image, torch.Tensor)}

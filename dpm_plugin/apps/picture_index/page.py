@@ -1,4 +1,5 @@
 """A search's answers as one self-contained HTML page to leaf through."""
+
 from functools import lru_cache
 from html import escape
 
@@ -21,17 +22,22 @@ def answers_page(answers, index):
         answers: of :func:`dpm_plugin.apps.picture_index.querying.search`.
         index: the :class:`~dpm_plugin.apps.picture_index.store.Index` that was searched.
     """
+
     @lru_cache(maxsize=1024)  # the lists of a query, and of like queries, share most of their pictures
     def source(path):
         return data_uri(_thumbnail(path))
 
     sections = [_section(number, answer, source) for number, answer in enumerate(answers, start=1)]
     title = f"Search in {shown(index.root.name)}"
-    intro = (f"{len(answers)} queries in {len(index.paths):,} pictures of {shown(index.root)}, best first, with the "
-             f"cosine similarity of features of the model '{index.model['name']}'. ")
+    intro = (
+        f"{len(answers)} queries in {len(index.paths):,} pictures of {shown(index.root)}, best first, with the "
+        f"cosine similarity of features of the model '{index.model['name']}'. "
+    )
     if any(answer.on is not None for answer in answers):
-        intro += "With the mask, a picture's features count by the channels that the query's mask trusts; (was 5) " \
-                 "is its rank without it. "
+        intro += (
+            "With the mask, a picture's features count by the channels that the query's mask trusts; (was 5) "
+            "is its rank without it. "
+        )
     return page(sections, [None] * len(answers), title, intro, [])
 
 
@@ -40,15 +46,18 @@ def _section(number, answer, source):
     query = panel("query", "Query", [tile(_thumbnail(answer.path), name)])
     lists = "".join(_list(name, matches, source) for name, matches in answer.lists)
     known = "" if answer.hidden is None else f'<ul class="facts"><li>{answer.hidden:.0%} hidden</li></ul>\n'
-    return (f'<article id="q{number}">\n<h2>Query {number} <span class="file">{escape(name)}</span></h2>\n{known}'
-            f'<div class="panels">{query}</div>\n<div class="lists beside">{lists}</div>\n</article>\n')
+    return (
+        f'<article id="q{number}">\n<h2>Query {number} <span class="file">{escape(name)}</span></h2>\n{known}'
+        f'<div class="panels">{query}</div>\n<div class="lists beside">{lists}</div>\n</article>\n'
+    )
 
 
 def _list(kind, matches, source):
     items = "".join(
         f'<li><figure><img src="{source(match.path)}" title="{escape(shown(match.name))}" '
         f'alt="rank {match.rank}"><figcaption>{_caption(kind, match)}</figcaption></figure></li>'
-        for match in matches)
+        for match in matches
+    )
     return f'<section class="list"><h3>{TITLES[kind]}</h3><ol class="any">{items}</ol></section>\n'
 
 

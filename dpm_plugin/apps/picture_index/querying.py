@@ -1,4 +1,5 @@
 """Rank an index's pictures for query pictures, with and without the query's mask."""
+
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -93,8 +94,14 @@ def _ranked(index, embedding, mask, other, top):
 
     def match(query, place):
         name = index.paths[rows[query, place]]
-        return Match(place + 1, name, index.root / name, 1 - float(distances[query, place]),
-                     int(other_ranks[0][query, place]) if other_ranks else None, hidden_share(index.root / name))
+        return Match(
+            place + 1,
+            name,
+            index.root / name,
+            1 - float(distances[query, place]),
+            int(other_ranks[0][query, place]) if other_ranks else None,
+            hidden_share(index.root / name),
+        )
 
     return [[match(query, place) for place in range(rows.shape[1])] for query in range(len(rows))]
 

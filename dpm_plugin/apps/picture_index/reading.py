@@ -1,4 +1,5 @@
 """Pictures of any format that Pillow reads, the right way up."""
+
 import os
 from pathlib import Path
 
@@ -52,10 +53,14 @@ def list_pictures(folder, leave_out=None):
     endings = {ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN}
     found = []
     for place, folders, files in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders
-                      if not name.startswith(".") and (Path(place) / name).resolve() != leave_out]
-        found += [(Path(place) / name).relative_to(folder).as_posix() for name in files
-                  if not name.startswith(".") and os.path.splitext(name)[1].lower() in endings]
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and (Path(place) / name).resolve() != leave_out
+        ]
+        found += [
+            (Path(place) / name).relative_to(folder).as_posix()
+            for name in files
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in endings
+        ]
     if not found:
         raise DPMError(f"there is no picture in '{shown(folder)}'; looked for endings such as .jpg, .png, .tif")
     return sorted(found)

@@ -7,6 +7,7 @@
 Every file is written beside its place and then renamed; index.json, which names the features file, comes
 last. So a process that ends at any moment leaves an index that opens, with every finished batch.
 """
+
 import contextlib
 import json
 import os
@@ -86,8 +87,10 @@ def read_index(folder):
     try:
         content = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
-            raise DPMError(f"index '{shown(folder)}' has format {content['format']}, this version reads {FORMAT}; "
-                           "delete the folder and index again")
+            raise DPMError(
+                f"index '{shown(folder)}' has format {content['format']}, this version reads {FORMAT}; "
+                "delete the folder and index again"
+            )
         pictures = [tuple(each) for each in content["pictures"]]
         blocks = []
         if content["features"] is not None:
@@ -111,8 +114,9 @@ def read_index(folder):
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         if isinstance(error, DPMError):
             raise
-        raise DPMError(f"index '{shown(folder)}' is damaged ({type(error).__name__}: {error}); delete the folder and "
-                       "index again") from error
+        raise DPMError(
+            f"index '{shown(folder)}' is damaged ({type(error).__name__}: {error}); delete the folder and index again"
+        ) from error
 
 
 def merge(index, keep, root):
@@ -122,8 +126,14 @@ def merge(index, keep, root):
     """
     features = f"features-{_last_number(index.folder, 'features') + 1:08d}.safetensors"
     _write_features(index.folder / features, index.embedding[keep], {})
-    _write_list(index.folder, root, index.model, features, [index.paths[row] for row in keep],
-                [index.stamps[row] for row in keep])
+    _write_list(
+        index.folder,
+        root,
+        index.model,
+        features,
+        [index.paths[row] for row in keep],
+        [index.stamps[row] for row in keep],
+    )
     for path in index.batches:
         path.unlink(missing_ok=True)
     for path in _files(index.folder, "features"):
@@ -177,8 +187,13 @@ def _last_number(folder, kind):
 def _write_list(folder, root, model, features, paths, stamps):
     folder, root = Path(folder).resolve(), Path(root).resolve()
     inside = folder.is_relative_to(root)  # then pictures and index may move together
-    content = {"format": FORMAT, "root": os.path.relpath(root, folder) if inside else str(root),
-               "model": model, "features": features, "pictures": list(zip(paths, stamps))}
+    content = {
+        "format": FORMAT,
+        "root": os.path.relpath(root, folder) if inside else str(root),
+        "model": model,
+        "features": features,
+        "pictures": list(zip(paths, stamps)),
+    }
     write_file(folder / "index.json", json.dumps(content, indent=0) + "\n")
 
 

@@ -1,4 +1,5 @@
 """Command line of tools/visualize.py."""
+
 from dpm_plugin.apps.visualize.drivers import DRIVERS
 from dpm_plugin.apps.visualize.gallery import visualize_run
 from dpm_plugin.utils.command import Parser, exit_code
@@ -8,27 +9,43 @@ from dpm_plugin.utils.runtime import pick_device
 def main(argv=None):
     """Returns the exit code: 0, 2 for an error in one line, 130 when interrupted."""
     parser = Parser(
-        prog="visualize",
-        description="Draw what a finished run sees in its queries: one PNG a query and index.html.")
+        prog="visualize", description="Draw what a finished run sees in its queries: one PNG a query and index.html."
+    )
     parser.add_argument("run", metavar="RUN_FOLDER", help="the run's data.save_dir")
     parser.add_argument("--root", help="folder that holds the data sets (default: the run's)")
-    parser.add_argument("--queries", nargs="+", default=["24"], metavar="N|NAME",
-                        help="how many, evenly spaced, or file names (default: 24)")
+    parser.add_argument(
+        "--queries",
+        nargs="+",
+        default=["24"],
+        metavar="N|NAME",
+        help="how many, evenly spaced, or file names (default: 24)",
+    )
     parser.add_argument("--out", help="folder to write to (default: RUN_FOLDER/visualize)")
     parser.add_argument("--topk", type=int, default=10, help="gallery images in a ranked list (default: 10)")
     parser.add_argument("--channels", type=int, default=6, help="mask channels of a query (default: 6)")
-    parser.add_argument("--drivers", choices=DRIVERS, default="paint",
-                        help="what drives a channel: paint each patch over and see, or estimate all patches "
-                             "from one gradient (default: paint)")
+    parser.add_argument(
+        "--drivers",
+        choices=DRIVERS,
+        default="paint",
+        help="what drives a channel: paint each patch over and see, or estimate all patches "
+        "from one gradient (default: paint)",
+    )
     parser.add_argument("--target", help="one of the run's test data sets (default: the first)")
     parser.add_argument("--device", help="torch device (default: cuda where there is one, else cpu)")
     options = parser.parse_args(argv)
 
     def draw():
         index = visualize_run(
-            options.run, options.out, root=options.root, queries=_number_or_names(options.queries),
-            topk=options.topk, channels=options.channels, dataset=options.target,
-            device=pick_device(options.device), drivers=options.drivers)
+            options.run,
+            options.out,
+            root=options.root,
+            queries=_number_or_names(options.queries),
+            topk=options.topk,
+            channels=options.channels,
+            dataset=options.target,
+            device=pick_device(options.device),
+            drivers=options.drivers,
+        )
         print(f"Open {index} in a browser")
 
     return exit_code(draw)

@@ -7,6 +7,7 @@ has there beyond the mean map of the queries. The bare gradient says how the log
 features, not what they gave: on trained models it did not correlate with the effect of painting, while the
 product did.
 """
+
 import torch
 
 DRIVERS = ("paint", "gradient")
@@ -50,7 +51,9 @@ def gradient_drivers(generator, patch_maps, mean_maps, channels):
     drivers = []
     for channel in channels:
         gradients = torch.autograd.grad(logits[channel], leaves, retain_graph=True)
-        parts = [(gradient * (leaf - mean)).detach().sum(dim=1)
-                 for gradient, leaf, mean in zip(gradients, leaves, mean_maps, strict=True)]
+        parts = [
+            (gradient * (leaf - mean)).detach().sum(dim=1)
+            for gradient, leaf, mean in zip(gradients, leaves, mean_maps, strict=True)
+        ]
         drivers.append(sum(parts).flatten())  # (P,)
     return torch.stack(drivers)

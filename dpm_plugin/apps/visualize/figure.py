@@ -1,4 +1,5 @@
 """One query as a PNG."""
+
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
@@ -82,16 +83,29 @@ def _rows(view, picture, gallery, topk, drivers):
     name = name if len(name) <= LONGEST else name[:LONGEST] + "..."
     yield _Row(f"Query {view.position + 1}: {name}", "", [_Tile(picture, "")], "\n".join(known))
     if view.channels:
-        yield _Row("The mask's highest channels", drivers_note(drivers), [
-            _Tile(overlay_drivers(picture, channel.drivers), channel_title(channel).replace(": ", "\n"))
-            for channel in view.channels])
-    yield _Row("Class-token attention of the last block", attention_note(view), [
-        _Tile(overlay_attention(picture, values), head_title(number, view))
-        for number, values in enumerate(view.attention)])
+        yield _Row(
+            "The mask's highest channels",
+            drivers_note(drivers),
+            [
+                _Tile(overlay_drivers(picture, channel.drivers), channel_title(channel).replace(": ", "\n"))
+                for channel in view.channels
+            ],
+        )
+    yield _Row(
+        "Class-token attention of the last block",
+        attention_note(view),
+        [
+            _Tile(overlay_attention(picture, values), head_title(number, view))
+            for number, values in enumerate(view.attention)
+        ],
+    )
     for side in (view.off, view.on):
         if side is not None:
-            yield _Row(ranking_title(side is view.on, view.on is not None), ranking_note(), [
-                _match_tile(view, side, index, gallery) for index in range(min(topk, len(side.order)))])
+            yield _Row(
+                ranking_title(side is view.on, view.on is not None),
+                ranking_note(),
+                [_match_tile(view, side, index, gallery) for index in range(min(topk, len(side.order)))],
+            )
 
 
 def _match_tile(view, side, index, gallery):
@@ -103,8 +117,16 @@ def _annotate(axes, tile, corner):
     colour = "black" if tile.right is None else GREEN if tile.right else RED
     _text(axes, corner[0], corner[1] - 5, tile.caption, va="bottom", fontsize=7.5, color=colour)
     if tile.right is not None:
-        axes.add_patch(Rectangle(corner, *tile.picture.size, fill=False, edgecolor=colour, linewidth=3,
-                                 linestyle="-" if tile.right else (0, (3, 1.5))))
+        axes.add_patch(
+            Rectangle(
+                corner,
+                *tile.picture.size,
+                fill=False,
+                edgecolor=colour,
+                linewidth=3,
+                linestyle="-" if tile.right else (0, (3, 1.5)),
+            )
+        )
 
 
 def _text(axes, x, y, text, va="top", **style):
@@ -114,5 +136,7 @@ def _text(axes, x, y, text, va="top", **style):
 
 def _plain(text):
     kept = "\N{CHECK MARK}\N{BALLOT X}"
-    return "".join(letter if letter in kept or letter.isascii() else
-                   letter.encode("ascii", "backslashreplace").decode() for letter in text)
+    return "".join(
+        letter if letter in kept or letter.isascii() else letter.encode("ascii", "backslashreplace").decode()
+        for letter in text
+    )

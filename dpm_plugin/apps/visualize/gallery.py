@@ -1,4 +1,5 @@
 """From a run's folder to one PNG a query and index.html."""
+
 import difflib
 import re
 from functools import lru_cache
@@ -15,8 +16,7 @@ from dpm_plugin.utils.progress import Progress
 
 
 def visualize_run(
-    folder, out=None, *, root=None, queries=24, topk=10, channels=6, dataset=None, device="cpu",
-    drivers="paint",
+    folder, out=None, *, root=None, queries=24, topk=10, channels=6, dataset=None, device="cpu", drivers="paint"
 ):
     """Draw what a finished run sees in its queries.
 
@@ -79,11 +79,14 @@ def _heading(viewer, positions):
     intro = (
         f"{len(positions)} of {len(viewer.query)} queries and a gallery of {len(viewer.gallery)} images, "
         f"after {run.epoch} epochs, seed {run.config.train.seed}. Gallery images of the query's own identity "
-        "and camera are left out, as in the metric. ")
+        "and camera are left out, as in the metric. "
+    )
     if run.model.has_mask:
-        intro += (f"The mask helped or hurt a query where its average precision (AP) rose or fell by {SAME} "
-                  "or more; (was 5) is a gallery image's rank without the mask. "
-                  f"The lists compare the features {run.feature} the neck. ")
+        intro += (
+            f"The mask helped or hurt a query where its average precision (AP) rose or fell by {SAME} "
+            "or more; (was 5) is a gallery image's rank without the mask. "
+            f"The lists compare the features {run.feature} the neck. "
+        )
     intro += "The table is the evaluation of all queries."
     return title, intro, [(name, row.rank1, row.mAP) for name, row in result.rows.items()]
 
@@ -107,8 +110,10 @@ def choose_queries(paths, wanted):
     for name in wanted:
         parts = Path(name).parts
         found = [
-            position for position, path in enumerate(map(Path, paths))
-            if name == path.stem or parts and path.parts[-len(parts):] == parts]
+            position
+            for position, path in enumerate(map(Path, paths))
+            if name == path.stem or parts and path.parts[-len(parts) :] == parts
+        ]
         if not found:
             near = difflib.get_close_matches(name, [Path(path).name for path in paths], n=1, cutoff=0.0)
             raise DPMError(f"no query is called '{name}'; the nearest name is '{near[0]}'")

@@ -1,4 +1,5 @@
 """Where the patches of a ViT lie on its image, overlapping or not."""
+
 from typing import NamedTuple
 
 import torch
@@ -41,8 +42,7 @@ def patch_grid(model, image_size):
     """The grid of a :class:`~dpm_plugin.method.model.DPM` on images of (height, width) pixels (Eq. 1)."""
     embed = model.backbone.transformer.patch_embed
     counts = embed.dynamic_feat_size(image_size)
-    return PatchGrid(*(
-        _axis(*axis) for axis in zip(counts, embed.patch_size, embed.stride, image_size, strict=True)))
+    return PatchGrid(*(_axis(*axis) for axis in zip(counts, embed.patch_size, embed.stride, image_size, strict=True)))
 
 
 def _axis(count, patch, stride, size):

@@ -1,4 +1,5 @@
 """index.html: all queries on one self-contained page to leaf through."""
+
 import base64
 import hashlib
 from html import escape
@@ -23,12 +24,32 @@ def query_section(view, picture, gallery, topk, drivers):
     """One query as HTML; arguments as :func:`dpm_plugin.apps.visualize.figure.draw_query`."""
     parts = [panel("query", "Query", [tile(picture, file_name(view.path))])]
     if view.channels:
-        parts.append(panel("maps", "The mask's highest channels", [
-            tile(overlay_drivers(picture, channel.drivers), f"What drives channel {channel.number}",
-                 channel_title(channel)) for channel in view.channels], drivers_note(drivers)))
-    parts.append(panel("maps", "Class-token attention of the last block", [
-        tile(overlay_attention(picture, values), f"Attention of head {number + 1}", head_title(number, view))
-        for number, values in enumerate(view.attention)], attention_note(view)))
+        parts.append(
+            panel(
+                "maps",
+                "The mask's highest channels",
+                [
+                    tile(
+                        overlay_drivers(picture, channel.drivers),
+                        f"What drives channel {channel.number}",
+                        channel_title(channel),
+                    )
+                    for channel in view.channels
+                ],
+                drivers_note(drivers),
+            )
+        )
+    parts.append(
+        panel(
+            "maps",
+            "Class-token attention of the last block",
+            [
+                tile(overlay_attention(picture, values), f"Attention of head {number + 1}", head_title(number, view))
+                for number, values in enumerate(view.attention)
+            ],
+            attention_note(view),
+        )
+    )
     sides = [side for side in (view.off, view.on) if side is not None]
     lists = "".join(_ranked_list(view, side, gallery, topk) for side in sides)
     word = f'<b class="outcome {view.outcome}">{OUTCOMES[view.outcome]}</b>' if view.outcome else ""
@@ -38,7 +59,8 @@ def query_section(view, picture, gallery, topk, drivers):
         f'<article id="q{view.position + 1}" data-outcome="{view.outcome or ""}">\n'
         f'<h2>Query {view.position + 1} <span class="file">{name}</span> {word}</h2>\n'
         f'<ul class="facts">{known}</ul>\n'
-        f'<div class="panels">{"".join(parts)}</div>\n<div class="lists">{lists}</div>\n</article>\n')
+        f'<div class="panels">{"".join(parts)}</div>\n<div class="lists">{lists}</div>\n</article>\n'
+    )
 
 
 def panel(kind, title, tiles, note=""):
@@ -62,10 +84,10 @@ def _ranked_list(view, side, gallery, topk):
         items.append(
             f'<li class="{kind}"><figure><img src="{data_uri(picture)}" title="{escape(file_name(path))}" '
             f'alt="rank {index + 1}, {kind} match">'
-            f"<figcaption>{escape(match_title(view, side, index))}</figcaption></figure></li>")
+            f"<figcaption>{escape(match_title(view, side, index))}</figcaption></figure></li>"
+        )
     title, note = ranking_title(side is view.on, view.on is not None), ranking_note()
-    return (f'<section class="list"><h3>{escape(title)}</h3><p>{escape(note)}</p>'
-            f'<ol>{"".join(items)}</ol></section>\n')
+    return f'<section class="list"><h3>{escape(title)}</h3><p>{escape(note)}</p><ol>{"".join(items)}</ol></section>\n'
 
 
 def page(sections, outcomes, title, intro, rows):
@@ -81,10 +103,11 @@ def page(sections, outcomes, title, intro, rows):
     Returns:
         the text of index.html. It loads nothing: its content security policy forbids it.
     """
-    policy = (f"default-src 'none'; img-src data:; style-src '{_digest(STYLE)}'; "
-              f"script-src '{_digest(SCRIPT)}'; base-uri 'none'; form-action 'none'")
-    body = "".join(
-        f"<tr><th scope=row>{escape(name)}<td>{rank1:.1%}<td>{mAP:.1%}" for name, rank1, mAP in rows)
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_digest(STYLE)}'; "
+        f"script-src '{_digest(SCRIPT)}'; base-uri 'none'; form-action 'none'"
+    )
+    body = "".join(f"<tr><th scope=row>{escape(name)}<td>{rank1:.1%}<td>{mAP:.1%}" for name, rank1, mAP in rows)
     table = f"<table><thead><tr><th scope=col>row<th scope=col>rank-1<th scope=col>mAP<tbody>{body}</table>"
     return f"""<!doctype html>
 <html lang="en">
@@ -118,9 +141,9 @@ def _filters(outcomes):
         return ""
     buttons = [f'<button type="button" data-filter="all" aria-pressed="true">all {len(outcomes)}</button>']
     buttons += [
-        f'<button type="button" data-filter="{name}" aria-pressed="false">'
-        f"{label} {outcomes.count(name)}</button>"
-        for name, label in (("helped", "mask helped"), ("hurt", "mask hurt"), ("same", "same"))]
+        f'<button type="button" data-filter="{name}" aria-pressed="false">{label} {outcomes.count(name)}</button>'
+        for name, label in (("helped", "mask helped"), ("hurt", "mask hurt"), ("same", "same"))
+    ]
     return f'<div class="filters" role="group" aria-label="Show">{"".join(buttons)}</div>\n'
 
 

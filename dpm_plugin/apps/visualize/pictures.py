@@ -1,4 +1,5 @@
 """Images as a person looks at them: one size, with heat maps over them."""
+
 import base64
 import io
 
@@ -49,7 +50,8 @@ def _blend(picture, name, share, opacity):
     colours = matplotlib.colormaps[name](share, bytes=True)[..., :3]  # (H, W, 3) uint8
     layer, alpha = (
         Image.fromarray(part).resize(picture.size, Image.Resampling.NEAREST)
-        for part in (colours, np.uint8(np.round(255 * opacity))))
+        for part in (colours, np.uint8(np.round(255 * opacity)))
+    )
     return Image.composite(layer, picture.convert("L").convert("RGB"), alpha)
 
 

@@ -1,4 +1,5 @@
 """One query's ranked gallery, left out and ordered as in the metric."""
+
 from typing import NamedTuple
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Everything that is shown of one query, as numbers; pictures and page draw from these."""
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,8 +87,13 @@ class Viewer:
         self.query, self.gallery = (run.features(run.loader(side), side) for side in ("query", "gallery"))
         config = run.config
         self.result = evaluate(
-            self.query, self.gallery, ranks=config.test.ranks, feature=run.feature, mask=run.mask,
-            use_metric_cuhk03=config.cuhk03.use_metric_cuhk03)
+            self.query,
+            self.gallery,
+            ranks=config.test.ranks,
+            feature=run.feature,
+            mask=run.mask,
+            use_metric_cuhk03=config.cuhk03.use_metric_cuhk03,
+        )
         self._mean_maps = None
 
     def view(self, position):
@@ -100,10 +106,14 @@ class Viewer:
         pid, camid = int(self.query.pids[position]), int(self.query.camids[position])
         path = self.query.paths[position]
         return QueryView(
-            position, path, pid, camid,
+            position,
+            path,
+            pid,
+            camid,
             occlusion=getattr(self.dataset, "visibility", {}).get(path),
             channels=self._channels(position, data, encoded, grid),
-            attention=grid.to_pixels(attention).numpy(), patches=len(grid),
+            attention=grid.to_pixels(attention).numpy(),
+            patches=len(grid),
             off=self._ranking(position, None),
             on=None if self.query.mask is None else self._ranking(position, self.query.mask),
         )
@@ -113,18 +123,24 @@ class Viewer:
         space = SPACES[self.run.feature]
         query, gallery = getattr(self.query, space), getattr(self.gallery, space)
         distance = query_mask_distance(query[rows], gallery, None if mask is None else mask[rows])  # (1, G)
-        return rank_gallery(distance[0].numpy(), self.query.pids[position], self.query.camids[position],
-                            self.gallery.pids, self.gallery.camids)
+        return rank_gallery(
+            distance[0].numpy(),
+            self.query.pids[position],
+            self.query.camids[position],
+            self.gallery.pids,
+            self.gallery.camids,
+        )
 
     def _channels(self, position, data, encoded, grid):
         if self.query.mask is None:
             return ()
         mask, mean = self.query.mask[position], self.query.mask.mean(dim=0)  # (D,)
-        numbers = mask.argsort(descending=True, stable=True)[:self.num_channels]
+        numbers = mask.argsort(descending=True, stable=True)[: self.num_channels]
         drivers = grid.to_pixels(self._drive(data, encoded, grid, numbers).cpu())  # (K, H, W)
         return tuple(
             Channel(number, float(mask[number]), float(mean[number]), rows.numpy())
-            for number, rows in zip(numbers.tolist(), drivers))
+            for number, rows in zip(numbers.tolist(), drivers)
+        )
 
     def _drive(self, data, encoded, grid, numbers):
         """(K, P) by the chosen method."""

@@ -1,4 +1,5 @@
 """The words that PNG and page share."""
+
 import math
 from pathlib import Path
 

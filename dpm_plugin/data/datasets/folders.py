@@ -3,6 +3,7 @@
 Toolboxes disagree on case, ``-``/``_`` and on 'MTMC' and 'reID' in folder names. Every data set of
 this plugin finds its folders here, and says here what is missing. Nothing is created or downloaded.
 """
+
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +45,7 @@ class Layout:
 
     def missing(self, what, root):
         return DPMError(
-            f"{self.name}: {what}\n"
-            f"  expected layout: {os.path.join(root, self.tree)}\n"
-            f"  the data: {self.origin}"
+            f"{self.name}: {what}\n  expected layout: {os.path.join(root, self.tree)}\n  the data: {self.origin}"
         )
 
 

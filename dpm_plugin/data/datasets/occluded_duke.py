@@ -1,4 +1,5 @@
 """Occluded-DukeMTMC: Miao et al., Pose-Guided Feature Alignment for Occluded Person Re-ID, ICCV 2019."""
+
 import re
 
 from dpm_plugin.data.datasets.folders import Layout, Part, parse_name
@@ -18,9 +19,7 @@ class OccludedDuke(ReidImageDataset):
 
     layout = Layout(
         name="occluded_duke",
-        folders=(
-            "Occluded_Duke", "Occluded_DukeMTMC", "Occluded_DukeMTMC_reID", "Occluded_Duke_reID",
-        ),
+        folders=("Occluded_Duke", "Occluded_DukeMTMC", "Occluded_DukeMTMC_reID", "Occluded_Duke_reID"),
         splits={
             "train": [Part((("bounding_box_train",),))],
             "query": [Part((("query",),))],

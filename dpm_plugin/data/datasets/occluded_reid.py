@@ -1,4 +1,5 @@
 """Occluded-REID: Zhuo et al., Occluded Person Re-identification, ICME 2018."""
+
 from dpm_plugin.data.datasets.folders import Layout, Part
 from dpm_plugin.data.datasets.two_view import GALLERY_CAMERA, OCCLUDED, QUERY_CAMERA, WHOLE, TwoViewDataset
 
@@ -17,10 +18,7 @@ class OccludedREID(TwoViewDataset):
     layout = Layout(
         name="occluded_reid",
         folders=("Occluded_REID", "Occluded_REID_Dataset"),
-        splits={
-            "query": [Part((OCCLUDED,), QUERY_CAMERA)],
-            "gallery": [Part((WHOLE,), GALLERY_CAMERA)],
-        },
+        splits={"query": [Part((OCCLUDED,), QUERY_CAMERA)], "gallery": [Part((WHOLE,), GALLERY_CAMERA)]},
         tree="Occluded_REID/{occluded_body_images,whole_body_images}/001/001_01.tif",
         example="001_01.tif",
         origin=ICME_2018,

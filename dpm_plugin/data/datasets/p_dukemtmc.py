@@ -1,4 +1,5 @@
 """P-DukeMTMC-reID: Zhuo et al., Occluded Person Re-identification, ICME 2018."""
+
 import os
 
 from dpm_plugin.data.datasets.folders import Layout, Part, parse_name, person_of
@@ -28,16 +29,11 @@ class PDukeMTMC(ReidImageDataset):
         name="p_dukemtmc",
         folders=("P-DukeMTMC-reID", "P-DukeMTMC", "P-Duke", "P-Duke-reID"),
         splits={
-            "train": [
-                Part((("train",), OCCLUDED), OCCLUDED_VIEW), Part((("train",), WHOLE), WHOLE_VIEW),
-            ],
+            "train": [Part((("train",), OCCLUDED), OCCLUDED_VIEW), Part((("train",), WHOLE), WHOLE_VIEW)],
             "query": [Part((("test",), OCCLUDED), OCCLUDED_VIEW)],
             "gallery": [Part((("test",), WHOLE), WHOLE_VIEW)],
         },
-        tree=(
-            "P-DukeMTMC-reID/{train,test}/{occluded_body_images,whole_body_images}/"
-            "0001/0001_c2_f0046182.jpg"
-        ),
+        tree=("P-DukeMTMC-reID/{train,test}/{occluded_body_images,whole_body_images}/0001/0001_c2_f0046182.jpg"),
         example="0001_c2_f0046182.jpg",
         origin=ICME_2018,
         published={"train": (12927, 665), "query": (2163, 634), "gallery": (9053, 634)},

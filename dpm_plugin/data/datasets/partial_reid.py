@@ -1,4 +1,5 @@
 """Partial-REID: Zheng et al., Partial Person Re-identification, ICCV 2015."""
+
 from dpm_plugin.data.datasets.folders import Layout, Part
 from dpm_plugin.data.datasets.two_view import GALLERY_CAMERA, PARTIAL, QUERY_CAMERA, WHOLE, TwoViewDataset
 
@@ -12,10 +13,7 @@ class PartialREID(TwoViewDataset):
     layout = Layout(
         name="partial_reid",
         folders=("Partial_REID", "Partial_REID_Dataset"),
-        splits={
-            "query": [Part((PARTIAL,), QUERY_CAMERA)],
-            "gallery": [Part((WHOLE,), GALLERY_CAMERA)],
-        },
+        splits={"query": [Part((PARTIAL,), QUERY_CAMERA)], "gallery": [Part((WHOLE,), GALLERY_CAMERA)]},
         tree="Partial_REID/{partial_body_images,whole_body_images}/001_001.jpg",
         example="001_001.jpg",
         origin="from the authors of 'Partial Person Re-identification' (Zheng et al., ICCV 2015)",

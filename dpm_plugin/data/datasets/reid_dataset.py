@@ -1,4 +1,5 @@
 """What the plugin's data sets share: sorted reading, labels, counts, sets without training images."""
+
 import warnings
 
 from dpm_plugin.data.datasets.folders import list_images, locate
@@ -28,8 +29,18 @@ class ReidImageDataset(ImageDataset):
     train_on = "market1501"
 
     def __init__(
-        self, root="", *, transform=None, k_tfm=1, mode="train", combineall=False, verbose=True,
-        split_id=0, cuhk03_labeled=False, cuhk03_classic_split=False, market1501_500k=False,
+        self,
+        root="",
+        *,
+        transform=None,
+        k_tfm=1,
+        mode="train",
+        combineall=False,
+        verbose=True,
+        split_id=0,
+        cuhk03_labeled=False,
+        cuhk03_classic_split=False,
+        market1501_500k=False,
     ):
         if mode == "train" and self.is_test_set():
             name = self.layout.name
@@ -45,8 +56,14 @@ class ReidImageDataset(ImageDataset):
         train = relabel(images.get("train", []))
         # torchreid looks at train[0]: a test set lends it the queries and forgets them below.
         super().__init__(
-            train or images["query"], images["query"], images["gallery"], transform=transform,
-            k_tfm=k_tfm, mode=mode, combineall=combineall, verbose=False,
+            train or images["query"],
+            images["query"],
+            images["gallery"],
+            transform=transform,
+            k_tfm=k_tfm,
+            mode=mode,
+            combineall=combineall,
+            verbose=False,
         )
         if self.is_test_set():
             self.train = []

@@ -1,4 +1,5 @@
 """A shield before torchreid's own data sets, which create a missing directory and download by HTTP."""
+
 import os
 import re
 
@@ -8,13 +9,9 @@ from dpm_plugin.utils.errors import DPMError
 
 TREES = {
     "market1501": (
-        "market1501/Market-1501-v15.09.15/{bounding_box_train,query,bounding_box_test}/"
-        "0002_c1s1_000451_03.jpg"
+        "market1501/Market-1501-v15.09.15/{bounding_box_train,query,bounding_box_test}/0002_c1s1_000451_03.jpg"
     ),
-    "dukemtmcreid": (
-        "dukemtmc-reid/DukeMTMC-reID/{bounding_box_train,query,bounding_box_test}/"
-        "0001_c2_f0046182.jpg"
-    ),
+    "dukemtmcreid": ("dukemtmc-reid/DukeMTMC-reID/{bounding_box_train,query,bounding_box_test}/0001_c2_f0046182.jpg"),
 }
 #: Data set -> split -> (images, identities) as published and as torchreid reads them: without junk images, and
 #: with Market-1501's background as an identity of the gallery.

@@ -1,4 +1,5 @@
 """Test sets of two views: occluded (or partial) queries, whole-body gallery, no cameras."""
+
 import re
 
 from dpm_plugin.data.datasets.folders import parse_name, person_of

@@ -1,4 +1,5 @@
 """The benchmark ``synthetic_occluded``: pedestrians and what hides them, drawn by code from a seed."""
+
 from .dataset import SyntheticOccluded
 from .generate import generate
 from .render import Occluder, render

@@ -1,4 +1,5 @@
 """Shapes in body units on a transparent layer, and the cloth they are cut from."""
+
 import math
 
 from PIL import Image, ImageDraw
@@ -68,8 +69,14 @@ def _logo(box, *_):
 
 
 _PATTERN = {
-    "stripes": _stripes, "pinstripes": _pinstripes, "checks": _checks, "dots": _dots, "halves": _halves,
-    "band": _band, "sash": _sash, "logo": _logo,
+    "stripes": _stripes,
+    "pinstripes": _pinstripes,
+    "checks": _checks,
+    "dots": _dots,
+    "halves": _halves,
+    "band": _band,
+    "sash": _sash,
+    "logo": _logo,
 }
 
 
@@ -98,8 +105,12 @@ class Brush:
         left, top = int(min(xs)), int(min(ys))
         box = (left, top, int(max(xs)) + 2, int(max(ys)) + 2)
         stencil = Image.new("L", (box[2] - left, box[3] - top))
-        _shapes(ImageDraw.Draw(stencil), 255, [(x - left, y - top) for x, y in corners],
-                [(x - left, y - top, r) for x, y, r in circles])
+        _shapes(
+            ImageDraw.Draw(stencil),
+            255,
+            [(x - left, y - top) for x, y in corners],
+            [(x - left, y - top, r) for x, y, r in circles],
+        )
         self.image.paste(fill.image.crop(box), (left, top), stencil)
 
     def polygon(self, points, fill, rim=True):
@@ -135,8 +146,12 @@ class Brush:
         ra, rb = ra * self.unit, rb * self.unit
         length = math.hypot(x1 - x0, y1 - y0) or 1.0
         nx, ny = (y0 - y1) / length, (x1 - x0) / length
-        sides = ((x0 + nx * ra, y0 + ny * ra), (x1 + nx * rb, y1 + ny * rb),
-                 (x1 - nx * rb, y1 - ny * rb), (x0 - nx * ra, y0 - ny * ra))
+        sides = (
+            (x0 + nx * ra, y0 + ny * ra),
+            (x1 + nx * rb, y1 + ny * rb),
+            (x1 - nx * rb, y1 - ny * rb),
+            (x0 - nx * ra, y0 - ny * ra),
+        )
         self._fill(fill, sides, ((x0, y0, ra), (x1, y1, rb)))
 
 

@@ -1,4 +1,5 @@
 """A picture of a few identities: ``python -m dpm_plugin.data.synthetic.contact_sheet [OUTPUT.png]``."""
+
 import sys
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 """The benchmark as a torchreid data set."""
+
 import json
 import re
 

@@ -1,4 +1,5 @@
 """Writes the benchmark once, in Occluded-Duke's layout, and finds it again."""
+
 import contextlib
 import json
 import multiprocessing
@@ -155,8 +156,7 @@ def _draw_all(spec, folder, workers, verbose):
     try:
         for k in range(workers):
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(
-                target=_worker, args=(spec, folder, rows[k::workers], sender), daemon=True)
+            process = context.Process(target=_worker, args=(spec, folder, rows[k::workers], sender), daemon=True)
             process.start()
             sender.close()
             shares.append((process, receiver))
@@ -170,7 +170,8 @@ def _draw_all(spec, folder, workers, verbose):
                     continue
                 if isinstance(batch, str):
                     raise DPMError(
-                        f"synthetic_occluded: a worker failed ({batch}); try again with more room and memory")
+                        f"synthetic_occluded: a worker failed ({batch}); try again with more room and memory"
+                    )
                 records.update(batch)
                 progress.step(len(batch))
     finally:

@@ -1,4 +1,5 @@
 """Who is who: the items an identity wears, and the groups of look-alikes."""
+
 import dataclasses
 import functools
 import random
@@ -6,9 +7,24 @@ import random
 SKIN = ((246, 212, 186), (232, 190, 160), (205, 155, 120), (160, 110, 78), (110, 74, 52), (72, 50, 38))
 HAIR = ((22, 18, 18), (52, 34, 24), (98, 64, 38), (206, 168, 98), (150, 150, 152), (146, 66, 34))
 CLOTH = (
-    (26, 26, 30), (66, 68, 74), (146, 148, 152), (236, 236, 232), (32, 44, 92), (44, 92, 172),
-    (140, 184, 222), (186, 36, 42), (102, 24, 38), (38, 118, 62), (94, 100, 54), (204, 182, 140),
-    (116, 78, 50), (232, 196, 52), (226, 120, 36), (228, 150, 176), (108, 60, 140), (44, 138, 140),
+    (26, 26, 30),
+    (66, 68, 74),
+    (146, 148, 152),
+    (236, 236, 232),
+    (32, 44, 92),
+    (44, 92, 172),
+    (140, 184, 222),
+    (186, 36, 42),
+    (102, 24, 38),
+    (38, 118, 62),
+    (94, 100, 54),
+    (204, 182, 140),
+    (116, 78, 50),
+    (232, 196, 52),
+    (226, 120, 36),
+    (228, 150, 176),
+    (108, 60, 140),
+    (44, 138, 140),
 )
 # Real wardrobes are mostly dark and grey, trousers more so.
 UPPER_WEIGHT = (3, 2, 2, 3, 2, 2, 2, 2, 1.5, 1.5, 1.5, 1.5, 1.5, 1.2, 1.2, 1.2, 1.2, 1.2)
@@ -116,22 +132,27 @@ _SHORT_SLEEVES, _LONG_SLEEVES = ("tshirt", "tank"), ("sweater", "jacket", "coat"
 # How one member of a group of look-alikes differs from the group: one item, on one part of the body.
 _CHANGES = {
     "hair": lambda rng, p: {
-        "hair": _color(rng, HAIR, away_from=(p.hair,)), "hair_style": _other(rng, HAIR_STYLES, p.hair_style)},
+        "hair": _color(rng, HAIR, away_from=(p.hair,)),
+        "hair_style": _other(rng, HAIR_STYLES, p.hair_style),
+    },
     "hat": lambda rng, p: {
-        "hat": _other(rng, HATS, p.hat), "hat_color": _color(rng, CLOTH, away_from=(p.hair, p.hat_color))},
+        "hat": _other(rng, HATS, p.hat),
+        "hat_color": _color(rng, CLOTH, away_from=(p.hair, p.hat_color)),
+    },
     "pattern": lambda rng, p: {
         "pattern": _other(rng, PATTERNS, p.pattern),
-        "accent": _color(rng, CLOTH, away_from=(p.upper_color,))},
-    "upper": lambda rng, p: {
-        "upper": pick(rng, _LONG_SLEEVES if p.upper in _SHORT_SLEEVES else _SHORT_SLEEVES)},
+        "accent": _color(rng, CLOTH, away_from=(p.upper_color,)),
+    },
+    "upper": lambda rng, p: {"upper": pick(rng, _LONG_SLEEVES if p.upper in _SHORT_SLEEVES else _SHORT_SLEEVES)},
     "lower": lambda rng, p: {
-        "lower": pick(rng, ("trousers",) if p.lower in ("shorts", "skirt") else ("shorts", "skirt"))},
-    "lower_color": lambda rng, p: {
-        "lower_color": _color(rng, CLOTH, LOWER_WEIGHT, away_from=(p.lower_color,))},
+        "lower": pick(rng, ("trousers",) if p.lower in ("shorts", "skirt") else ("shorts", "skirt"))
+    },
+    "lower_color": lambda rng, p: {"lower_color": _color(rng, CLOTH, LOWER_WEIGHT, away_from=(p.lower_color,))},
     "shoes": lambda rng, p: {"shoes": _color(rng, SHOES, away_from=(p.shoes,)), "boots": not p.boots},
     "bag": lambda rng, p: {
         "bag": _other(rng, BAGS, p.bag),
-        "bag_color": _color(rng, CLOTH, away_from=(p.upper_color, p.bag_color))},
+        "bag_color": _color(rng, CLOTH, away_from=(p.upper_color, p.bag_color)),
+    },
 }
 
 

@@ -3,6 +3,7 @@
 Every function paints one occluder on a transparent layer as large as the picture. The layer is then slid in
 from below, from above or from a side until the wanted share of the person is hidden (:func:`place`).
 """
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -49,8 +50,9 @@ def _car(size, rng):
 
     draw.rectangle((0, 0.3 * h, w, 1.2 * h), fill=paint + (255,))
     # The bonnet is lower than the roof; what lies above it stays free.
-    draw.polygon([at(-0.6, 0.0), at(0.2, 0.0), at(0.42, 0.2), at(0.9, 0.25), at(0.9, 0.4), at(-0.6, 0.4)],
-                 fill=paint + (255,))
+    draw.polygon(
+        [at(-0.6, 0.0), at(0.2, 0.0), at(0.42, 0.2), at(0.9, 0.25), at(0.9, 0.4), at(-0.6, 0.4)], fill=paint + (255,)
+    )
     glass = (58, 70, 84, 255)
     draw.polygon([at(-0.14, 0.04), at(0.17, 0.04), at(0.36, 0.2), at(-0.14, 0.2)], fill=glass)
     draw.polygon([at(-0.6, 0.04), at(-0.18, 0.04), at(-0.18, 0.2), at(-0.6, 0.2)], fill=glass)
@@ -137,8 +139,11 @@ def _tree(size, rng):
     draw.polygon(((0.1 * width, 0), (0.9 * width, 0), (width, h), (0, h)), fill=bark + (255,))
     for _ in range(26):
         x, y = rng.uniform(0.1, 0.85) * width, rng.uniform(0, 1) * h
-        draw.line((x, y, x + rng.uniform(-4, 4), y + rng.uniform(8, 30)),
-                  fill=shade(bark, rng.uniform(0.6, 1.3)) + (255,), width=3)
+        draw.line(
+            (x, y, x + rng.uniform(-4, 4), y + rng.uniform(8, 30)),
+            fill=shade(bark, rng.uniform(0.6, 1.3)) + (255,),
+            width=3,
+        )
     return image
 
 
@@ -223,6 +228,6 @@ def place(layer, kind, body, low, high, target, from_left):
 def hidden_share(body, cover, dx=0, dy=0):
     """Share of ``body`` (H, W bool) under ``cover`` (H, W bool) moved by (dx, dy) pixels."""
     height, width = body.shape
-    seen = body[max(dy, 0):height + min(dy, 0), max(dx, 0):width + min(dx, 0)]
-    over = cover[max(-dy, 0):height - max(dy, 0), max(-dx, 0):width - max(dx, 0)]
+    seen = body[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)]
+    over = cover[max(-dy, 0) : height - max(dy, 0), max(-dx, 0) : width - max(dx, 0)]
     return float(np.count_nonzero(seen & over)) / max(int(np.count_nonzero(body)), 1)

@@ -3,6 +3,7 @@
 The body is a small skeleton in three dimensions: ``lateral`` (to the person's left), ``y`` (down from the
 crown) and ``forward``, all in body heights, turned by the view and projected along the optical axis.
 """
+
 import dataclasses
 import math
 
@@ -106,14 +107,14 @@ class _Figure:
         cloth, skin = shade(who.lower_color, dim), shade(who.skin, dim)
         bare = {"shorts": 1, "skirt": 2, "long_skirt": 2}.get(who.lower, 0)
         r = who.build * (1.25 if who.lower == "wide" else 1.0)
-        self.brush.limb(b, c, 0.036 * r if bare == 0 else 0.03, 0.03 * r if bare == 0 else 0.02,
-                        skin if bare else cloth)
+        self.brush.limb(
+            b, c, 0.036 * r if bare == 0 else 0.03, 0.03 * r if bare == 0 else 0.02, skin if bare else cloth
+        )
         self.brush.limb(a, b, 0.054 * r, 0.038 * r if bare < 2 else 0.034, skin if bare == 2 else cloth)
         if who.lower_stripe and bare < 2:
             end = c if bare == 0 else b
             shift = side * 0.03 * self.cos
-            self.brush.limb((a[0] + shift, a[1]), (end[0] + shift * 0.8, end[1]), 0.009, 0.009, who.accent,
-                            rim=False)
+            self.brush.limb((a[0] + shift, a[1]), (end[0] + shift * 0.8, end[1]), 0.009, 0.009, who.accent, rim=False)
         toe = self.at(ankle[0] + side * 0.01, ankle[1] + 0.014, ankle[2] + 0.07)
         if who.boots:
             middle = (0.5 * b[0] + 0.5 * c[0], 0.5 * b[1] + 0.5 * c[1])
@@ -130,8 +131,12 @@ class _Figure:
         points = ((x - top, 0.46), (x + top, 0.46), (x1 + bottom + sway, hem), (x1 - bottom + sway, hem))
         self.brush.polygon(points, self.who.lower_color)
         if self.who.lower_stripe:
-            points = ((x1 - bottom + sway, hem - 0.03), (x1 + bottom + sway, hem - 0.03),
-                      (x1 + bottom + sway, hem - 0.01), (x1 - bottom + sway, hem - 0.01))
+            points = (
+                (x1 - bottom + sway, hem - 0.03),
+                (x1 + bottom + sway, hem - 0.03),
+                (x1 + bottom + sway, hem - 0.01),
+                (x1 - bottom + sway, hem - 0.01),
+            )
             self.brush.polygon(points, self.who.accent, rim=False)
 
     def torso(self):
@@ -140,35 +145,56 @@ class _Figure:
         shoulder, waist = self.half(0.118, 0.066), self.half(0.088, 0.066)
         hip = self.half(0.098, 0.076) * (1.12 if who.upper == "coat" else 1.0)
         (x0, _), (x1, _), (x2, _) = self.at(0, 0.17), self.at(0, 0.38), self.at(0, hem)
-        outline = [(x0 - 0.03, 0.145), (x0 + 0.03, 0.145), (x0 + shoulder, 0.178), (x1 + waist, 0.37),
-                   (x2 + hip, hem), (x2 - hip, hem), (x1 - waist, 0.37), (x0 - shoulder, 0.178)]
+        outline = [
+            (x0 - 0.03, 0.145),
+            (x0 + 0.03, 0.145),
+            (x0 + shoulder, 0.178),
+            (x1 + waist, 0.37),
+            (x2 + hip, hem),
+            (x2 - hip, hem),
+            (x1 - waist, 0.37),
+            (x0 - shoulder, 0.178),
+        ]
         self.brush.polygon(outline, self.top_cloth)
         if who.upper in ("jacket", "coat"):
             self.opening(hem)
         elif who.upper == "hoodie":
             dark = shade(who.upper_color, 0.62)
             if self.cos > 0.2:
-                self.brush.polygon([self.at(-0.05, 0.43, 0.06), self.at(0.05, 0.43, 0.06),
-                                    self.at(0.07, 0.5, 0.06), self.at(-0.07, 0.5, 0.06)], dark, rim=False)
+                self.brush.polygon(
+                    [
+                        self.at(-0.05, 0.43, 0.06),
+                        self.at(0.05, 0.43, 0.06),
+                        self.at(0.07, 0.5, 0.06),
+                        self.at(-0.07, 0.5, 0.06),
+                    ],
+                    dark,
+                    rim=False,
+                )
             self.brush.limb(self.at(-0.04, 0.16, -0.02), self.at(0.04, 0.16, -0.02), 0.022, 0.022, dark)
         if who.scarf:
             self.brush.limb(self.at(-0.035, 0.155), self.at(0.035, 0.155), 0.024, 0.024, who.scarf_color)
             if self.cos > 0:
-                self.brush.limb(self.at(0.03, 0.165, 0.06), self.at(0.035, 0.3, 0.07), 0.017, 0.017,
-                                who.scarf_color)
+                self.brush.limb(self.at(0.03, 0.165, 0.06), self.at(0.035, 0.3, 0.07), 0.017, 0.017, who.scarf_color)
 
     def opening(self, hem):
         """An open front over a light or dark shirt, or the seam of the back."""
         if self.cos < 0.15:
             seam = shade(self.who.upper_color, 0.75)
-            self.brush.limb(self.at(0, 0.2, -0.06), self.at(0, hem - 0.02, -0.06), 0.003, 0.003, seam,
-                            rim=False)
+            self.brush.limb(self.at(0, 0.2, -0.06), self.at(0, hem - 0.02, -0.06), 0.003, 0.003, seam, rim=False)
             return
         shirt = (226, 226, 222) if sum(self.who.upper_color) < 330 else (52, 54, 62)
         width = 0.036
-        self.brush.polygon([self.at(-width, 0.15, 0.06), self.at(width, 0.15, 0.06),
-                            self.at(width * 0.8, hem - 0.01, 0.06), self.at(-width * 0.8, hem - 0.01, 0.06)],
-                           shirt, rim=False)
+        self.brush.polygon(
+            [
+                self.at(-width, 0.15, 0.06),
+                self.at(width, 0.15, 0.06),
+                self.at(width * 0.8, hem - 0.01, 0.06),
+                self.at(-width * 0.8, hem - 0.01, 0.06),
+            ],
+            shirt,
+            rim=False,
+        )
 
     def arm(self, side):
         who, pose = self.who, self.pose
@@ -177,8 +203,11 @@ class _Figure:
         shoulder = (side * 0.108 * who.build, 0.19, 0.0)
         out = side * 0.155 * math.sin(pose.spread)
         elbow = (shoulder[0] + out, 0.19 + 0.155 * math.cos(swing), 0.155 * math.sin(swing))
-        hand = (elbow[0] + 0.5 * out, elbow[1] + 0.15 * math.cos(swing + bend),
-                elbow[2] + 0.15 * math.sin(swing + bend))
+        hand = (
+            elbow[0] + 0.5 * out,
+            elbow[1] + 0.15 * math.cos(swing + bend),
+            elbow[2] + 0.15 * math.sin(swing + bend),
+        )
         a, b, c = self.at(*shoulder), self.at(*elbow), self.at(*hand)
         far = side * self.sin > 0.25
         dim = 0.8 if far else 0.94
@@ -204,8 +233,15 @@ class _Figure:
             w = 0.035 + 0.035 * abs(self.sin)
             brush.limb((c[0] - w * 0.5, c[1] + 0.05), (c[0], c[1]), 0.005, 0.005, who.bag_color, rim=False)
             brush.limb((c[0] + w * 0.5, c[1] + 0.05), (c[0], c[1]), 0.005, 0.005, who.bag_color, rim=False)
-            brush.polygon(((c[0] - w, c[1] + 0.05), (c[0] + w, c[1] + 0.05), (c[0] + w * 1.1, c[1] + 0.15),
-                           (c[0] - w * 1.1, c[1] + 0.15)), who.bag_color)
+            brush.polygon(
+                (
+                    (c[0] - w, c[1] + 0.05),
+                    (c[0] + w, c[1] + 0.05),
+                    (c[0] + w * 1.1, c[1] + 0.15),
+                    (c[0] - w * 1.1, c[1] + 0.15),
+                ),
+                who.bag_color,
+            )
         elif who.bag == "suitcase":
             x, y = self.at(-0.15, 0.8, -0.04)
             w = 0.05 + 0.03 * abs(self.sin)
@@ -214,8 +250,7 @@ class _Figure:
         elif who.bag == "shoulder":
             x, y = self.at(-0.125 * who.build, 0.5, 0.02)
             w = 0.045 + 0.03 * abs(self.sin)
-            brush.limb(self.at(0.07, 0.165, 0.05 * self.cos), (x, y - 0.04), 0.008, 0.008, who.bag_color,
-                       rim=False)
+            brush.limb(self.at(0.07, 0.165, 0.05 * self.cos), (x, y - 0.04), 0.008, 0.008, who.bag_color, rim=False)
             brush.polygon(_box(x - w, y - 0.05, x + w, y + 0.07), who.bag_color)
 
     def backpack(self):
@@ -224,16 +259,33 @@ class _Figure:
         x, _ = self.at(0, 0.3, -0.095)
         w = math.hypot(0.092 * self.cos, 0.055 * self.sin)
         color = self.who.bag_color
-        self.brush.polygon(((x - 0.7 * w, 0.165), (x + 0.7 * w, 0.165), (x + w, 0.2), (x + w, 0.42),
-                            (x + 0.85 * w, 0.445), (x - 0.85 * w, 0.445), (x - w, 0.42), (x - w, 0.2)), color)
+        self.brush.polygon(
+            (
+                (x - 0.7 * w, 0.165),
+                (x + 0.7 * w, 0.165),
+                (x + w, 0.2),
+                (x + w, 0.42),
+                (x + 0.85 * w, 0.445),
+                (x - 0.85 * w, 0.445),
+                (x - w, 0.42),
+                (x - w, 0.2),
+            ),
+            color,
+        )
         self.brush.polygon(_box(x - 0.6 * w, 0.32, x + 0.6 * w, 0.41), shade(color, 0.62), rim=False)
 
     def straps(self):
         if self.who.bag != "backpack":
             return
         for lateral in (-0.066, 0.066):
-            self.brush.limb(self.at(lateral, 0.165, 0.04), self.at(lateral * 1.15, 0.33, 0.05), 0.012, 0.01,
-                            self.who.bag_color, rim=False)
+            self.brush.limb(
+                self.at(lateral, 0.165, 0.04),
+                self.at(lateral * 1.15, 0.33, 0.05),
+                0.012,
+                0.01,
+                self.who.bag_color,
+                rim=False,
+            )
 
     def hair_behind(self):
         who, style = self.who, self.who.hair_style
@@ -274,8 +326,9 @@ class _Figure:
             brush.ellipse((x, 0.052), 0.088 * k, 0.018, shade(who.hat_color, 0.75))
         brush.ellipse((x, 0.056), 0.057 * k, 0.068 * k, who.hat_color, 180, 360)
         if who.hat == "cap":
-            brush.limb(self.at(0, 0.053, 0.02), self.at(0, 0.055, 0.085), 0.011, 0.009,
-                       shade(who.hat_color, 0.75), rim=False)
+            brush.limb(
+                self.at(0, 0.053, 0.02), self.at(0, 0.055, 0.085), 0.011, 0.009, shade(who.hat_color, 0.75), rim=False
+            )
         elif who.hat == "beanie":
             band = _box(x - 0.058 * k, 0.038, x + 0.058 * k, 0.062)
             brush.polygon(band, shade(who.hat_color, 0.7), rim=False)

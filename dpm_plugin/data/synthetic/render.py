@@ -1,4 +1,5 @@
 """One image of the benchmark, as a pure function of the spec and the image's place in it."""
+
 import dataclasses
 
 import numpy as np

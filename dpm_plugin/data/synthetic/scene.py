@@ -1,4 +1,5 @@
 """The cameras: each has its own place, light, tint, sharpness, noise and compression."""
+
 import dataclasses
 import functools
 
@@ -206,8 +207,8 @@ def expose(picture, size, view, rng):
     across = 1 + slope * (np.arange(width, dtype=np.float32) / width - 0.5)
     down = np.ones(height, np.float32)
     if rng.random() < 0.15:
-        down[int(rng.uniform(0.15, 0.85) * height):] = rng.uniform(0.7, 0.9)
+        down[int(rng.uniform(0.15, 0.85) * height) :] = rng.uniform(0.7, 0.9)
     pixels = _curve(view.gamma, view.haze)[mixed] * (down[:, None] * across)[:, :, None]
     top, left = rng.randrange(256), rng.randrange(256)
-    pixels += np.float32(view.noise) * _grain(height, width)[top:top + height, left:left + width]
+    pixels += np.float32(view.noise) * _grain(height, width)[top : top + height, left : left + width]
     return np.clip(pixels, 0, 255, out=pixels).astype(np.uint8)

@@ -1,4 +1,5 @@
 """Every size and share of the synthetic benchmark, with its range checked."""
+
 import dataclasses
 import hashlib
 import json

@@ -3,6 +3,7 @@
 :func:`topk` is exact, as is :func:`ranks`, which says where chosen images stand; :class:`ApproximateIndex`, on
 faiss, ranks the likely candidates only.
 """
+
 from dpm_plugin.evaluation.search.approximate import ApproximateIndex
 from dpm_plugin.evaluation.search.exact import topk
 from dpm_plugin.evaluation.search.gallery import Gallery

@@ -1,4 +1,5 @@
 """Approximate top-k: candidates by faiss from a compressed gallery, ranked by their exact masked distance."""
+
 import numpy as np
 import torch
 
@@ -12,7 +13,7 @@ CENTROIDS = 16  # of a part of a row: 4 bits
 TRAINING_ROWS = 16_384
 ROWS_PER_LIST = 64  # of the training rows, for the centres of lists
 ADDED_ROWS = 8192  # in one step
-NOWHERE = 2 ** 32 - 1  # index of a place that no candidate takes
+NOWHERE = 2**32 - 1  # index of a place that no candidate takes
 
 
 class ApproximateIndex:
@@ -48,8 +49,10 @@ class ApproximateIndex:
         if part < 1 or dim % part:
             raise DPMError(f"part is {part}, but must divide the {dim} channels of the gallery")
         if not 0 <= lists <= count or count < CENTROIDS:
-            raise DPMError(f"an index with {lists} lists of {count} images: it needs {CENTROIDS} images or more, and "
-                           "at most a list for each; search a small gallery with topk")
+            raise DPMError(
+                f"an index with {lists} lists of {count} images: it needs {CENTROIDS} images or more, and "
+                "at most a list for each; search a small gallery with topk"
+            )
         kind = f"IVF{lists}," if lists else ""
         self.index = faiss.index_factory(dim, f"{kind}PQ{dim // part}x4fs", faiss.METRIC_INNER_PRODUCT)
         self._train(lists, seed)
@@ -84,8 +87,10 @@ class ApproximateIndex:
         count = len(self.gallery)
         candidates = min(10 * k, count) if candidates is None else candidates
         if not 1 <= k <= candidates <= count:
-            raise DPMError(f"k is {k} and candidates is {candidates}; expected 1 <= k <= candidates <= {count}, the "
-                           "images of the gallery")
+            raise DPMError(
+                f"k is {k} and candidates is {candidates}; expected 1 <= k <= candidates <= {count}, the "
+                "images of the gallery"
+            )
         queries = ready_queries(query, query_mask, self.gallery.dim)
         found = self._candidates(queries, candidates, probes)
         keys = torch.full((len(query), k), int(pack(torch.tensor(float("inf")), NOWHERE)), device=query.device)
@@ -95,7 +100,7 @@ class ApproximateIndex:
                 side = Side(self.gallery.unit_rows(numbers, query.device))
                 distance = distance_block(queries, side, slice(row, row + 1))[0]  # (c,)
                 best = pack(distance, numbers.to(query.device)).topk(min(k, len(numbers)), largest=False).values
-                keys[row, :len(best)] = best
+                keys[row, : len(best)] = best
         distances, indices = unpack(keys)
         return distances, indices.masked_fill_(indices == NOWHERE, -1)
 
@@ -134,8 +139,10 @@ class ApproximateIndex:
             raise DPMError(f"index '{path}' cannot be read: {str(error).splitlines()[0]}") from error
         size, expected = (index.index.ntotal, index.index.d), (len(index.gallery), index.gallery.dim)
         if size != expected:
-            raise DPMError(f"index '{path}' is of {size[0]} x {size[1]} features, but the gallery has "
-                           f"{expected[0]} x {expected[1]}")
+            raise DPMError(
+                f"index '{path}' is of {size[0]} x {size[1]} features, but the gallery has "
+                f"{expected[0]} x {expected[1]}"
+            )
         return index
 
 

@@ -1,4 +1,5 @@
 """Exact top-k under the query's mask, in bounded memory: the (Q, G) matrix is never built."""
+
 import torch
 
 from dpm_plugin.evaluation.search.gallery import Gallery
@@ -79,8 +80,10 @@ def ready_queries(query, query_mask, dim):
         if value.is_complex():
             raise DPMError(f"{name} must hold real numbers, got {value.dtype}")
         if value.dim() != 2 or value.shape != (len(query), dim) or value.device != query.device:
-            raise DPMError(f"{name} is {tuple(value.shape)} on {value.device}; expected (Q, {dim}) as the gallery's "
-                           f"rows, on {query.device}")
+            raise DPMError(
+                f"{name} is {tuple(value.shape)} on {value.device}; expected (Q, {dim}) as the gallery's "
+                f"rows, on {query.device}"
+            )
         bad = (~value.isfinite().all(dim=1)).nonzero().flatten()
         if len(bad):
             raise DPMError(f"{name} row {int(bad[0])} holds NaN or infinity; the model has diverged")
@@ -154,4 +157,4 @@ def pack(distances, indices):
 
 def unpack(keys):
     """Distances, float32, and gallery indices, int64, of keys."""
-    return (keys >> 32).int().view(torch.float32), keys & (2 ** 32 - 1)
+    return (keys >> 32).int().view(torch.float32), keys & (2**32 - 1)

@@ -1,4 +1,5 @@
 """Gallery features that are read chunk by chunk: in memory, on a GPU, or memory-mapped from a file."""
+
 import warnings
 
 import numpy as np
@@ -36,8 +37,10 @@ class Gallery:
         self.rows = _as_tensor(rows)
         self.unit = unit
         if self.rows.dim() != 2 or 0 in self.rows.shape or not self.rows.is_floating_point():
-            raise DPMError(f"a gallery is a (G, D) float tensor or array with at least one row, got "
-                           f"{tuple(self.rows.shape)} of {self.rows.dtype}")
+            raise DPMError(
+                f"a gallery is a (G, D) float tensor or array with at least one row, got "
+                f"{tuple(self.rows.shape)} of {self.rows.dtype}"
+            )
 
     def __len__(self):
         return len(self.rows)
@@ -59,7 +62,7 @@ class Gallery:
         source = cls(features)
         rows = torch.empty(source.rows.shape, dtype=dtype, device=source.rows.device)
         for start, unit in source.chunks(ROWS):
-            rows[start:start + ROWS] = unit
+            rows[start : start + ROWS] = unit
         return cls(rows, unit=True)
 
     def save(self, path, dtype="float32"):
@@ -95,8 +98,10 @@ class Gallery:
             raise DPMError(f"gallery '{path}' cannot be read: {error}") from error
         lengths = torch.linalg.vector_norm(gallery.rows[:ROWS].float(), dim=1)
         if not ((lengths - 1).abs().minimum(lengths) < LENGTH_ERROR).all():
-            raise DPMError(f"the rows of '{path}' are not of length 1: it was not written by Gallery.save; search "
-                           "features as Gallery(np.load(path, mmap_mode='r'))")
+            raise DPMError(
+                f"the rows of '{path}' are not of length 1: it was not written by Gallery.save; search "
+                "features as Gallery(np.load(path, mmap_mode='r'))"
+            )
         return gallery
 
     def chunks(self, size, device=None):
@@ -128,8 +133,7 @@ class Gallery:
         if not finite.all():
             bad = int((~finite).nonzero()[0])
             number = which.start + bad if isinstance(which, slice) else int(which[bad])
-            raise DPMError(f"gallery row {number} holds NaN or infinity; the model has diverged or the file is "
-                           "damaged")
+            raise DPMError(f"gallery row {number} holds NaN or infinity; the model has diverged or the file is damaged")
         return unit
 
 

@@ -1,4 +1,5 @@
 """Exact ranks of chosen gallery images under the query's mask, in bounded memory."""
+
 import torch
 
 from dpm_plugin.evaluation.search.exact import blocks, pack, ready_queries, size_of_chunks
@@ -24,11 +25,13 @@ def ranks(query, gallery, query_mask, indices, *, chunk_size=None):
     gallery = gallery if isinstance(gallery, Gallery) else Gallery(gallery)
     queries = ready_queries(query, query_mask, gallery.dim)
     if indices.dim() != 2 or len(indices) != len(query) or indices.is_floating_point():
-        raise DPMError(f"indices must be (Q, k) whole numbers of {len(query)} queries, got {tuple(indices.shape)} "
-                       f"{indices.dtype}")
+        raise DPMError(
+            f"indices must be (Q, k) whole numbers of {len(query)} queries, got {tuple(indices.shape)} {indices.dtype}"
+        )
     if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < len(gallery):
-        raise DPMError(f"indices must be between 0 and {len(gallery) - 1}, got {int(indices.min())} to "
-                       f"{int(indices.max())}")
+        raise DPMError(
+            f"indices must be between 0 and {len(gallery) - 1}, got {int(indices.min())} to {int(indices.max())}"
+        )
     chunk_size = size_of_chunks(chunk_size, query.device)
     with torch.autocast(query.device.type, enabled=False):  # it would silently use half precision
         keys, order = _keys(queries, gallery, indices, chunk_size).sort(dim=1)  # (Q, k)

@@ -12,6 +12,7 @@ with masks ``m`` and gallery rows ``g``, by cos(q, m * g) = (q * m) . g / sqrt(m
 
 ``1 - similarity`` is :func:`dpm_plugin.query_mask_distance`.
 """
+
 from dpm_plugin.inference.export.exporting import export
 
 __all__ = ["export"]

@@ -1,4 +1,5 @@
 """Command line of tools/export.py."""
+
 from dpm_plugin.inference.export.exporting import INSTALL, export
 from dpm_plugin.inference.extractor import DPMExtractor
 from dpm_plugin.utils.command import Parser, exit_code
@@ -15,10 +16,15 @@ def main(argv=None):
     def work():
         extractor = DPMExtractor(options.source, config_file=options.config_file, device="cpu")
         done = export(extractor, options.out)
-        print(f"{options.out}: images (B, 3, {', '.join(map(str, extractor.image_size))}) -> "
-              f"{', '.join(f'{name} (B, {extractor.model.feature_dim})' for name in done.outputs)}, "
-              f"{done.size / 1e6:.1f} MB")
-        print("not compared with PyTorch: onnxruntime is not installed; " + INSTALL if done.difference is None
-              else f"largest difference from PyTorch: {done.difference:.1e}")
+        print(
+            f"{options.out}: images (B, 3, {', '.join(map(str, extractor.image_size))}) -> "
+            f"{', '.join(f'{name} (B, {extractor.model.feature_dim})' for name in done.outputs)}, "
+            f"{done.size / 1e6:.1f} MB"
+        )
+        print(
+            "not compared with PyTorch: onnxruntime is not installed; " + INSTALL
+            if done.difference is None
+            else f"largest difference from PyTorch: {done.difference:.1e}"
+        )
 
     return exit_code(work)

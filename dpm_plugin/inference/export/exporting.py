@@ -1,4 +1,5 @@
 """Write a trained model to an ONNX or torch.export file, after comparing it with PyTorch."""
+
 import importlib.util
 import io
 import json
@@ -61,8 +62,9 @@ def export(extractor, path):
         content, run = kinds[path.suffix](graph, extractor)
     difference = None if run is None else _compare(graph, run, extractor.image_size)
     if difference is not None and not difference <= TOLERANCE:
-        raise DPMError(f"'{path}' would differ from PyTorch by {difference:.1e}, more than {TOLERANCE:.0e}; "
-                       "nothing was written")
+        raise DPMError(
+            f"'{path}' would differ from PyTorch by {difference:.1e}, more than {TOLERANCE:.0e}; nothing was written"
+        )
     write_file(path, content)
     return Exported(graph.outputs, len(content), difference)
 
@@ -70,13 +72,18 @@ def export(extractor, path):
 def _onnx(graph, extractor):
     """(bytes of the file, function from images to outputs or None)."""
     program = torch.onnx.export(
-        traced(graph, extractor.image_size), dynamo=True, input_names=["images"],
-        output_names=list(graph.outputs), verbose=False)
+        traced(graph, extractor.image_size),
+        dynamo=True,
+        input_names=["images"],
+        output_names=list(graph.outputs),
+        verbose=False,
+    )
     program.model.metadata_props.update(preparation(extractor))
     message = program.model_proto
     if message.ByteSize() > LARGEST:
-        raise DPMError(f"the model has {message.ByteSize():,} bytes, more than the 2 GB of an .onnx file; "
-                       "export it as .pt2")
+        raise DPMError(
+            f"the model has {message.ByteSize():,} bytes, more than the 2 GB of an .onnx file; export it as .pt2"
+        )
     content = message.SerializeToString()
     if importlib.util.find_spec("onnxruntime") is None:
         return content, None
@@ -91,8 +98,11 @@ def _onnx(graph, extractor):
 
 def _torch(graph, extractor):
     buffer = io.BytesIO()
-    torch.export.save(traced(graph, extractor.image_size), buffer,
-                      extra_files={"preparation.json": json.dumps(preparation(extractor), indent=1)})
+    torch.export.save(
+        traced(graph, extractor.image_size),
+        buffer,
+        extra_files={"preparation.json": json.dumps(preparation(extractor), indent=1)},
+    )
     return buffer.getvalue(), torch.export.load(io.BytesIO(buffer.getvalue())).module()
 
 

@@ -1,4 +1,5 @@
 """What is exported: pictures to embedding and mask, with the batch size free."""
+
 import json
 
 import torch

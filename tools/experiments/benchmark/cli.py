@@ -1,4 +1,5 @@
 """Command line of ``tools/benchmark.py``."""
+
 import importlib
 
 import torch
@@ -25,8 +26,10 @@ PARTS = {
 
 def parse(argv):
     """Command line -> namespace."""
-    parser = Parser(description="Each part against a plain implementation of the same mathematics, in one process: "
-                                "contenders in turn, medians, the ratio first.")
+    parser = Parser(
+        description="Each part against a plain implementation of the same mathematics, in one process: "
+        "contenders in turn, medians, the ratio first."
+    )
     parser.add_argument("part", choices=[*PARTS, "all"], help="what to measure")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds of each contender (default: 5)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")

@@ -1,4 +1,5 @@
 """The two-step iteration on one global batch, in one process and in two that torchrun starts (one thread each)."""
+
 import json
 import os
 import subprocess
@@ -26,9 +27,20 @@ def run(settings):
     with tempfile.TemporaryDirectory() as folder:
         figures = Path(folder) / "figures.json"
         command = [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={PROCESSES}",
-            "-m", "experiments.benchmark.ddp_worker", "--rounds", str(settings.rounds), "--json", str(figures),
-            *["--tiny"] * settings.tiny, *["--gpu"] * on_gpus]
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc_per_node={PROCESSES}",
+            "-m",
+            "experiments.benchmark.ddp_worker",
+            "--rounds",
+            str(settings.rounds),
+            "--json",
+            str(figures),
+            *["--tiny"] * settings.tiny,
+            *["--gpu"] * on_gpus,
+        ]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode or not figures.is_file():
             said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

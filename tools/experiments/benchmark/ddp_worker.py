@@ -1,4 +1,5 @@
 """What torchrun starts for :mod:`experiments.benchmark.ddp`: both contenders, taken in turn by the same processes."""
+
 import argparse
 import json
 import sys
@@ -19,8 +20,10 @@ from experiments.benchmark.report import compared
 from experiments.benchmark.timing import take_turns
 
 IDENTITIES, CAMERAS = 702, 8  # of Occluded-Duke
-SIZES = {False: (16, (256, 128), {}),  # batch, image, shape of the network
-         True: (8, (32, 16), dict(patch_size=8, stride=8, embed_dim=24, depth=2, num_heads=2))}
+SIZES = {
+    False: (16, (256, 128), {}),  # batch, image, shape of the network
+    True: (8, (32, 16), dict(patch_size=8, stride=8, embed_dim=24, depth=2, num_heads=2)),
+}
 
 
 def measure(processes, rounds, tiny, on_gpus):
@@ -51,11 +54,13 @@ def measure(processes, rounds, tiny, on_gpus):
         timing.memory_mb = None  # they share rank 0's memory, so the second finds what the first freed
     difference = max(
         float((left - right).abs().max())
-        for left, right in zip(alone.model.state_dict().values(), together.model.state_dict().values()))
+        for left, right in zip(alone.model.state_dict().values(), together.model.state_dict().values())
+    )
     where = "a GPU each" if on_gpus else "one CPU thread each"
     network = "tiny ViT" if tiny else "ViT-S/16"
-    case = (f"two-step iteration, {network}, {image[0]} x {image[1]}, global batch {batch_size}, synchronised BN, "
-            f"{where}")
+    case = (
+        f"two-step iteration, {network}, {image[0]} x {image[1]}, global batch {batch_size}, synchronised BN, {where}"
+    )
     extra = {f"iterations/s in {name}": 1 / timings[name].median for name in names}
     return compared("ddp", case, timings, plain=names[0], ours=names[1], difference=difference, extra=extra)
 
@@ -63,13 +68,19 @@ def measure(processes, rounds, tiny, on_gpus):
 def _engine(processes, image, shape, device):
     torch.manual_seed(0)
     model = MODELS["dpm_vit_small"](
-        IDENTITIES, loss="dpm", pretrained=False, img_size=image, num_cameras=CAMERAS, drop_path=0.0, **shape)
+        IDENTITIES, loss="dpm", pretrained=False, img_size=image, num_cameras=CAMERAS, drop_path=0.0, **shape
+    )
     model.to(device).train()
     synchronise_batch_norm(model, processes)
     data = SimpleNamespace(train_loader=[], test_loader={})
     engine = ImageDPMEngine(
-        data, model, build_optimizer(model), criterion=DPMLoss(processes=processes),
-        use_gpu=device.type == "cuda", processes=processes)
+        data,
+        model,
+        build_optimizer(model),
+        criterion=DPMLoss(processes=processes),
+        use_gpu=device.type == "cuda",
+        processes=processes,
+    )
     engine.num_batches, engine.batch_idx = 1, 0
     return engine
 

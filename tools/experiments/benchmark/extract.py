@@ -1,4 +1,5 @@
 """Extracting retrieval features against timm's bare forward pass with the mask generator's arithmetic."""
+
 import contextlib
 import io
 import types
@@ -51,6 +52,7 @@ def run(settings):
     amps = ("off", "float16") if settings.device.type == "cuda" else ("off",)
     calls = {}
     for amp in amps:
+
         def bare(amp=amp):
             with torch.autocast(settings.device.type, torch.float16, enabled=amp != "off"):
                 return [plain.features(model, images) for images in resident]
@@ -61,8 +63,13 @@ def run(settings):
     timings = take_turns(calls, rounds=settings.rounds, device=settings.device)
     for amp in amps:
         suffix = "" if amp == "off" else f" {amp}"
-        yield _compared(f"{name}, {'float32' if amp == 'off' else amp}, against a bare forward", timings,
-                        "ours" + suffix, "bare" + suffix, size * count)
+        yield _compared(
+            f"{name}, {'float32' if amp == 'off' else amp}, against a bare forward",
+            timings,
+            "ours" + suffix,
+            "bare" + suffix,
+            size * count,
+        )
     if len(amps) > 1:
         yield _compared(f"{name}, float16 against float32", timings, "ours float16", "ours", size * count)
 
@@ -73,8 +80,15 @@ def _compared(name, timings, ours, plain, images):
     difference = max(float((a.float() - b.float()).abs().max()) for a, b in zip(left, right))
     speed = {f"{each} images/s": images / timings[each].median for each in pair}
     overhead = timings[ours].median / timings[plain].median
-    return compared("extract", name, pair, ours=ours, plain=plain, difference=difference,
-                    extra={f"{ours} / {plain}": overhead, **speed})
+    return compared(
+        "extract",
+        name,
+        pair,
+        ours=ours,
+        plain=plain,
+        difference=difference,
+        extra={f"{ours} / {plain}": overhead, **speed},
+    )
 
 
 def _tensors(result):

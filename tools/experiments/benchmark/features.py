@@ -1,4 +1,5 @@
 """Drawn features of any number, for the parts that search or rank them."""
+
 from typing import NamedTuple
 
 import torch

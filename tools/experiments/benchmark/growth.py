@@ -1,4 +1,5 @@
 """Time and memory against size, as curves: PNG drawn without a display."""
+
 import io
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -30,8 +31,9 @@ def growth_png(comparisons):
     for row, ((part, unit), grown) in zip(figure.subplots(len(parts), 2, squeeze=False), parts.items()):
         for axis, (field, label, scale) in zip(row, AXES):
             for contender in grown[0].seconds:
-                points = [(each.size, getattr(each, field)[contender]) for each in grown
-                          if contender in getattr(each, field)]
+                points = [
+                    (each.size, getattr(each, field)[contender]) for each in grown if contender in getattr(each, field)
+                ]
                 if points:
                     axis.plot(*zip(*points), marker="o", label=contender)
             axis.set(xscale="log", yscale=scale, xlabel=unit, ylabel=label, title=part)

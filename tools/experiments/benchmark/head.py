@@ -1,4 +1,5 @@
 """Masked ArcFace (Eq. 7), forward and backward, against one image at a time; then its growth with the classes."""
+
 import torch
 from torch.nn import functional as F
 
@@ -21,15 +22,28 @@ def run(settings):
     case = _case(batch, classes, dim, settings.device)
     timings = take_turns(
         {"plain": lambda: _step(plain.masked_arcface, *case), "ours": lambda: _step(head, *case)},
-        rounds=settings.rounds, device=settings.device)
-    yield compared("head", f"masked ArcFace {batch} x {classes:,} x {dim}, float32, forward and backward", timings,
-                   difference=_difference(timings["plain"].result, timings["ours"].result))
+        rounds=settings.rounds,
+        device=settings.device,
+    )
+    yield compared(
+        "head",
+        f"masked ArcFace {batch} x {classes:,} x {dim}, float32, forward and backward",
+        timings,
+        difference=_difference(timings["plain"].result, timings["ours"].result),
+    )
     for classes in TINY_CLASSES if settings.tiny else CLASSES:
         case = _case(batch, classes, dim, settings.device)
-        timing = take_turns({"ours": lambda: _step(head, *case)}, rounds=settings.rounds, device=settings.device)["ours"]
+        timing = take_turns({"ours": lambda: _step(head, *case)}, rounds=settings.rounds, device=settings.device)[
+            "ours"
+        ]
         yield Comparison(
-            "head", f"growth: {batch} x {classes:,} x {dim}", seconds={"ours": timing.median},
-            memory_mb={} if timing.memory_mb is None else {"ours": timing.memory_mb}, size=classes, unit="classes")
+            "head",
+            f"growth: {batch} x {classes:,} x {dim}",
+            seconds={"ours": timing.median},
+            memory_mb={} if timing.memory_mb is None else {"ours": timing.memory_mb},
+            size=classes,
+            unit="classes",
+        )
 
 
 def _case(batch, classes, dim, device):

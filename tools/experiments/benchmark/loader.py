@@ -1,4 +1,5 @@
 """Images a second of the loader, of the model, and of both together: decoding must not hold the model up."""
+
 import contextlib
 import io
 import tempfile
@@ -25,14 +26,32 @@ def run(settings):
     extraction = Extraction(model, settings.device, what.amp)
     with tempfile.TemporaryDirectory() as root, contextlib.ExitStack() as drawing:
         drawing.enter_context(contextlib.redirect_stdout(io.StringIO()))  # torchreid's summaries
-        spec = SyntheticSpec(height=height, width=width, train_ids=identities, train_images=4, test_ids=identities,
-                             gallery_images=4, query_images=1, distractor_ids=0)
+        spec = SyntheticSpec(
+            height=height,
+            width=width,
+            train_ids=identities,
+            train_images=4,
+            test_ids=identities,
+            gallery_images=4,
+            query_images=1,
+            distractor_ids=0,
+        )
         managers = {
             (workers, kept): DPMImageDataManager(
-                root, "synthetic_occluded", synthetic=spec, height=height, width=width, batch_size_train=batch,
-                batch_size_test=batch, workers=workers, persistent_workers=kept,
-                use_gpu=settings.device.type == "cuda", **RECIPE)
-            for workers, kept in [*((workers, False) for workers in WORKERS), (WORKERS[-1], True)]}
+                root,
+                "synthetic_occluded",
+                synthetic=spec,
+                height=height,
+                width=width,
+                batch_size_train=batch,
+                batch_size_test=batch,
+                workers=workers,
+                persistent_workers=kept,
+                use_gpu=settings.device.type == "cuda",
+                **RECIPE,
+            )
+            for workers, kept in [*((workers, False) for workers in WORKERS), (WORKERS[-1], True)]
+        }
         drawing.close()
         yield from _compare(settings, managers, extraction, f"{height} x {width} JPEG, batches of {batch}")
 
@@ -53,21 +72,40 @@ def _compare(settings, managers, extraction, name):
     for workers in WORKERS:
         yield _overlap(f"{name}, {workers} workers", timings, workers, images)
     pair = {f"workers {how}": timings[of] for how, of in (("kept", "kept"), ("anew", f"loader {WORKERS[-1]}"))}
-    yield compared("loader", f"{name}, an epoch of {images} images with {WORKERS[-1]} workers kept from the last",
-                   pair, ours="workers kept", plain="workers anew")
+    yield compared(
+        "loader",
+        f"{name}, an epoch of {images} images with {WORKERS[-1]} workers kept from the last",
+        pair,
+        ours="workers kept",
+        plain="workers anew",
+    )
 
 
 def _overlap(name, timings, workers, images):
     """The ratio of loading and then extracting to both at once; 2 at most."""
     alone = [timings["model"], timings[f"loader {workers}"]]
-    pair = {"one after the other": Timing([sum(pair) for pair in zip(*(timing.seconds for timing in alone))]),
-            "both": timings[f"both {workers}"]}
-    speed = {each: images / timings[of].median for each, of in (
-        ("model", "model"), ("loader", f"loader {workers}"), ("training loader", f"training loader {workers}"),
-        ("both", f"both {workers}"))}
+    pair = {
+        "one after the other": Timing([sum(pair) for pair in zip(*(timing.seconds for timing in alone))]),
+        "both": timings[f"both {workers}"],
+    }
+    speed = {
+        each: images / timings[of].median
+        for each, of in (
+            ("model", "model"),
+            ("loader", f"loader {workers}"),
+            ("training loader", f"training loader {workers}"),
+            ("both", f"both {workers}"),
+        )
+    }
     extra = {f"{each} images/s": value for each, value in speed.items()}
-    return compared("loader", f"extraction of {name}", pair, ours="both", plain="one after the other",
-                    extra={"loader / model": speed["loader"] / speed["model"], **extra})
+    return compared(
+        "loader",
+        f"extraction of {name}",
+        pair,
+        ours="both",
+        plain="one after the other",
+        extra={"loader / model": speed["loader"] / speed["model"], **extra},
+    )
 
 
 def _drain(loader):

@@ -1,4 +1,5 @@
 """CMC and mAP: against torchreid's Python metric, and streamed against the whole matrix at growing sizes."""
+
 import numpy as np
 import torch
 
@@ -39,22 +40,31 @@ def _against_torchreid(settings):
     def ours(count):
         return evaluate_rank(distmat[:count], q_pids[:count], g_pids, q_camids[:count], g_camids, use_cython=False)
 
-    timings = take_turns({
-        "torchreid": lambda: torchreid_host.metrics.evaluate_rank(
-            distmat[:looped], q_pids[:looped], g_pids, q_camids[:looped], g_camids, use_cython=False),
-        "ours": lambda: ours(queries),
-    }, rounds=settings.rounds)
+    timings = take_turns(
+        {
+            "torchreid": lambda: torchreid_host.metrics.evaluate_rank(
+                distmat[:looped], q_pids[:looped], g_pids, q_camids[:looped], g_camids, use_cython=False
+            ),
+            "ours": lambda: ours(queries),
+        },
+        rounds=settings.rounds,
+    )
     timings["torchreid"] = scaled(timings["torchreid"], queries / looped)
-    case = (f"CMC and mAP {queries:,} x {images:,}, on the CPU; torchreid's Python function measured on {looped} "
-            "queries and scaled")
-    return compared("metric", case, timings, plain="torchreid",
-                    difference=_difference(timings["torchreid"].result, ours(looped)))
+    case = (
+        f"CMC and mAP {queries:,} x {images:,}, on the CPU; torchreid's Python function measured on {looped} "
+        "queries and scaled"
+    )
+    return compared(
+        "metric", case, timings, plain="torchreid", difference=_difference(timings["torchreid"].result, ours(looped))
+    )
 
 
 def _streamed(settings, queries, dim, size):
     identities = size // PER_IDENTITY
-    query, gallery = (draw(count, dim, identities=identities, seed=seed, device=settings.device)
-                      for seed, count in ((1, queries), (0, size)))
+    query, gallery = (
+        draw(count, dim, identities=identities, seed=seed, device=settings.device)
+        for seed, count in ((1, queries), (0, size))
+    )
     mask = draw_masks(queries, dim, device=settings.device)
     q_camids = torch.zeros(queries, dtype=torch.int64)
     labels = [each.numpy() for each in (query.pids, gallery.pids, q_camids, torch.ones(size, dtype=torch.int64))]
@@ -68,8 +78,13 @@ def _streamed(settings, queries, dim, size):
 
     timings = take_turns({"whole matrix": whole, "ours": ours}, rounds=settings.rounds, device=settings.device)
     difference = _difference(timings["whole matrix"].result, timings["ours"].result)
-    return compared("metric", f"distance, CMC and mAP {queries:,} x {size:,} x {dim}, streamed", timings,
-                    plain="whole matrix", difference=difference)
+    return compared(
+        "metric",
+        f"distance, CMC and mAP {queries:,} x {size:,} x {dim}, streamed",
+        timings,
+        plain="whole matrix",
+        difference=difference,
+    )
 
 
 def _difference(left, right):

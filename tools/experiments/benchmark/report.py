@@ -1,4 +1,5 @@
 """What a benchmark says: one line a comparison, the ratio first; the same as JSON."""
+
 import json
 import platform
 from dataclasses import asdict, dataclass, field
@@ -40,18 +41,26 @@ class Comparison:
 def compared(part, case, timings, *, ours="ours", plain="plain", difference=None, extra=None):
     """The :class:`Comparison` of what :func:`~experiments.benchmark.timing.take_turns` returned."""
     return Comparison(
-        part, case, ratio(timings, plain, ours), ours, plain,
+        part,
+        case,
+        ratio(timings, plain, ours),
+        ours,
+        plain,
         {name: timing.median for name, timing in timings.items()},
         {name: timing.memory_mb for name, timing in timings.items() if timing.memory_mb is not None},
-        difference, dict(extra or {}))
+        difference,
+        dict(extra or {}),
+    )
 
 
 def format_comparison(comparison):
     """One line for the screen: ratio, part and case, then seconds, memory, difference and further figures."""
     faster = "" if comparison.ratio is None else f"{comparison.ratio:.2f}x"
     line = f"{faster:>9}  {comparison.part}: {comparison.case}"
-    details = [f"{name} {_seconds(value)}" + _memory(comparison.memory_mb.get(name))
-               for name, value in comparison.seconds.items()]
+    details = [
+        f"{name} {_seconds(value)}" + _memory(comparison.memory_mb.get(name))
+        for name, value in comparison.seconds.items()
+    ]
     if comparison.difference is not None:
         details.append(f"largest difference {comparison.difference:.1e}")
     details += [f"{name} {_figure(value)}" for name, value in comparison.extra.items()]

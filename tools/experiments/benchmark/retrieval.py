@@ -1,4 +1,5 @@
 """The masked distance of Occluded-Duke's size: against a loop over the queries, and against its bare products."""
+
 import torch
 
 from dpm_plugin.method.retrieval import query_mask_distance
@@ -18,8 +19,9 @@ def run(settings):
     plain = plain_retrieval
     queries, images, dim = TINY if settings.tiny else PAPER
     looped = TINY_LOOPED if settings.tiny else LOOPED
-    query, gallery = (draw(count, dim, seed=seed, device=settings.device).rows
-                      for seed, count in enumerate((queries, images)))
+    query, gallery = (
+        draw(count, dim, seed=seed, device=settings.device).rows for seed, count in enumerate((queries, images))
+    )
     mask = draw_masks(queries, dim, device=settings.device)
     some = slice(0, looped)
     products = [query.new_empty(queries, images) for _ in range(2)]
@@ -28,17 +30,26 @@ def run(settings):
         torch.mm(query, gallery.T, out=products[0])
         torch.mm(mask, gallery.T, out=products[1])
 
-    timings = take_turns({
-        "loop": lambda: plain.masked_distance(query[some], gallery, mask[some]),
-        "bare": bare,
-        "ours": lambda: query_mask_distance(query, gallery, mask),
-    }, rounds=settings.rounds, device=settings.device)
+    timings = take_turns(
+        {
+            "loop": lambda: plain.masked_distance(query[some], gallery, mask[some]),
+            "bare": bare,
+            "ours": lambda: query_mask_distance(query, gallery, mask),
+        },
+        rounds=settings.rounds,
+        device=settings.device,
+    )
     timings["loop"] = scaled(timings["loop"], queries / looped)
     difference = float((timings["loop"].result - timings["ours"].result[some]).abs().max())
     case = f"masked distance {queries:,} x {images:,} x {dim}, float32"
     chosen = {name: timings[name] for name in ("loop", "ours")}
-    yield compared("retrieval", f"{case}; the loop measured on {looped} queries and scaled", chosen, plain="loop",
-                   difference=difference)
+    yield compared(
+        "retrieval",
+        f"{case}; the loop measured on {looped} queries and scaled",
+        chosen,
+        plain="loop",
+        difference=difference,
+    )
     chosen = {name: timings[name] for name in ("bare", "ours")}
     comparison = compared("retrieval", f"{case}, against its two bare matrix products", chosen, plain="bare")
     comparison.extra["ours / bare"] = 1 / comparison.ratio

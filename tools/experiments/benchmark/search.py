@@ -1,4 +1,5 @@
 """Top-50 of galleries up to a million images: exact, memory-mapped, and approximate where faiss is installed."""
+
 import importlib.util
 import tempfile
 from pathlib import Path
@@ -24,8 +25,10 @@ APPROXIMATE = {
     "gaussian": ({}, {"candidates": 2000}),
     "gaussian, finer": ({"part": 2}, {"candidates": 1000}),
 }
-TINY_APPROXIMATE = {"clustered, split": ({"lists": 8}, {"candidates": 20, "probes": 2}),
-                    "gaussian": ({}, {"candidates": 50})}
+TINY_APPROXIMATE = {
+    "clustered, split": ({"lists": 8}, {"candidates": 20, "probes": 2}),
+    "gaussian": ({}, {"candidates": 50}),
+}
 
 
 def run(settings):
@@ -84,8 +87,9 @@ class _Case:
         timings = self.take_turns({"bare": bare, "ours": lambda: self.search(gallery)})
         expected, _ = plain_retrieval.nearest(query_mask_distance(query, rows, mask), self.k)
         case = f"{self.name(size)}, exact, against two bare matrix products and a top-k"
-        comparison = compared("search", case, timings, plain="bare",
-                              difference=float((timings["ours"].result[0] - expected).abs().max()))
+        comparison = compared(
+            "search", case, timings, plain="bare", difference=float((timings["ours"].result[0] - expected).abs().max())
+        )
         comparison.extra["ours / bare"] = 1 / comparison.ratio
         comparison.size, comparison.unit = size, "gallery images"
         return comparison
@@ -97,19 +101,22 @@ class _Case:
             path = Path(folder) / "gallery.npy"
             gallery.save(path)
             mapped = Gallery.open(path)
-            timings = self.take_turns(
-                {"in memory": lambda: self.search(gallery), "ours": lambda: self.search(mapped)})
+            timings = self.take_turns({"in memory": lambda: self.search(gallery), "ours": lambda: self.search(mapped)})
         difference = float((timings["ours"].result[0] - timings["in memory"].result[0]).abs().max())
-        return compared("search", f"{self.name(size)}, exact, memory-mapped", timings, plain="in memory",
-                        difference=difference)
+        return compared(
+            "search", f"{self.name(size)}, exact, memory-mapped", timings, plain="in memory", difference=difference
+        )
 
     def approximate(self, features, index_options, search_options):
         """Against the exact search; the recall is of its result."""
         gallery = Gallery(self.rows, unit=True)
         built = take_turns({"build": lambda: _index(gallery, index_options)}, rounds=1, warmup=0)["build"]
-        timings = self.take_turns({
-            "exact": lambda: self.search(gallery),
-            "ours": lambda: built.result.search(self.query, self.mask, self.k, **search_options)})
+        timings = self.take_turns(
+            {
+                "exact": lambda: self.search(gallery),
+                "ours": lambda: built.result.search(self.query, self.mask, self.k, **search_options),
+            }
+        )
         exact, found = timings["exact"].result[1], timings["ours"].result[1]
         recall = float((exact[:, :, None] == found[:, None, :]).any(dim=2).float().mean())
         options = ", ".join(f"{name} {value}" for name, value in {**index_options, **search_options}.items())

@@ -1,4 +1,5 @@
 """An iteration of the engine against two full passes with every gradient; then option after option of it."""
+
 import gc
 import types
 from contextlib import nullcontext
@@ -19,7 +20,8 @@ from experiments.oracles import plain_head, plain_step
 CAMERAS = 8
 PAPER = dict(img_size=(256, 128), stride=16)  # ViT-B/16
 TINY = dict(
-    backbone="vit_tiny_patch16_224", img_size=(64, 32), patch_size=8, stride=8, embed_dim=24, depth=2, num_heads=3)
+    backbone="vit_tiny_patch16_224", img_size=(64, 32), patch_size=8, stride=8, embed_dim=24, depth=2, num_heads=3
+)
 
 
 class Case(NamedTuple):
@@ -68,18 +70,27 @@ def run(settings):
 def _against_plain(settings, what, engine, data):
     precision = partial(autocast, settings.device, what.amp) if what.amp != "off" else nullcontext
     plain = plain_step.TwoSteps(
-        build(what, settings.device).train(), plain_head.masked_arcface, precision=precision,
-        scale=what.amp == "float16")
+        build(what, settings.device).train(),
+        plain_head.masked_arcface,
+        precision=precision,
+        scale=what.amp == "float16",
+    )
     ours, theirs = [], []  # the five losses of every step
     engine.on_step = lambda parts: ours.append(torch.stack([value.detach() for value in parts[:5]]))
-    timings = take_turns({  # ours first: the other then finds freed memory, and its peak is if anything too low
-        "ours": partial(engine.forward_backward, data),
-        "plain": lambda: theirs.extend(torch.tensor(plain(data["img"], data["pid"], data["camid"]))),
-    }, rounds=settings.rounds, device=settings.device)
+    timings = take_turns(
+        {  # ours first: the other then finds freed memory, and its peak is if anything too low
+            "ours": partial(engine.forward_backward, data),
+            "plain": lambda: theirs.extend(torch.tensor(plain(data["img"], data["pid"], data["camid"]))),
+        },
+        rounds=settings.rounds,
+        device=settings.device,
+    )
     engine.on_step = lambda parts: None
     losses = float((torch.stack(ours).cpu() - torch.stack(theirs)).abs().max())
-    weights = max(float((a.detach() - b.detach()).abs().max())
-                  for a, b in zip(engine.model.parameters(), plain.model.parameters()))
+    weights = max(
+        float((a.detach() - b.detach()).abs().max())
+        for a, b in zip(engine.model.parameters(), plain.model.parameters())
+    )
     return compared("step", f"two-step iteration, {what}", timings, difference=max(losses, weights))
 
 
@@ -93,7 +104,8 @@ def _options(settings, what, model, optimizer, data):
     for layout in ("channels_last", "contiguous"):
         other = build(what, settings.device)
         calls[f"conv_layout {layout}"] = _engine(
-            other, build_optimizer(other), settings.device, amp=what.amp, conv_layout=layout)
+            other, build_optimizer(other), settings.device, amp=what.amp, conv_layout=layout
+        )
     if not settings.tiny:  # it takes a minute to compile
         try:
             calls["compile"] = engine(compile_backend="inductor")
@@ -128,7 +140,9 @@ def _engine(model, optimizer, device, **options):
 def _batch(what, device):
     """A batch on the device, four images an identity."""
     generator = torch.Generator().manual_seed(0)
-    data = {"img": torch.randn(what.batch, 3, *what.model["img_size"], generator=generator),
-            "pid": torch.arange(what.batch) // 4 % what.classes,
-            "camid": torch.randint(CAMERAS, (what.batch,), generator=generator)}
+    data = {
+        "img": torch.randn(what.batch, 3, *what.model["img_size"], generator=generator),
+        "pid": torch.arange(what.batch) // 4 % what.classes,
+        "camid": torch.randint(CAMERAS, (what.batch,), generator=generator),
+    }
     return {key: value.to(device) for key, value in data.items()}

@@ -1,4 +1,5 @@
 """Contenders timed in one process, in turn, so that a busy machine slows all of them alike."""
+
 import statistics
 import time
 from contextlib import suppress

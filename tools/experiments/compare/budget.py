@@ -1,4 +1,5 @@
 """One budget for different models: settings for torchreid's own, and the epochs that fit into a time."""
+
 import math
 
 from dpm_plugin.models import MODELS
@@ -27,9 +28,15 @@ def stock_overrides(model_name, config):
         return ()
     # From scratch, OSNet's own 0.0015 and hard triplets both trained slower in the first hundred iterations.
     overrides = [
-        ("loss.name", "softmax"), ("loss.softmax.label_smooth", True), ("train.optim", "amsgrad"),
-        ("train.lr", 3e-4), ("train.weight_decay", 5e-4), ("train.bias_lr_mult", 1.0),
-        ("train.lr_scheduler", "cosine"), ("train.amp", "off"), ("test.dist_metric", "cosine"),
+        ("loss.name", "softmax"),
+        ("loss.softmax.label_smooth", True),
+        ("train.optim", "amsgrad"),
+        ("train.lr", 3e-4),
+        ("train.weight_decay", 5e-4),
+        ("train.bias_lr_mult", 1.0),
+        ("train.lr_scheduler", "cosine"),
+        ("train.amp", "off"),
+        ("test.dist_metric", "cosine"),
     ]
     if config.model.pretrained:
         overrides += [("data.norm_mean", IMAGENET_MEAN), ("data.norm_std", IMAGENET_STD)]

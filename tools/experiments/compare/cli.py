@@ -1,4 +1,5 @@
 """Command line of ``tools/compare.py``."""
+
 import shlex
 import sys
 from pathlib import Path
@@ -18,14 +19,19 @@ def parse(argv):
     parser = Parser(
         description="Models under one budget: accuracy, parameters, FLOPs, images per second, memory.",
         usage="compare.py MODEL [MODEL ...] [options] [KEY VALUE ...]",
-        epilog="KEY VALUE: settings for every run, such as train.batch_size 32; configs/REFERENCE.md")
+        epilog="KEY VALUE: settings for every run, such as train.batch_size 32; configs/REFERENCE.md",
+    )
     add = parser.add_argument
     add("models", nargs="+", metavar="MODEL", help="of torchreid or this plugin, e.g. osnet_x1_0")
     add("--config-file", default=str(CONFIG), help="yaml for all models (default: %(default)s)")
     add("-s", "--sources", nargs="+", help="data sets to train on (default: the config's)")
     add("-t", "--targets", nargs="+", help="data sets to evaluate on (default: the config's)")
-    add("--budget", nargs=2, metavar=("UNIT", "N"),
-        help="'epochs N' or 'minutes N' of training each (default: the config's epochs)")
+    add(
+        "--budget",
+        nargs=2,
+        metavar=("UNIT", "N"),
+        help="'epochs N' or 'minutes N' of training each (default: the config's epochs)",
+    )
     add("--seeds", nargs="+", type=int, default=[1], help="one run of each model for each (default: 1)")
     add("--jobs", type=int, default=1, help="runs at a time, sharing the CPU cores (default: 1)")
     add("--root", help="folder that holds the data sets")
@@ -79,8 +85,17 @@ def main(argv=None):
 
     def run():
         comparison = compare(
-            args.models, args.config_file, out=args.out, budget=args.budget, targets=args.targets,
-            sources=args.sources, seeds=args.seeds, jobs=args.jobs, root=args.root, overrides=args.overrides)
+            args.models,
+            args.config_file,
+            out=args.out,
+            budget=args.budget,
+            targets=args.targets,
+            sources=args.sources,
+            seeds=args.seeds,
+            jobs=args.jobs,
+            root=args.root,
+            overrides=args.overrides,
+        )
         command = shlex.join(["python", "tools/compare.py", *argv])
         paths = write_tables(comparison, args.out, command)
         print(markdown(comparison, command))

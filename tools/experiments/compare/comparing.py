@@ -1,4 +1,5 @@
 """Measure, train and evaluate every model of a list under one budget."""
+
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,8 +51,22 @@ class Comparison(NamedTuple):
     threads: int
 
 
-def compare(models, config_file, *, out, budget: Budget | None = None, targets=None, sources=None,
-            seeds=(1,), jobs=1, root=None, overrides=(), measure=measure_cost, sweep=sweeping, echo=print):
+def compare(
+    models,
+    config_file,
+    *,
+    out,
+    budget: Budget | None = None,
+    targets=None,
+    sources=None,
+    seeds=(1,),
+    jobs=1,
+    root=None,
+    overrides=(),
+    measure=measure_cost,
+    sweep=sweeping,
+    echo=print,
+):
     """Cost and accuracy of ``models``, trained alike.
 
     One after the other is measured first, while nothing else of this command runs; then all of them are
@@ -84,27 +99,33 @@ def compare(models, config_file, *, out, budget: Budget | None = None, targets=N
     shared = (*((key, tuple(names)) for key, names in data if names), *overrides)
     base = _config(config_file, shared, root)
     settings = {name: stock_overrides(name, base) + shared for name in models}
-    configs = {name: _config(config_file, (*chosen, ("model.name", name)), root)
-               for name, chosen in settings.items()}
+    configs = {name: _config(config_file, (*chosen, ("model.name", name)), root) for name, chosen in settings.items()}
     for config in configs.values():
         build.check_names(config)
     threads = max(1, sweeping.cores() // jobs)
     costs, epochs, runs = {}, {}, {}
     for name, chosen in settings.items():
         echo(f"=> Measuring {name}")
-        costs[name] = measure(name, config_file, chosen, root=root, threads=threads,
-                              cache=Path(out) / "costs")
+        costs[name] = measure(name, config_file, chosen, root=root, threads=threads, cache=Path(out) / "costs")
         epochs[name] = _epochs(budget, configs[name], costs[name])
         schedule = () if budget is None else schedule_overrides(configs[name], epochs[name])
         final = tuple({**dict(chosen), **dict(schedule)}.items())
         runs[name] = [sweep.Run(name, str(config_file), name, final, seed) for seed in seeds]
-    results = sweep.run_all([run for of_model in runs.values() for run in of_model], Path(out) / "runs",
-                            root=root or base.data.root, jobs=jobs, threads=threads, echo=echo)
+    results = sweep.run_all(
+        [run for of_model in runs.values() for run in of_model],
+        Path(out) / "runs",
+        root=root or base.data.root,
+        jobs=jobs,
+        threads=threads,
+        echo=echo,
+    )
     targets = tuple(base.data.targets)
-    rows = tuple(_row(name, epochs[name], costs[name], [results[run] for run in runs[name]], targets)
-                 for name in settings)
-    return Comparison(rows, targets, tuple(seeds), budget or Budget("epochs", base.train.max_epoch), base,
-                      str(config_file), threads)
+    rows = tuple(
+        _row(name, epochs[name], costs[name], [results[run] for run in runs[name]], targets) for name in settings
+    )
+    return Comparison(
+        rows, targets, tuple(seeds), budget or Budget("epochs", base.train.max_epoch), base, str(config_file), threads
+    )
 
 
 def _config(config_file, overrides, root):
@@ -126,8 +147,9 @@ def _row(model, epochs, cost, results, targets):
     accuracy = {}
     for target in targets:
         lines = [result["datasets"][target]["headline"] for result in results]
-        accuracy[target] = Accuracy(lines[0]["row"], tuple(line["rank1"] for line in lines),
-                                    tuple(line["mAP"] for line in lines))
+        accuracy[target] = Accuracy(
+            lines[0]["row"], tuple(line["rank1"] for line in lines), tuple(line["mAP"] for line in lines)
+        )
     phases = [result["datasets"][targets[0]]["phases"] for result in results]
     seconds = tuple(phase["train"]["seconds"] for phase in phases if "train" in phase)
     return Row(model, epochs, cost, accuracy, seconds)

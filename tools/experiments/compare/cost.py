@@ -1,4 +1,5 @@
 """What a model costs: parameters, FLOPs, images per second, peak memory."""
+
 import hashlib
 import json
 import os
@@ -40,8 +41,9 @@ class Cost(NamedTuple):
     epoch_seconds: float
 
 
-def measure_cost(model_name, config_file, overrides=(), *, root=None, threads=None, seconds=20.0,
-                 cache=None, python=sys.executable):
+def measure_cost(
+    model_name, config_file, overrides=(), *, root=None, threads=None, seconds=20.0, cache=None, python=sys.executable
+):
     """Measure a model in two fresh processes, one that trains and one that extracts.
 
     Args:
@@ -64,19 +66,36 @@ def measure_cost(model_name, config_file, overrides=(), *, root=None, threads=No
     train = _measurement("training", model_name, config_file, overrides, **asked)
     extract = _measurement("extraction", model_name, config_file, overrides, **asked)
     return Cost(
-        train["parameters"], extract["flops"],
-        train["images_per_second"], train["loading_share"],
-        extract["images_per_second"], extract["loading_share"],
-        _peak(train), _peak(extract), train.get("idle_memory_mb"), _epoch_seconds(train),
+        train["parameters"],
+        extract["flops"],
+        train["images_per_second"],
+        train["loading_share"],
+        extract["images_per_second"],
+        extract["loading_share"],
+        _peak(train),
+        _peak(extract),
+        train.get("idle_memory_mb"),
+        _epoch_seconds(train),
     )
 
 
-def training_speed(model_name, config_file, overrides=(), *, root=None, threads=None, seconds=20.0,
-                   cache=None, python=sys.executable):
+def training_speed(
+    model_name, config_file, overrides=(), *, root=None, threads=None, seconds=20.0, cache=None, python=sys.executable
+):
     """Seconds of one training epoch; arguments and errors as :func:`measure_cost`, half of its work."""
-    return _epoch_seconds(_measurement(
-        "training", model_name, config_file, overrides,
-        root=root, threads=threads, seconds=seconds, cache=cache, python=python))
+    return _epoch_seconds(
+        _measurement(
+            "training",
+            model_name,
+            config_file,
+            overrides,
+            root=root,
+            threads=threads,
+            seconds=seconds,
+            cache=cache,
+            python=python,
+        )
+    )
 
 
 def _epoch_seconds(train):
@@ -113,8 +132,9 @@ def _digest(request, threads):
     except (OSError, UnicodeDecodeError) as error:
         raise DPMError(f"config file '{file}' cannot be read: {error}") from error
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
-    settings = json.dumps([request["what"], text, request["overrides"], request["seconds"], threads, gpu],
-                          sort_keys=True, default=str)
+    settings = json.dumps(
+        [request["what"], text, request["overrides"], request["seconds"], threads, gpu], sort_keys=True, default=str
+    )
     return hashlib.sha256(settings.encode()).hexdigest()[:12]
 
 
@@ -124,12 +144,18 @@ def _ask(request, threads, python):
     env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     if threads is not None:
         env["OMP_NUM_THREADS"] = str(threads)
-    done = subprocess.run([python, "-m", "experiments.compare.measuring"], input=json.dumps(request),
-                          text=True, capture_output=True, env=env)
+    done = subprocess.run(
+        [python, "-m", "experiments.compare.measuring"],
+        input=json.dumps(request),
+        text=True,
+        capture_output=True,
+        env=env,
+    )
     if done.returncode == 0:
         return json.loads(done.stdout)
     last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     if done.returncode < 0:  # a signal: most often the kernel, out of memory
         last = f"ended by signal {-done.returncode}; is there enough memory for train.batch_size?"
-    raise DPMError(f"measuring the {request['what']} of '{request['overrides']['model.name']}': "
-                   f"{last.removeprefix('error: ')}")
+    raise DPMError(
+        f"measuring the {request['what']} of '{request['overrides']['model.name']}': {last.removeprefix('error: ')}"
+    )

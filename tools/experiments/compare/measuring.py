@@ -3,6 +3,7 @@
 Reads a request as JSON on stdin and writes what it measured as JSON on stdout; :mod:`experiments.compare.cost`
 asks. Training and extraction are asked for one by one, because a process's peak memory never falls.
 """
+
 import contextlib
 import json
 import statistics
@@ -50,8 +51,7 @@ def measure_training(config, seconds):
     with _runnable(config):
         found = _timed(engine.train_loader, engine.forward_backward, _device(config), seconds)
     parameters = sum(parameter.numel() for parameter in engine.model.parameters())
-    return {"parameters": parameters, "iterations": engine.num_batches, "batch_size": config.train.batch_size,
-            **found}
+    return {"parameters": parameters, "iterations": engine.num_batches, "batch_size": config.train.batch_size, **found}
 
 
 def measure_extraction(config, seconds):
@@ -163,9 +163,11 @@ def _runnable(config):
             raise
         reason = str(error).strip().splitlines()[:1]
         size = f"{config.data.height}x{config.data.width}"
-        raise DPMError(f"'{config.model.name}' does not run on pictures of {size} with loss.name "
-                       f"{config.loss.name} ({''.join(reason)}); leave it out, or change data.height, "
-                       "data.width or train.batch_size") from error
+        raise DPMError(
+            f"'{config.model.name}' does not run on pictures of {size} with loss.name "
+            f"{config.loss.name} ({''.join(reason)}); leave it out, or change data.height, "
+            "data.width or train.batch_size"
+        ) from error
 
 
 def _device(config):

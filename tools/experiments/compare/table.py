@@ -1,4 +1,5 @@
 """A comparison as a Markdown table for people and as CSV for programs."""
+
 import csv
 import io
 import statistics
@@ -61,8 +62,11 @@ def _notes(comparison):
     device = "GPU" if config.use_gpu else f"CPU, {comparison.threads} thread{'s' * (comparison.threads != 1)}"
     rows = sorted({accuracy.row for row in comparison.rows for accuracy in row.accuracy.values()})
     idle = max(cost.idle_memory_mb or 0 for cost in costs)
-    memory = ("allocated on the GPU" if config.use_gpu else
-              f"of a process of its own, of which Python and the libraries are {idle:,.0f}")
+    memory = (
+        "allocated on the GPU"
+        if config.use_gpu
+        else f"of a process of its own, of which Python and the libraries are {idle:,.0f}"
+    )
     return [
         f"Settings of {Path(comparison.config_file).name or 'the defaults'}, pictures of "
         f"{config.data.height}x{config.data.width}, trained on {', '.join(config.data.sources)} from "
@@ -79,18 +83,38 @@ def _notes(comparison):
 def csv_text(comparison):
     """A line for each model and target: unrounded, rank-1 and mAP in [0, 1], empty where not known."""
     file = io.StringIO()
-    fields = ["model", "target", "row", "seeds", "rank1_mean", "rank1_std", "mAP_mean", "mAP_std", "epochs",
-              "train_seconds_mean", *(comparison.rows[0].cost._fields if comparison.rows else ())]
+    fields = [
+        "model",
+        "target",
+        "row",
+        "seeds",
+        "rank1_mean",
+        "rank1_std",
+        "mAP_mean",
+        "mAP_std",
+        "epochs",
+        "train_seconds_mean",
+        *(comparison.rows[0].cost._fields if comparison.rows else ()),
+    ]
     writer = csv.DictWriter(file, fields, lineterminator="\n")
     writer.writeheader()
     for row in comparison.rows:
         for target, accuracy in row.accuracy.items():
-            writer.writerow({
-                "model": row.model, "target": target, "row": accuracy.row, "seeds": len(accuracy.rank1),
-                "rank1_mean": _mean(accuracy.rank1), "rank1_std": _deviation(accuracy.rank1),
-                "mAP_mean": _mean(accuracy.mAP), "mAP_std": _deviation(accuracy.mAP), "epochs": row.epochs,
-                "train_seconds_mean": _mean(row.train_seconds), **row.cost._asdict(),
-            })
+            writer.writerow(
+                {
+                    "model": row.model,
+                    "target": target,
+                    "row": accuracy.row,
+                    "seeds": len(accuracy.rank1),
+                    "rank1_mean": _mean(accuracy.rank1),
+                    "rank1_std": _deviation(accuracy.rank1),
+                    "mAP_mean": _mean(accuracy.mAP),
+                    "mAP_std": _deviation(accuracy.mAP),
+                    "epochs": row.epochs,
+                    "train_seconds_mean": _mean(row.train_seconds),
+                    **row.cost._asdict(),
+                }
+            )
     return file.getvalue()
 
 

@@ -1,4 +1,5 @@
 """Eq. 4 and Eq. 7 as written: every image masks all prototypes for itself. Oracle and benchmark contender."""
+
 import math
 
 import torch

@@ -1,4 +1,5 @@
 """CMC and mAP by walking every ranked list; the tests' oracle."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """The query's mask on the gallery as written: every query masks all gallery rows for itself. Oracle and contender."""
+
 import torch
 from torch.nn import functional as F
 

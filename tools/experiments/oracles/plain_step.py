@@ -3,6 +3,7 @@
 Oracle and benchmark contender of the engine's step: attention with its matrix written out, which also gives the
 head logits of Eq. 5, masked ArcFace one image at a time, optimizers that loop over their parameters.
 """
+
 import contextlib
 
 import torch
@@ -35,7 +36,7 @@ def encode(model, images, camids):
         tokens = tokens + block.drop_path1(block.ls1(mixed))
         tokens = tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
         if number in model.mask_blocks:
-            maps.append(tokens[:, vit.num_prefix_tokens:].transpose(1, 2).unflatten(2, grid))
+            maps.append(tokens[:, vit.num_prefix_tokens :].transpose(1, 2).unflatten(2, grid))
     return vit.norm(tokens)[:, 0], maps, logits
 
 
@@ -80,16 +81,18 @@ class TwoSteps:
         self.model, self.masked_head, self.precision, self.together = model, masked_head, precision, together
         self.optimizers = [
             torch.optim.SGD(self._groups(of_mask, lr), momentum=MOMENTUM, weight_decay=DECAY, foreach=False)
-            for of_mask in (False, True)]
+            for of_mask in (False, True)
+        ]
         device = next(model.parameters()).device.type
         self.scalers = [torch.amp.GradScaler(device, enabled=scale) for _ in self.optimizers]
 
     def _groups(self, of_mask, lr):
         named = dict(self.model.named_parameters())
         named = {name: p for name, p in named.items() if name.startswith("mask_generator.") == of_mask}
-        return [{"params": [named[name] for name in named if name.endswith("bias") == bias],
-                 "lr": (2 if bias else 1) * lr}
-                for bias in (True, False)]
+        return [
+            {"params": [named[name] for name in named if name.endswith("bias") == bias], "lr": (2 if bias else 1) * lr}
+            for bias in (True, False)
+        ]
 
     def __call__(self, images, labels, camids):
         """Losses of every pass, (1 or 2) x 5 numbers."""

@@ -1,4 +1,5 @@
 """Figures 3 and 4: how alike the last block's heads attend, and how alike each block's patches are."""
+
 import csv
 from pathlib import Path
 from typing import NamedTuple
@@ -127,11 +128,25 @@ def figure3(run_folder, out_dir, *, root, images=200, device="cpu"):
     one, mean, gap = figure.subplots(1, 3)
     _draw_heads(figure, (one, mean), numbers)
     _draw_gap(gap, numbers["blocks"])
-    lines = ["# Figure 3: attention heads and patch features", "", DEFINITIONS, "",
-             *_heads_table([numbers]), "", GAP, "", *_blocks_table(numbers)]
-    rows = [*_heads_rows(numbers), *(
-        (numbers["setting"], name, block["block"], "", block[name], block[f"{name}_std"])
-        for block in numbers["blocks"] for name in ("gap", "smallest", "largest"))]
+    lines = [
+        "# Figure 3: attention heads and patch features",
+        "",
+        DEFINITIONS,
+        "",
+        *_heads_table([numbers]),
+        "",
+        GAP,
+        "",
+        *_blocks_table(numbers),
+    ]
+    rows = [
+        *_heads_rows(numbers),
+        *(
+            (numbers["setting"], name, block["block"], "", block[name], block[f"{name}_std"])
+            for block in numbers["blocks"]
+            for name in ("gap", "smallest", "largest")
+        ),
+    ]
     _write(Path(out_dir), "figure3", figure, rows, lines)
     return numbers
 
@@ -147,18 +162,25 @@ def figure4(without_folder, with_folder, out_dir, *, root, images=200, device="c
     Raises:
         DPMError: a run cannot be opened, or the two have different queries.
     """
-    pair = [measure_attention(folder, root=root, images=images, device=device)
-            for folder in (without_folder, with_folder)]
+    pair = [
+        measure_attention(folder, root=root, images=images, device=device) for folder in (without_folder, with_folder)
+    ]
     if pair[0].names != pair[1].names:
         raise DPMError(
             f"'{without_folder}' and '{with_folder}' were tested on different queries ({pair[0].names[0]} and "
-            f"{pair[1].names[0]} come first); figure 4 compares runs on one data set")
+            f"{pair[1].names[0]} come first); figure 4 compares runs on one data set"
+        )
     numbers = [_heads(measured) for measured in pair]
     figure = Figure(figsize=(8, 7.4), layout="constrained")
     for axes, side in zip(figure.subplots(2, 2), numbers):
         _draw_heads(figure, axes, side)
-    lines = ["# Figure 4: attention heads without and with the head enrich module", "", DEFINITIONS, "",
-             *_heads_table(numbers)]
+    lines = [
+        "# Figure 4: attention heads without and with the head enrich module",
+        "",
+        DEFINITIONS,
+        "",
+        *_heads_table(numbers),
+    ]
     _write(Path(out_dir), "figure4", figure, [row for side in numbers for row in _heads_rows(side)], lines)
     return dict(zip(("without", "with"), numbers))
 
@@ -168,11 +190,17 @@ def _heads(measured):
     first, second = torch.triu_indices(*correlation.shape[1:], offset=1)
     off_diagonal = correlation[:, first, second].mean(dim=1)  # (n,); NaN for a single head
     return {
-        "setting": measured.setting, "images": len(correlation), "image": measured.names[0],
-        "one": correlation[0].tolist(), "mean": correlation.mean(dim=0).tolist(),
+        "setting": measured.setting,
+        "images": len(correlation),
+        "image": measured.names[0],
+        "one": correlation[0].tolist(),
+        "mean": correlation.mean(dim=0).tolist(),
         "spread": correlation.std(dim=0, correction=0).tolist(),
-        "off_diagonal": {"one": off_diagonal[0].item(), "mean": off_diagonal.mean().item(),
-                         "std": off_diagonal.std(correction=0).item()},
+        "off_diagonal": {
+            "one": off_diagonal[0].item(),
+            "mean": off_diagonal.mean().item(),
+            "std": off_diagonal.std(correction=0).item(),
+        },
     }
 
 
@@ -192,22 +220,40 @@ def _draw_heads(figure, axes, numbers):
     for axis, matrix, title in zip(axes, (numbers["one"], numbers["mean"]), titles):
         heads = range(len(matrix))
         picture = axis.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
-        axis.set(title=f"{numbers['setting']}, {title}", xlabel="head", ylabel="head",
-                 xticks=heads, yticks=heads, xticklabels=[head + 1 for head in heads],
-                 yticklabels=[head + 1 for head in heads])
+        axis.set(
+            title=f"{numbers['setting']}, {title}",
+            xlabel="head",
+            ylabel="head",
+            xticks=heads,
+            yticks=heads,
+            xticklabels=[head + 1 for head in heads],
+            yticklabels=[head + 1 for head in heads],
+        )
         for row in heads:
             for column in heads:
                 value = matrix[row][column]
-                axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7,
-                          color="black" if value > 0.6 else "white")
+                axis.text(
+                    column,
+                    row,
+                    f"{value:.2f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color="black" if value > 0.6 else "white",
+                )
         figure.colorbar(picture, ax=axis, shrink=0.8)
 
 
 def _draw_gap(axis, blocks):
-    axis.errorbar([b["block"] for b in blocks], [b["gap"] for b in blocks], [b["gap_std"] for b in blocks],
-                  marker="o", capsize=3)
-    axis.set(title="largest similarity gap between patches", xlabel="block", ylabel="1 − smallest cosine",
-             xticks=[b["block"] for b in blocks])
+    axis.errorbar(
+        [b["block"] for b in blocks], [b["gap"] for b in blocks], [b["gap_std"] for b in blocks], marker="o", capsize=3
+    )
+    axis.set(
+        title="largest similarity gap between patches",
+        xlabel="block",
+        ylabel="1 − smallest cosine",
+        xticks=[b["block"] for b in blocks],
+    )
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
 
@@ -226,8 +272,10 @@ def _heads_table(sides):
         off = side["off_diagonal"]
         yield f"| {side['setting']} | {off['one']:.3f} | {off['mean']:.3f} ± {off['std']:.3f} |"
     yield ""
-    yield (f"One image: `{sides[0]['image']}`. All images: {sides[0]['images']} queries, evenly spaced; "
-           "± is the standard deviation over the images.")
+    yield (
+        f"One image: `{sides[0]['image']}`. All images: {sides[0]['images']} queries, evenly spaced; "
+        "± is the standard deviation over the images."
+    )
 
 
 def _blocks_table(numbers):

@@ -58,17 +58,13 @@ def parser():
     )
     parser.add_argument("what", metavar="WHAT", help=f"{', '.join(WHAT)} or all")
     parser.add_argument("--dataset", help="any registered image data set (default: synthetic_occluded)")
-    parser.add_argument(
-        "--config-file", help="settings of DPM (default: the one in configs/ for the data set)"
-    )
+    parser.add_argument("--config-file", help="settings of DPM (default: the one in configs/ for the data set)")
     parser.add_argument("--seeds", nargs="+", default=["1", "2", "3"], help="of every row (default: 1 2 3)")
     parser.add_argument("--epochs", type=int, help="of every run (default: the config's)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--threads", type=int, help="CPU threads of a run (default: cores / jobs)")
     parser.add_argument("--root", help="folder that holds the data sets (default: the config's)")
-    parser.add_argument(
-        "--out", default="log/reproduce", help="folder for results and runs (default: log/reproduce)"
-    )
+    parser.add_argument("--out", default="log/reproduce", help="folder for results and runs (default: log/reproduce)")
     parser.add_argument(
         "--budget",
         choices=("time", "epochs"),
@@ -76,22 +72,12 @@ def parser():
         help="table1, table2: other models train as long as DPM or as many epochs (default: time)",
     )
     parser.add_argument(
-        "--models",
-        nargs="+",
-        help="table1, table2: torchreid's models (default: osnet_x1_0 resnet50 pcb_p6 mlfn)",
+        "--models", nargs="+", help="table1, table2: torchreid's models (default: osnet_x1_0 resnet50 pcb_p6 mlfn)"
     )
-    parser.add_argument(
-        "--alphas", nargs="+", help="figure5: values of loss.dpm.alpha (default: around the config's)"
-    )
-    parser.add_argument(
-        "--betas", nargs="+", help="figure5: values of loss.dpm.beta (default: around the config's)"
-    )
-    parser.add_argument(
-        "--images", type=int, default=200, help="figure3, figure4: images to average (default: 200)"
-    )
-    parser.add_argument(
-        "opts", nargs="*", metavar="KEY VALUE", help="settings for every run, e.g. train.lr 0.01"
-    )
+    parser.add_argument("--alphas", nargs="+", help="figure5: values of loss.dpm.alpha (default: around the config's)")
+    parser.add_argument("--betas", nargs="+", help="figure5: values of loss.dpm.beta (default: around the config's)")
+    parser.add_argument("--images", type=int, default=200, help="figure3, figure4: images to average (default: 200)")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings for every run, e.g. train.lr 0.01")
     return parser
 
 
@@ -112,9 +98,7 @@ def parse(argv):
         except ValueError as error:
             raise DPMError(f"--{name} takes numbers ({error})") from error
     if args.what not in (*WHAT, "all"):
-        raise DPMError(
-            f"unknown table or figure '{args.what}'; the nearest known one is '{nearest(args.what, WHAT)}'"
-        )
+        raise DPMError(f"unknown table or figure '{args.what}'; the nearest known one is '{nearest(args.what, WHAT)}'")
     if not args.seeds:
         raise DPMError("--seeds is empty; give at least one number")
     for name, low in (("epochs", 1), ("jobs", 1), ("threads", 1), ("images", 1)):

@@ -28,13 +28,7 @@ class Maker:
         self.args, self.tools, self.command = args, tools, command
         self.out, self.base = Path(args.out), Path(args.out) / "runs"
         self.setting = make_setting(
-            args.dataset,
-            args.config_file,
-            args.opts,
-            args.seeds,
-            args.root,
-            args.epochs,
-            tools.schedule_overrides,
+            args.dataset, args.config_file, args.opts, args.seeds, args.root, args.epochs, tools.schedule_overrides
         )
         (self.dataset,) = self.setting.config.data.targets
         self.threads = args.threads or max(1, cores() // args.jobs)
@@ -70,9 +64,7 @@ class Maker:
 
     def train(self, runs):
         """dict of Run to its results."""
-        return self.tools.run_all(
-            runs, self.base, root=self.args.root, jobs=self.args.jobs, threads=self.threads
-        )
+        return self.tools.run_all(runs, self.base, root=self.args.root, jobs=self.args.jobs, threads=self.threads)
 
     def _runs(self, name):
         if name in ("figure3", "figure4", "occlusion"):
@@ -84,9 +76,7 @@ class Maker:
             return tables.figure5(self.setting, self.args.alphas, self.args.betas)
         if name in _COMPARISONS:
             setting = self._data_of(name)
-            return tables.comparison(
-                name, setting, self.args.models or tables.STOCK_MODELS, self._budget(setting)
-            )
+            return tables.comparison(name, setting, self.args.models or tables.STOCK_MODELS, self._budget(setting))
         return {"table3": tables.table3, "table4": tables.table4, "table5": tables.table5}[name](self.setting)
 
     def _data_of(self, name):
@@ -156,9 +146,7 @@ class Maker:
         found = set()
         for run in runs:
             try:
-                found.add(
-                    json.loads((run.folder(self.base) / "sweep.json").read_text(encoding="utf-8"))["threads"]
-                )
+                found.add(json.loads((run.folder(self.base) / "sweep.json").read_text(encoding="utf-8"))["threads"])
             except (OSError, ValueError, KeyError):
                 continue
         return ", ".join(map(str, sorted(found))) or "unknown"

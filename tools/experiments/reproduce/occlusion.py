@@ -1,4 +1,5 @@
 """Accuracy against the hidden share of the query, by kind of occluder; exact, as the queries are drawn."""
+
 import io
 from collections import defaultdict
 
@@ -23,13 +24,16 @@ ANY = "any"  # the benchmark's own mixture of kinds
 HALF_WIDTH = 0.05  # of the bounds around a share: narrower, some kinds cannot be placed
 # Series of the curve -> (group of runs, mask of the evaluation's row).
 SERIES = {
-    "DPM, mask on": ("DPM", "on"), "DPM, mask off": ("DPM", "off"),
-    "DPM, shuffled masks": ("DPM", "shuffled"), "baseline": ("baseline", "off"),
+    "DPM, mask on": ("DPM", "on"),
+    "DPM, mask off": ("DPM", "off"),
+    "DPM, shuffled masks": ("DPM", "shuffled"),
+    "baseline": ("baseline", "off"),
 }
 
 
-def occlusion_curve(dpm_folders, baseline_folders, out_dir, *, root, device="cpu", shares=SHARES, kinds=None,
-                    queries=None):
+def occlusion_curve(
+    dpm_folders, baseline_folders, out_dir, *, root, device="cpu", shares=SHARES, kinds=None, queries=None
+):
     """Rank-1 and mAP of trained runs against how much of the query is hidden.
 
     The benchmark's queries are drawn again for every share and kind; person, place and light stay the same,
@@ -70,8 +74,11 @@ def occlusion_curve(dpm_folders, baseline_folders, out_dir, *, root, device="cpu
     sets = _draw(spec, data_root, rows, shares, kinds)
     features, values = set(), defaultdict(list)
     folders = [(group, folder) for group, members in groups.items() for folder in members]
-    progress = Progress(len(folders) * sum(len(s.redrawn.jpegs) for s in sets.values()), "queries embedded",
-                        lambda text: print(f"   occlusion: {text}", flush=True))
+    progress = Progress(
+        len(folders) * sum(len(s.redrawn.jpegs) for s in sets.values()),
+        "queries embedded",
+        lambda text: print(f"   occlusion: {text}", flush=True),
+    )
     count = 0
     for group, folder in folders:
         run = Extractor(folder, root=root, device=device, dataset=DATASET)
@@ -83,10 +90,15 @@ def occlusion_curve(dpm_folders, baseline_folders, out_dir, *, root, device="cpu
                     values[series, key].append((row.rank1, row.mAP))
         count += sum(len(s.redrawn.jpegs) for s in sets.values())
     numbers = {
-        "queries": len(rows), "runs": {group: len(members) for group, members in groups.items()},
+        "queries": len(rows),
+        "runs": {group: len(members) for group, members in groups.items()},
         "feature": sorted(features),
-        "points": [_point(series, key, sets[key], values[series, key])
-                   for series in SERIES for key in sets if values[series, key]],
+        "points": [
+            _point(series, key, sets[key], values[series, key])
+            for series in SERIES
+            for key in sets
+            if values[series, key]
+        ],
     }
     write_report(numbers, out_dir)
     return numbers
@@ -109,8 +121,9 @@ def _draw(spec, root, rows, shares, kinds):
             if share > 0:
                 bounds = max(share - HALF_WIDTH, 0.01), share + HALF_WIDTH
                 occluders[kind, share] = Occluder(None if kind == ANY else kind, *bounds)
-    progress = Progress(len(occluders) * len(rows), "queries drawn",
-                        lambda text: print(f"   occlusion: {text}", flush=True))
+    progress = Progress(
+        len(occluders) * len(rows), "queries drawn", lambda text: print(f"   occlusion: {text}", flush=True)
+    )
     done = iter(range(1, progress.total + 1))
     sets = {}
     for (kind, share), occluder in occluders.items():
@@ -174,10 +187,17 @@ def _point(series, key, one, values):
     # Of the runs as a sample of all seeds.
     rank1_std, mAP_std = (float(v.std(ddof=1)) if len(v) > 1 else 0.0 for v in (rank1, mAP))
     return {
-        "series": series, "kind": key[0], "share": key[1],
-        "hidden": float(one.redrawn.hidden[one.keep].mean()), "queries": len(one.keep),
-        "rank1": float(rank1.mean()), "rank1_std": rank1_std, "mAP": float(mAP.mean()), "mAP_std": mAP_std,
-        "rank1_runs": rank1.tolist(), "mAP_runs": mAP.tolist(),
+        "series": series,
+        "kind": key[0],
+        "share": key[1],
+        "hidden": float(one.redrawn.hidden[one.keep].mean()),
+        "queries": len(one.keep),
+        "rank1": float(rank1.mean()),
+        "rank1_std": rank1_std,
+        "mAP": float(mAP.mean()),
+        "mAP_std": mAP_std,
+        "rank1_runs": rank1.tolist(),
+        "mAP_runs": mAP.tolist(),
     }
 
 
@@ -215,7 +235,8 @@ def _check_runs(groups, root):
             if DATASET not in targets:
                 raise DPMError(
                     f"the occlusion curve can be drawn for {DATASET} only, whose queries can be drawn again; "
-                    f"'{folder}' was tested on {', '.join(targets)}")
+                    f"'{folder}' was tested on {', '.join(targets)}"
+                )
             if model.has_mask != (group == "DPM"):
                 has = "has a mask" if model.has_mask else "has no mask"
                 raise DPMError(f"'{folder}' ({config.model.name}) {has}; it cannot stand for {group}")
@@ -224,5 +245,6 @@ def _check_runs(groups, root):
             elif synthetic_spec(config) != spec:
                 raise DPMError(
                     f"'{folder}' and '{first}' were tested on different drawings of {DATASET}; give runs with "
-                    "the same synthetic.* settings")
+                    "the same synthetic.* settings"
+                )
     return spec, data_root

@@ -1,4 +1,5 @@
 """The occlusion curve as Markdown, CSV and picture."""
+
 import csv
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from dpm_plugin.utils.errors import DPMError
 COLUMNS = ("series", "kind", "share", "hidden", "queries", "rank1", "rank1_std", "mAP", "mAP_std")
 RUNS = ("rank1_runs", "mAP_runs")
 STYLES = {  # colours that people with colour blindness tell apart
-    "DPM, mask on": dict(color="#0072B2", marker="o"), "DPM, mask off": dict(color="#56B4E9", marker="s"),
-    "DPM, shuffled masks": dict(color="#CC79A7", marker="^"), "baseline": dict(color="#D55E00", marker="x"),
+    "DPM, mask on": dict(color="#0072B2", marker="o"),
+    "DPM, mask off": dict(color="#56B4E9", marker="s"),
+    "DPM, shuffled masks": dict(color="#CC79A7", marker="^"),
+    "baseline": dict(color="#D55E00", marker="x"),
 }
 GAINS = ("DPM, mask off", "DPM, shuffled masks")
 
@@ -67,15 +70,18 @@ def _figure(curve):
     top = parts[0].subplots(1, 2)
     for axis, metric, label in zip(top, ("rank1", "mAP"), ("rank-1", "mAP")):
         _plot(axis, curve, curve.kinds[0], metric)
-        axis.set(title=f"{label}, occluder: {curve.kinds[0]}", xlabel="hidden share of the person in %",
-                 ylabel=f"{label} in %")
+        axis.set(
+            title=f"{label}, occluder: {curve.kinds[0]}",
+            xlabel="hidden share of the person in %",
+            ylabel=f"{label} in %",
+        )
     top[0].legend()
     if others:
         axes = list(parts[1].subplots(small_rows, 5, sharex=True, sharey=True, squeeze=False).flat)
         for axis, kind in zip(axes, others):
             _plot(axis, curve, kind, "rank1", size=3)
             axis.set_title(f"rank-1, {kind}", fontsize=9)
-        for axis in axes[len(others):]:
+        for axis in axes[len(others) :]:
             axis.set_visible(False)
     return figure
 
@@ -83,8 +89,7 @@ def _figure(curve):
 def _plot(axis, curve, kind, metric, size=5):
     for series in curve.series:
         line = curve.line(series, kind)
-        x, y, spread = (100 * np.array([point[name] for point in line])
-                        for name in ("hidden", metric, f"{metric}_std"))
+        x, y, spread = (100 * np.array([point[name] for point in line]) for name in ("hidden", metric, f"{metric}_std"))
         axis.plot(x, y, label=series, markersize=size, linewidth=1.2, **STYLES[series])
         axis.fill_between(x, y - spread, y + spread, color=STYLES[series]["color"], alpha=0.15, linewidth=0)
     axis.set_ylim(bottom=0)
@@ -94,22 +99,32 @@ def _plot(axis, curve, kind, metric, size=5):
 def _markdown(numbers, curve):
     runs = ", ".join(f"{count} {group}" for group, count in numbers["runs"].items() if count)
     yield from ("# Accuracy against the hidden share of the query", "")
-    yield (f"Runs: {runs}. Feature: {' and '.join(numbers['feature'])} the neck. {numbers['queries']} queries, "
-           "each drawn again for every share and kind of occluder with the same person, place and light; the "
-           "gallery stays unoccluded. In percent, mean ± standard deviation over the runs.")
+    yield (
+        f"Runs: {runs}. Feature: {' and '.join(numbers['feature'])} the neck. {numbers['queries']} queries, "
+        "each drawn again for every share and kind of occluder with the same person, place and light; the "
+        "gallery stays unoccluded. In percent, mean ± standard deviation over the runs."
+    )
     yield from ("", f"## Occluder: {curve.kinds[0]}", "", "Rank-1 / mAP.", "")
     yield from _curve_table(curve)
     yield from ("", "![occlusion](occlusion.png)", "")
     if _gains(curve):
-        yield from ("## What the mask adds", "",
-                    f"Rank-1 of the mask on less that of the mask off and of shuffled masks, occluder: "
-                    f"{curve.kinds[0]}; ± over the differences within a run.", "")
+        yield from (
+            "## What the mask adds",
+            "",
+            f"Rank-1 of the mask on less that of the mask off and of shuffled masks, occluder: "
+            f"{curve.kinds[0]}; ± over the differences within a run.",
+            "",
+        )
         yield from _gain_table(curve)
         yield ""
-    yield from ("## By kind of occluder", "",
-                "Rank-1, averaged over the hidden shares above 0. Every point, with mAP, is in `occlusion.csv`. "
-                "A query whose person the kind cannot hide that far is left out; `queries` counts what is left "
-                "of all shares.", "")
+    yield from (
+        "## By kind of occluder",
+        "",
+        "Rank-1, averaged over the hidden shares above 0. Every point, with mAP, is in `occlusion.csv`. "
+        "A query whose person the kind cannot hide that far is left out; `queries` counts what is left "
+        "of all shares.",
+        "",
+    )
     yield from _kind_table(curve)
 
 
@@ -124,9 +139,13 @@ def _curve_table(curve):
         row = [curve.points.get((series, kind, share)) for series in curve.series]
         if any(row):
             known = next(point for point in row if point)
-            cells = ["—" if point is None else
-                     f"{100 * point['rank1']:.1f} ± {100 * point['rank1_std']:.1f} / "
-                     f"{100 * point['mAP']:.1f} ± {100 * point['mAP_std']:.1f}" for point in row]
+            cells = [
+                "—"
+                if point is None
+                else f"{100 * point['rank1']:.1f} ± {100 * point['rank1_std']:.1f} / "
+                f"{100 * point['mAP']:.1f} ± {100 * point['mAP_std']:.1f}"
+                for point in row
+            ]
             yield f"| {100 * known['hidden']:.1f} | {known['queries']} | {' | '.join(cells)} |"
 
 
@@ -145,8 +164,9 @@ def _gain_table(curve):
 
 def _kind_table(curve):
     against = _gains(curve)
-    yield from _header(("occluder", "queries", *curve.series,
-                        *(f"on − {series.removeprefix('DPM, ')}" for series in against)))
+    yield from _header(
+        ("occluder", "queries", *curve.series, *(f"on − {series.removeprefix('DPM, ')}" for series in against))
+    )
     for kind in curve.kinds:
         averages = {series: curve.average(series, kind, "rank1") for series in curve.series}
         known = next((series for series, value in averages.items() if value is not None), None)

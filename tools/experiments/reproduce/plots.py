@@ -42,25 +42,17 @@ def sweep_png(table, results, dataset):
     rows = {row.name: row for row in table.rows}
     figure = Figure(figsize=(10, 4), layout="constrained")
     figure.suptitle(f"{table.title} (lines: measured on {dataset}; diamonds: paper, Occluded-Duke)")
-    for axis, (name, points) in zip(
-        figure.subplots(1, len(table.axes), squeeze=False)[0], table.axes.items()
-    ):
+    for axis, (name, points) in zip(figure.subplots(1, len(table.axes), squeeze=False)[0], table.axes.items()):
         places = range(len(points))
         for metric, color in COLORS.items():
             found = [headline(rows[row].runs, results, dataset)[metric] for row in points.values()]
             spread = [one.spread or 0 for one in found]
-            axis.errorbar(
-                places, [one.mean for one in found], spread, color=color, marker="o", capsize=3, label=metric
-            )
+            axis.errorbar(places, [one.mean for one in found], spread, color=color, marker="o", capsize=3, label=metric)
             for place, row in zip(places, points.values()):
                 published = rows[row].published
                 if published and f"Occluded-Duke {metric}" in published.values:
                     axis.plot(
-                        place,
-                        published.values[f"Occluded-Duke {metric}"],
-                        "D",
-                        color=color,
-                        markeredgecolor="black",
+                        place, published.values[f"Occluded-Duke {metric}"], "D", color=color, markeredgecolor="black"
                     )
         axis.set_xticks(places, [f"{value:g}" for value in points])  # evenly: the grids are not
         axis.set(xlabel={"alpha": "α", "beta": "β"}.get(name, name), ylabel="percent")
@@ -77,12 +69,7 @@ def _legend(axis, table):
     handles = [axis.barh(0, 0, color=color, label=metric) for metric, color in COLORS.items()]
     for heading, marker in zip(_of_metric(table, "R-1"), "Dos"):
         handles += axis.plot(
-            [],
-            [],
-            marker,
-            color="white",
-            markeredgecolor="black",
-            label=f"paper: {heading.removesuffix(' R-1')}",
+            [], [], marker, color="white", markeredgecolor="black", label=f"paper: {heading.removesuffix(' R-1')}"
         )
     return handles
 

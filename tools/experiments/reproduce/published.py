@@ -19,9 +19,7 @@ def _rows(source, headings, lines):
     rows = {}
     for line in lines:
         method, *numbers = (part.strip() for part in line.split("|"))
-        values = {
-            heading: float(number) for heading, number in zip(headings, numbers, strict=True) if number != "-"
-        }
+        values = {heading: float(number) for heading, number in zip(headings, numbers, strict=True) if number != "-"}
         rows[method] = Published(method, values, f"DPM paper, {source}")
     return rows
 

@@ -1,4 +1,5 @@
 """The synthetic benchmark's queries, drawn again with another occluder: same person, place and light."""
+
 import contextlib
 import io
 import zipfile
@@ -59,7 +60,7 @@ def redrawn_queries(spec, root, rows, occluder, drawn=lambda: None):
     camids = np.array([camera_of(spec, "query", pid, index) for pid, index in rows])
     ends = np.cumsum(content["lengths"])
     data = content["bytes"].tobytes()
-    jpegs = [data[end - length:end] for end, length in zip(ends, content["lengths"])]
+    jpegs = [data[end - length : end] for end, length in zip(ends, content["lengths"])]
     return Redrawn(jpegs, pids, camids, content["hidden"], content["kinds"])
 
 
@@ -82,9 +83,11 @@ def _draw(spec, rows, occluder, drawn):
         kinds.append(kind)
         drawn()
     return {
-        "rows": np.array(rows), "lengths": np.array([len(file) for file in files]),
+        "rows": np.array(rows),
+        "lengths": np.array([len(file) for file in files]),
         "bytes": np.frombuffer(b"".join(files), np.uint8),
-        "hidden": np.array(hidden), "kinds": np.array(kinds),
+        "hidden": np.array(hidden),
+        "kinds": np.array(kinds),
     }
 
 

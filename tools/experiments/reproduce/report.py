@@ -35,12 +35,7 @@ def markdown(table, results, dataset, *, command, setting_lines=()):
             "",
             *_grid(*masks),
         ]
-    lines += [
-        "",
-        f"![{table.what}]({table.what}.png)",
-        "",
-        *(f"- {line}" for line in (*table.notes, *setting_lines)),
-    ]
+    lines += ["", f"![{table.what}]({table.what}.png)", "", *(f"- {line}" for line in (*table.notes, *setting_lines))]
     lines += ["", *_made_by(command)]
     return "\n".join(lines) + "\n"
 
@@ -48,11 +43,7 @@ def markdown(table, results, dataset, *, command, setting_lines=()):
 def add_command(path, command):
     """Append the command line that made it to the page at ``path``, once."""
     path = Path(path)
-    text = (
-        path.read_text(encoding="utf-8")
-        if path.is_file()
-        else f"# {path.stem}\n\n![{path.stem}]({path.stem}.png)\n"
-    )
+    text = path.read_text(encoding="utf-8") if path.is_file() else f"# {path.stem}\n\n![{path.stem}]({path.stem}.png)\n"
     if command not in text:
         write_file(path, text.rstrip("\n") + "\n\n" + "\n".join(_made_by(command)) + "\n")
 
@@ -86,15 +77,7 @@ def csv_text(table, results, dataset):
 
 
 def _main_grid(table, results, dataset):
-    heads = [
-        "",
-        *METRICS,
-        *(f"paper: {heading}" for heading in table.paper),
-        "epochs",
-        "training",
-        "seeds",
-        "source",
-    ]
+    heads = ["", *METRICS, *(f"paper: {heading}" for heading in table.paper), "epochs", "training", "seeds", "source"]
     rows = []
     for row in table.rows:
         found = headline(row.runs, results, dataset)
@@ -121,22 +104,13 @@ def _mask_grid(table, results, dataset):
         for metric in ("R-1", "mAP") if names else ():
             on, off, shuffled = (measure(row.runs, results, dataset, metric, name) for name in names)
             rows.append(
-                [
-                    f"{row.name}, {metric}",
-                    str(on),
-                    str(off),
-                    str(shuffled),
-                    _gain(on, off),
-                    _gain(on, shuffled),
-                ]
+                [f"{row.name}, {metric}", str(on), str(off), str(shuffled), _gain(on, off), _gain(on, shuffled)]
             )
     return (heads, rows) if rows else None
 
 
 def _gain(one, other):
-    gain = Measured(
-        {seed: one.values[seed] - other.values[seed] for seed in one.values if seed in other.values}
-    )
+    gain = Measured({seed: one.values[seed] - other.values[seed] for seed in one.values if seed in other.values})
     return str(gain) if not gain.values or gain.mean < 0 else f"+{gain}"
 
 
@@ -148,9 +122,7 @@ def _epochs(runs, results):
 def _seconds(runs, results, dataset):
     """Mean seconds of training, where the runs measured them."""
     phases = [results[run]["datasets"][dataset]["phases"].get("train") for run in runs]
-    return (
-        f"{sum(phase['seconds'] for phase in phases) / len(phases):.0f} s" if phases and all(phases) else ""
-    )
+    return f"{sum(phase['seconds'] for phase in phases) / len(phases):.0f} s" if phases and all(phases) else ""
 
 
 def _grid(heads, rows):

@@ -92,8 +92,11 @@ class Run:
     @cached_property
     def digest(self):
         """Ten hexadecimal digits of every resolved setting that determines the run, all but new defaults included."""
-        settings = {key: value for key, value in flat(self.config())
-                    if key not in NEUTRAL and (key not in YOUNG or value != SCHEMA[key].default)}
+        settings = {
+            key: value
+            for key, value in flat(self.config())
+            if key not in NEUTRAL and (key not in YOUNG or value != SCHEMA[key].default)
+        }
         text = json.dumps(settings, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 

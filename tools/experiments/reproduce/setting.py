@@ -86,9 +86,7 @@ class Setting:
 
     def with_overrides(self, changes):
         """The same setting with further settings for every run."""
-        return Setting(
-            self.config_file, tuple((dict(self.overrides) | dict(changes)).items()), self.seeds, self.root
-        )
+        return Setting(self.config_file, tuple((dict(self.overrides) | dict(changes)).items()), self.seeds, self.root)
 
     def architecture(self):
         """(depth, patch size in pixels) of the model, its backbone's own where the config names none."""
@@ -100,9 +98,7 @@ class Setting:
         return vit.depth or len(plain.blocks), vit.patch_size or plain.patch_embed.patch_size[0]
 
 
-def make_setting(
-    dataset=None, config_file=None, overrides=(), seeds=(1,), root=None, epochs=None, schedule=None
-):
+def make_setting(dataset=None, config_file=None, overrides=(), seeds=(1,), root=None, epochs=None, schedule=None):
     """The setting of a command line.
 
     Args:
@@ -127,13 +123,9 @@ def make_setting(
     base = dict(_dataset_overrides(dataset, config_file)) | dict(pairs)
     setting = Setting(config_file, tuple(base.items()), tuple(dict.fromkeys(seeds)), root)
     if not setting.model.startswith("dpm_vit"):
-        raise DPMError(
-            f"'{setting.model}' in '{config_file}' has no mask to study; set model.name to a dpm_vit model"
-        )
+        raise DPMError(f"'{setting.model}' in '{config_file}' has no mask to study; set model.name to a dpm_vit model")
     if len(setting.config.data.targets) != 1:
-        raise DPMError(
-            f"'{config_file}' tests on {setting.config.data.targets}; choose one data set by --dataset"
-        )
+        raise DPMError(f"'{config_file}' tests on {setting.config.data.targets}; choose one data set by --dataset")
     return setting if epochs is None else setting.with_overrides(schedule(setting.config, epochs))
 
 

@@ -210,9 +210,7 @@ class _Sweep:
             told.append(f"{run.name} (exit code {code}): {reason[:200]} [log: {path}]")
         more = f"; and {len(told) - 3} more, see above" if len(told) > 3 else ""
         raise DPMError(
-            f"{len(told)} of {self.total} runs failed; what is finished is kept: "
-            + "; ".join(told[:3])
-            + more
+            f"{len(told)} of {self.total} runs failed; what is finished is kept: " + "; ".join(told[:3]) + more
         )
 
 
@@ -222,9 +220,7 @@ def _lock(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle = open(folder / ".lock", "w", encoding="utf-8")
     except OSError as error:
-        raise DPMError(
-            f"'{folder}' cannot be written ({error.strerror}); choose another folder by --out"
-        ) from error
+        raise DPMError(f"'{folder}' cannot be written ({error.strerror}); choose another folder by --out") from error
     if fcntl is not None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -247,9 +243,7 @@ def _signal_group(process, number):
 
 def _headlines(results):
     found = {name: entry["headline"] for name, entry in results["datasets"].items()}
-    return ", ".join(
-        f"{name} rank-1 {line['rank1']:.1%}, mAP {line['mAP']:.1%}" for name, line in found.items()
-    )
+    return ", ".join(f"{name} rank-1 {line['rank1']:.1%}, mAP {line['mAP']:.1%}" for name, line in found.items())
 
 
 def _duration(seconds):

@@ -85,20 +85,14 @@ def table3(setting):
         "loss.dpm.beta is 0. "
         f"+HR: all mask blocks. +HEM: loss.dpm.beta {beta}.",
     )
-    return Table(
-        "table3", "Table 3: what each part adds", tuple(Row(n, r, TABLE3[n]) for n, r in rows), _DUKE, notes
-    )
+    return Table("table3", "Table 3: what each part adds", tuple(Row(n, r, TABLE3[n]) for n, r in rows), _DUKE, notes)
 
 
 def table4(setting):
     """Softmax (S) or angular margin (A) for either head."""
     losses = {"S": "softmax", "A": "margin"}
     rows = [
-        Row(
-            f"baseline {a}",
-            setting.runs(setting.baseline, {"loss.dpm.cls": losses[a]}),
-            TABLE4[f"baseline {a}"],
-        )
+        Row(f"baseline {a}", setting.runs(setting.baseline, {"loss.dpm.cls": losses[a]}), TABLE4[f"baseline {a}"])
         for a in "SA"
     ]
     rows += [
@@ -120,9 +114,7 @@ def table5(setting):
     rows = []
     for name, variant, renormalise in variants:
         changes = {"loss.dpm.mask_variant": variant, "loss.dpm.mask_renormalise": renormalise}
-        rows.append(
-            Row(name, setting.runs(changes=_hem(setting) | _hierarchy(setting) | changes), TABLE5[name])
-        )
+        rows.append(Row(name, setting.runs(changes=_hem(setting) | _hierarchy(setting) | changes), TABLE5[name]))
     notes = (
         "n: the mask acts after the L2 normalisation and what it shortens stays short "
         "(loss.dpm.mask_renormalise False). The released implementation normalises again; a cosine does not "
@@ -171,10 +163,9 @@ def comparison(what, setting, models, budgeted):
         models: names of torchreid's models.
         budgeted: function (label, model, changes) -> one run per seed under the table's budget.
     """
-    published, title = {
-        "table1": (TABLE1, "Table 1: occluded data"),
-        "table2": (TABLE2, "Table 2: holistic data"),
-    }[what]
+    published, title = {"table1": (TABLE1, "Table 1: occluded data"), "table2": (TABLE2, "Table 2: holistic data")}[
+        what
+    ]
     _, patch = setting.architecture()
     stride = setting.config.vit.stride
     smallest = min(stride) if isinstance(stride, (list, tuple)) else stride
@@ -195,8 +186,7 @@ def comparison(what, setting, models, budgeted):
         ),
     ]
     rows += [
-        Row(name, budgeted(name, name, {}), published["PCB"] if name.startswith("pcb_") else None)
-        for name in models
+        Row(name, budgeted(name, name, {}), published["PCB"] if name.startswith("pcb_") else None) for name in models
     ]
     shown = {row.published.method for row in rows if row.published}
     rows += [Row(method, (), line) for method, line in published.items() if method not in shown]

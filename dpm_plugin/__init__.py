@@ -1,7 +1,7 @@
 """DPM (Dynamic Prototype Mask, ACM MM 2022) for torchreid: occluded person re-identification.
 
 Importing this package registers its models, data sets, losses and engine with torchreid, and lets code written
-for either of torchreid's two layouts import.
+for either of torchreid's two layouts import. It changes nothing else of torchreid; see :func:`harden` for what does.
 """
 
 from dpm_plugin import torchreid_host
@@ -43,6 +43,7 @@ __all__ = [
     "dpm_vit_small",
     "dpm_vit_tiny",
     "evaluate_rank",
+    "harden",
     "load_weights",
     "query_mask_distance",
     "register",
@@ -52,7 +53,7 @@ __all__ = [
 ]
 
 
-def register():
+def register() -> None:
     """Make everything known to torchreid; done on import, and harmless to repeat."""
     for name, build in MODELS.items():
         torchreid_host.register_model(name, by_name(build))
@@ -61,11 +62,20 @@ def register():
     for loss in (MaskedArcFace, HeadEnrichLoss, SoftMarginTripletLoss, DPMLoss):
         setattr(torchreid_host.losses, loss.__name__, loss)
     torchreid_host.engine.ImageDPMEngine = ImageDPMEngine
+    torchreid_host.install_layout_names()
+
+
+def harden() -> None:
+    """Replace what is unsafe or broken in torchreid itself, for this process; harmless to repeat.
+
+    An unreadable image is an error instead of an endless loop; checkpoints and weights are read without executing
+    anything, and those of our models are opened as they were trained; no data set is downloaded. The scripts of
+    ``tools/`` and ``python -m dpm_plugin`` call this; other programs do where they want it.
+    """
     torchreid_host.install_read_image()
     torchreid_host.install_download_guard()
     torchreid_host.install_checkpoint_reader(read_checkpoint)
     torchreid_host.install_weight_loader(load_as_trained, DPM)
-    torchreid_host.install_layout_names()
 
 
 register()

@@ -4,9 +4,12 @@ import argparse
 import builtins
 import os
 import sys
+from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any
 
+from dpm_plugin import harden
 from dpm_plugin.utils.command import Parser, exit_code
 from dpm_plugin.utils.errors import DPMError
 
@@ -14,12 +17,12 @@ PACKAGE_HOME = Path(__file__).resolve().parents[1]
 SCRIPT_VARIABLE = "DPM_SCRIPT"  # tells started worker processes which script they work for
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; the script's own ``sys.exit`` passes through."""
     parser = Parser(
         prog="python -m dpm_plugin",
-        description="Run a script written for torchreid, as it is, with "
-        "DPM's models, data sets, losses and engine registered.",
+        description="Run a script written for torchreid, as it is, with DPM's models, data sets, losses and engine "
+        "registered and torchreid's unsafe readers and downloads replaced.",
     )
     parser.add_argument("script", help="the Python file")
     parser.add_argument("args", nargs=argparse.REMAINDER, help="its arguments")
@@ -27,7 +30,7 @@ def main(argv=None):
     return exit_code(lambda: run(args.script, args.args))
 
 
-def run(script, args=()):
+def run(script: str, args: Sequence[str] = ()) -> None:
     """Run ``script`` as ``python script args...`` would, in this process's ``__main__``.
 
     ``__main__`` stays the same module, so that what the script defines can be pickled. Processes started by
@@ -48,6 +51,7 @@ def run(script, args=()):
 
 def _execute(code, script, namespace):
     """Execute compiled ``code`` of the file ``script`` as the whole content of a main module's ``namespace``."""
+    harden()
     name = namespace["__name__"]
     namespace.clear()
     namespace.update(
@@ -62,7 +66,7 @@ def _execute(code, script, namespace):
     exec(code, namespace)
 
 
-def run_definitions(namespace):
+def run_definitions(namespace: dict[str, Any]) -> None:
     """In a started process: the script's definitions in ``namespace``; its ``__name__`` is not "__main__"."""
     script = os.environ[SCRIPT_VARIABLE]
     _execute(_compiled(script), script, namespace)

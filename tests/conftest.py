@@ -107,6 +107,14 @@ def pytest_report_header(config):
     return f"torchreid layout: {config.getoption('--torchreid-layout')}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def hardened():
+    """torchreid as the tools leave it; that importing the plugin alone changes less is test_torchreid_host's."""
+    import dpm_plugin
+
+    dpm_plugin.harden()
+
+
 @pytest.fixture(scope="session")
 def torchreid_layout(pytestconfig):
     """ "installed" or "upstream"."""

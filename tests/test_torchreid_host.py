@@ -1,7 +1,6 @@
 """Both torchreid layouts are the same to everything but one file."""
 
 import importlib
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,10 +21,23 @@ def test_the_suite_runs_on_the_layout_it_was_asked_for(torchreid_layout):
         assert module == "torchreid.models" and "torchreid_upstream_" in torchreid_host.models.__file__
 
 
-def test_only_one_file_imports_torchreid():
-    importing = re.compile(r"^\s*(import|from)\s+torchreid\b", re.MULTILINE)
-    files = [path for path in (ROOT / "dpm_plugin").rglob("*.py") if importing.search(path.read_text())]
-    assert files == [ROOT / "dpm_plugin" / "torchreid_host.py"]
+def test_importing_the_plugin_registers_and_replaces_nothing_and_harden_replaces():
+    code = (
+        "from torchreid import data, engine, models, utils\n"
+        "names = ('read_image', 'load_checkpoint', 'load_pretrained_weights', 'resume_from_checkpoint')\n"
+        "own = {name: getattr(utils, name) for name in names if hasattr(utils, name)}\n"
+        "download = data.ImageDataset.download_dataset\n"
+        "import dpm_plugin\n"
+        "assert 'dpm_vit' in vars(models)['__model_factory'] and engine.ImageDPMEngine\n"
+        "assert all(getattr(utils, name) is function for name, function in own.items())\n"
+        "assert data.ImageDataset.download_dataset is download\n"
+        "dpm_plugin.harden()\n"
+        "changed = {name for name, function in own.items() if getattr(utils, name) is not function}\n"
+        "assert changed == {'read_image', 'load_checkpoint', 'load_pretrained_weights'}, changed\n"
+        "assert data.ImageDataset.download_dataset is not download\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.fuzz  # imports everything anew; CI runs the suite on the other layout

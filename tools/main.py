@@ -19,7 +19,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
-from dpm_plugin import build
+from dpm_plugin import build, harden
 from dpm_plugin.config import engine_run_kwargs, load_config
 from dpm_plugin.distributed.processes import ALONE, launched
 from dpm_plugin.torchreid_host import utils
@@ -109,6 +109,7 @@ def run(config, processes=ALONE):
 def main(argv=None):
     """Run the command line and return its exit code."""
     args = parse(argv)
+    harden()
 
     def work():
         with launched() as processes:

@@ -1,13 +1,13 @@
 """Head Enrich Module (HEM): push the last block's heads to look at different patches (Eq. 5, 6)."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpm_plugin.utils.errors import DPMError
 
 
-def head_correlation(heads):
+def head_correlation(heads: Tensor) -> Tensor:
     """A A^T of Eq. 6: the cosine of each two heads' rows, (B, N, P) to (B, N, N)."""
     heads = F.normalize(heads, dim=-1)
     return heads @ heads.transpose(1, 2)
@@ -26,7 +26,7 @@ class HeadEnrichLoss(nn.Module):
         head_logits (B, N, P), before softmax -> scalar, float32.
     """
 
-    def __init__(self, head_input="attention", reduction="mean"):
+    def __init__(self, head_input: str = "attention", reduction: str = "mean") -> None:
         super().__init__()
         if head_input not in ("attention", "logits"):
             raise DPMError(f"head_input '{head_input}' is unknown; choose 'attention' or 'logits'")
@@ -35,7 +35,7 @@ class HeadEnrichLoss(nn.Module):
         self.head_input = head_input
         self.reduction = reduction
 
-    def forward(self, head_logits):
+    def forward(self, head_logits: Tensor) -> Tensor:
         heads = head_logits.float()  # (B, N, P); squares of half-precision values would overflow
         if self.head_input == "attention":
             heads = heads.softmax(dim=-1)  # Eq. 5

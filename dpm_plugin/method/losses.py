@@ -63,8 +63,8 @@ class DPMOutput(NamedTuple):
     cls: Tensor
     embedding: Tensor
     prototypes: Tensor
-    mask: Tensor
-    head_logits: Tensor
+    mask: Tensor | None
+    head_logits: Tensor | None
 
 
 class DPMLossParts(NamedTuple):

@@ -1,9 +1,10 @@
 """Hierarchical Mask Generator (HMG): patch maps of several blocks to one channel mask an image (Eq. 3)."""
 
 import math
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpm_plugin.utils.errors import DPMError
@@ -12,12 +13,12 @@ PAPER_BLOCKS = (2, 4, 10, 12)  # of ViT-B's 12 blocks, paper section 3.2
 WIDE = 192  # channels from which a CPU's convolutions are faster on contiguous maps
 
 
-def default_blocks(depth):
+def default_blocks(depth: int) -> tuple[int, ...]:
     """The paper's blocks 2, 4, 10, 12 of 12, at the same relative depths of ``depth`` blocks."""
     return tuple(dict.fromkeys(math.ceil(block * depth / 12) for block in PAPER_BLOCKS))
 
 
-def check_blocks(blocks, depth):
+def check_blocks(blocks: Iterable[int], depth: int) -> tuple[int, ...]:
     """Return ``blocks`` as an ascending tuple: the binary gate G of Eq. 3, as the numbers of its open gates.
 
     Raises:
@@ -48,12 +49,12 @@ class HierarchicalMaskGenerator(nn.Module):
         list of M maps (B, c, h, w) -> mask (B, c), values in (0, 1), float32.
     """
 
-    def __init__(self, dim, num_maps=4, pool="avg"):
+    def __init__(self, dim: int, num_maps: int = 4, pool: str = "avg") -> None:
         super().__init__()
         if pool not in ("avg", "max"):
             raise DPMError(f"mask_pool '{pool}' is unknown; choose 'avg' or 'max'")
         self.pool = pool
-        self.memory_format = None  # of the maps: the faster one
+        self.memory_format: torch.memory_format | None = None  # of the maps; None: the faster one
         self.conv1 = _conv_bn_relu(num_maps * dim, 2 * dim)
         self.conv2 = _conv_bn_relu(2 * dim, dim)
         self.conv3 = _conv_bn_relu(dim, dim)
@@ -61,30 +62,30 @@ class HierarchicalMaskGenerator(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, patch_maps):
-        return self.logits(patch_maps).sigmoid()
+    def forward(self, patch_maps: Sequence[Tensor]) -> Tensor:
+        return self.logits(patch_maps).sigmoid()  # Eq. 3
 
-    def logits(self, patch_maps):
+    def logits(self, patch_maps: Sequence[Tensor]) -> Tensor:
         """The mask before its sigmoid, (B, c) float32; a saturated mask no longer tells its logits apart."""
-        x = torch.cat(patch_maps, dim=1)  # (B, M * c, h, w)
-        layout = self.memory_format
-        if layout is None and x.device.type == "cpu" and self.linear.in_features >= WIDE:
-            layout = torch.contiguous_format
-        if layout is not None:  # else as they come from the tokens, which is channels-last
-            x = x.contiguous(memory_format=layout)
+        x = torch.cat(list(patch_maps), dim=1)  # (B, M * c, h, w)
+        memory_format = self.memory_format
+        if memory_format is None and x.device.type == "cpu" and self.linear.in_features >= WIDE:
+            memory_format = torch.contiguous_format
+        if memory_format is not None:  # else as they come from the tokens, which is channels-last
+            x = x.contiguous(memory_format=memory_format)
         x = _halve(self.conv1(x))  # (B, 2c, h / 2, w / 2)
         x = _halve(self.conv2(x))  # (B, c, h / 4, w / 4)
-        x = self.conv3(x)
+        x = self.conv3(x)  # (B, c, h / 4, w / 4)
         x = x.mean(dim=(2, 3)) if self.pool == "avg" else x.amax(dim=(2, 3))  # (B, c)
         return self.linear(x).float()
 
 
-def _conv_bn_relu(channels_in, channels_out):
+def _conv_bn_relu(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 3, padding=1), nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True)
     )
 
 
-def _halve(x):
+def _halve(x: Tensor) -> Tensor:
     """2x2 max pooling; an axis that is already one patch long stays (tiny grids)."""
     return F.max_pool2d(x, [min(2, size) for size in x.shape[-2:]])

@@ -1,5 +1,6 @@
 """DPM assembled: ViT encoder, mask generator, BN neck and one shared prototype matrix."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -7,11 +8,15 @@ from torch import Tensor, nn
 
 from dpm_plugin.method.losses import DPMOutput
 from dpm_plugin.method.mask_generator import HierarchicalMaskGenerator, check_blocks, default_blocks
-from dpm_plugin.method.vit import ViT
+from dpm_plugin.method.vit import EncoderOutput, ViT
 from dpm_plugin.utils.errors import DPMError
 
-# Layout -> what the mask generator's maps are brought to.
-CONV_LAYOUTS = {"auto": None, "channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+# Value of train.conv_layout -> memory format of the mask generator's maps.
+CONV_LAYOUTS: dict[str, torch.memory_format | None] = {
+    "auto": None,
+    "channels_last": torch.channels_last,
+    "contiguous": torch.contiguous_format,
+}
 
 
 class Embedding(NamedTuple):
@@ -26,8 +31,8 @@ class Embedding(NamedTuple):
 
     cls: Tensor
     embedding: Tensor
-    mask: Tensor
-    head_logits: Tensor
+    mask: Tensor | None
+    head_logits: Tensor | None
 
 
 class BNNeck(nn.BatchNorm1d):
@@ -41,7 +46,7 @@ class BNNeck(nn.BatchNorm1d):
         (B, D) -> (B, D).
     """
 
-    def __init__(self, dim):
+    def __init__(self, dim: int) -> None:
         super().__init__(dim)
         bias = torch.zeros(dim)
         del self.bias
@@ -69,24 +74,24 @@ class DPM(nn.Module):
 
     def __init__(
         self,
-        num_classes,
-        loss="softmax",
+        num_classes: int,
+        loss: str = "softmax",
         *,
-        backbone="vit_base_patch16_224",
-        img_size=(256, 128),
-        stride=16,
-        num_cameras=0,
-        camera_weight=3.0,
-        drop_path=0.1,
-        token_std=None,
-        mask_blocks=None,
-        mask_pool="avg",
-        neck=True,
-        embed_dim=None,
-        depth=None,
-        num_heads=None,
-        patch_size=None,
-    ):
+        backbone: str = "vit_base_patch16_224",
+        img_size: tuple[int, int] = (256, 128),
+        stride: int | tuple[int, int] | None = 16,
+        num_cameras: int = 0,
+        camera_weight: float = 3.0,
+        drop_path: float = 0.1,
+        token_std: float | None = None,
+        mask_blocks: Iterable[int] | None = None,
+        mask_pool: str = "avg",
+        neck: bool = True,
+        embed_dim: int | None = None,
+        depth: int | None = None,
+        num_heads: int | None = None,
+        patch_size: int | None = None,
+    ) -> None:
         super().__init__()
         if loss not in ("softmax", "triplet", "dpm"):
             raise DPMError(f"loss '{loss}' is unknown to this model; choose 'softmax', 'triplet' or 'dpm'")
@@ -108,7 +113,8 @@ class DPM(nn.Module):
         dim = self.backbone.dim
         if mask_blocks is None:
             mask_blocks = default_blocks(self.backbone.depth)
-        self.mask_blocks = check_blocks(mask_blocks, self.backbone.depth) if len(mask_blocks) else ()
+        mask_blocks = tuple(mask_blocks)
+        self.mask_blocks = check_blocks(mask_blocks, self.backbone.depth) if mask_blocks else ()
         self.mask_generator = None
         if self.mask_blocks:
             self.mask_generator = HierarchicalMaskGenerator(dim, len(self.mask_blocks), mask_pool)
@@ -117,21 +123,23 @@ class DPM(nn.Module):
         nn.init.normal_(self.classifier.weight, std=0.02)
 
     @property
-    def has_mask(self):
+    def has_mask(self) -> bool:
         """Whether there is a mask branch."""
         return self.mask_generator is not None
 
     @property
-    def num_cameras(self):
+    def num_cameras(self) -> int:
         """Cameras the embedding of Eq. 2 knows; 0 for none."""
         return self.backbone.num_cameras
 
     @property
-    def feature_dim(self):
+    def feature_dim(self) -> int:
         """D of the embedding."""
         return self.backbone.dim
 
-    def forward(self, images, camids=None, return_featuremaps=False):
+    def forward(
+        self, images: Tensor, camids: Tensor | None = None, return_featuremaps: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """torchreid's contract: (B, 3, H, W) to logits, (logits, features) or, in eval mode, (B, D) float32.
 
         ``return_featuremaps=True`` gives the last block's patch map (B, C, h, w).
@@ -145,7 +153,7 @@ class DPM(nn.Module):
         logits = self.classifier(embedding)
         return (logits, cls) if self.loss == "triplet" else logits
 
-    def set_conv_layout(self, layout):
+    def set_conv_layout(self, layout: str) -> None:
         """Memory layout of the convolutions; values change by rounding only.
 
         Args:
@@ -156,19 +164,19 @@ class DPM(nn.Module):
         if layout not in CONV_LAYOUTS:
             raise DPMError(f"train.conv_layout '{layout}' is unknown; choose one of {', '.join(CONV_LAYOUTS)}")
         self.to(memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format)
-        if self.has_mask:
+        if self.mask_generator is not None:
             self.mask_generator.memory_format = CONV_LAYOUTS[layout]
 
-    def encode(self, images, camids=None):
+    def encode(self, images: Tensor, camids: Tensor | None = None) -> EncoderOutput:
         """The encoder's part of a training forward: everything that step two needs no gradient through."""
         return self.backbone(images, camids, blocks=self.mask_blocks, need_heads=self.has_mask)
 
-    def heads(self, encoded):
+    def heads(self, encoded: EncoderOutput) -> DPMOutput:
         """EncoderOutput to DPMOutput: neck and mask generator."""
-        mask = self.mask_generator(encoded.patch_maps) if self.has_mask else None
+        mask = None if self.mask_generator is None else self.mask_generator(encoded.patch_maps)  # (B, D), Eq. 3
         return DPMOutput(encoded.cls, self.neck(encoded.cls), self.classifier.weight, mask, encoded.head_logits)
 
-    def embed(self, images, camids=None, need_heads=True):
+    def embed(self, images: Tensor, camids: Tensor | None = None, need_heads: bool = True) -> Embedding:
         """Features and masks for retrieval, in the model's current mode; call ``eval()`` first.
 
         Args:
@@ -181,5 +189,10 @@ class DPM(nn.Module):
         """
         encoded = self.backbone(images, camids, blocks=self.mask_blocks, need_heads=need_heads)
         output = self.heads(encoded)
-        fields = (output.cls, output.embedding, output.mask, encoded.head_logits)
-        return Embedding(*(None if value is None else value.float() for value in fields))
+
+        def as_float(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.float()
+
+        return Embedding(
+            output.cls.float(), output.embedding.float(), as_float(output.mask), as_float(encoded.head_logits)
+        )

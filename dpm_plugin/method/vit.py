@@ -1,7 +1,8 @@
 """timm's ViT as DPM's encoder: overlapping patches (Eq. 1), camera embedding (Eq. 2), head logits (Eq. 5)."""
 
+from collections.abc import Sequence
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -25,14 +26,14 @@ class EncoderOutput(NamedTuple):
     """
 
     cls: Tensor
-    patch_maps: list
-    head_logits: Tensor
+    patch_maps: list[Tensor]
+    head_logits: Tensor | None
 
 
 class OverlapPatchEmbed(PatchEmbed):
     """timm's patch embedding with a step smaller than the patch; any image size at run time."""
 
-    def __init__(self, *args, stride, **kwargs):  # timm decides what it passes to an embed_layer
+    def __init__(self, *args: Any, stride: int | tuple[int, int], **kwargs: Any) -> None:  # timm says what it passes
         self.stride = to_2tuple(stride)  # read by _init_img_size, which the parent's constructor calls
         super().__init__(*args, **kwargs)
         self.proj.stride = self.stride
@@ -42,11 +43,13 @@ class OverlapPatchEmbed(PatchEmbed):
         grid = self.dynamic_feat_size(img_size)
         return img_size, grid, grid[0] * grid[1]
 
-    def dynamic_feat_size(self, img_size):
+    def dynamic_feat_size(self, img_size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of patches for an image of (height, width) pixels."""
         # Eq. 1: (H - P + s) / s rows and (W - P + s) / s columns, rounded down
         return tuple((size - patch + step) // step for size, patch, step in zip(img_size, self.patch_size, self.stride))
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, h, w, C)."""
         if images.shape[-2] < self.patch_size[0] or images.shape[-1] < self.patch_size[1]:
             raise DPMError(
                 f"images of {tuple(images.shape[-2:])} pixels (height, width) are smaller than one patch "
@@ -80,19 +83,19 @@ class ViT(nn.Module):
 
     def __init__(
         self,
-        backbone="vit_base_patch16_224",
+        backbone: str = "vit_base_patch16_224",
         *,
-        img_size=(256, 128),
-        stride=16,
-        num_cameras=0,
-        camera_weight=3.0,
-        drop_path=0.1,
-        token_std=None,
-        embed_dim=None,
-        depth=None,
-        num_heads=None,
-        patch_size=None,
-    ):
+        img_size: tuple[int, int] = (256, 128),
+        stride: int | tuple[int, int] | None = 16,
+        num_cameras: int = 0,
+        camera_weight: float = 3.0,
+        drop_path: float = 0.1,
+        token_std: float | None = None,
+        embed_dim: int | None = None,
+        depth: int | None = None,
+        num_heads: int | None = None,
+        patch_size: int | None = None,
+    ) -> None:
         super().__init__()
         self.backbone_name = backbone
         shape = dict(embed_dim=embed_dim, depth=depth, num_heads=num_heads, patch_size=patch_size)
@@ -104,26 +107,28 @@ class ViT(nn.Module):
                 nn.init.normal_(token, std=token_std)
         self.camera_weight = camera_weight
         self.num_cameras = num_cameras
-        self.camera_embedding = None
+        self.camera_embedding: nn.Parameter | None = None
         if num_cameras > 0:
             self.camera_embedding = nn.Parameter(torch.empty(num_cameras, self.dim))  # C of Eq. 2
             nn.init.trunc_normal_(self.camera_embedding, std=0.02)
 
     @property
-    def dim(self):
+    def dim(self) -> int:
         """Channels C of every token."""
         return self.transformer.embed_dim
 
     @property
-    def depth(self):
+    def depth(self) -> int:
         """Number of transformer blocks."""
         return len(self.transformer.blocks)
 
-    def set_grad_checkpointing(self, enable=True):
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
         """As timm's: keep only the input of each block and run it again in the backward pass; same gradients."""
         self.transformer.set_grad_checkpointing(enable)
 
-    def forward(self, images, camids=None, *, blocks=(), need_heads=False):
+    def forward(
+        self, images: Tensor, camids: Tensor | None = None, *, blocks: Sequence[int] = (), need_heads: bool = False
+    ) -> EncoderOutput:
         """Encode ``images`` (B, 3, H, W).
 
         Args:
@@ -142,7 +147,8 @@ class ViT(nn.Module):
         tokens = vit._pos_embed(patches)  # (B, 1 + R + P, C); R register or distillation tokens, P = h * w
         if self.camera_embedding is not None:
             # shape[0], not len(): that would fix the batch size in an exported model
-            tokens = tokens + self.camera_weight * self._cameras(camids, images.shape[0])  # Eq. 2
+            cameras = self._cameras(self.camera_embedding, camids, images.shape[0])  # (B, 1, C)
+            tokens = tokens + self.camera_weight * cameras  # Eq. 2
         tokens = vit.norm_pre(tokens)
         patch_maps, head_logits = {}, None
         for number, block in enumerate(vit.blocks, start=1):
@@ -157,17 +163,17 @@ class ViT(nn.Module):
         cls = vit.norm(tokens[:, :1])[:, 0]  # LayerNorm acts on each token alone
         return EncoderOutput(cls, [patch_maps[b] for b in blocks], head_logits)
 
-    def _cameras(self, camids, batch):
-        """Camera embeddings, (B, 1, C)."""
-        neutral = self.camera_embedding.mean(dim=0, keepdim=True)  # (1, C)
+    def _cameras(self, embedding: Tensor, camids: Tensor | None, batch: int) -> Tensor:
+        """Rows of the camera embedding (cameras, C) for a batch, (B, 1, C)."""
+        neutral = embedding.mean(dim=0, keepdim=True)  # (1, C)
         if camids is None:
             return neutral.expand(batch, -1).unsqueeze(1)
         known = (camids >= 0) & (camids < self.num_cameras)
         index = torch.where(known, camids, self.num_cameras)
-        return torch.cat([self.camera_embedding, neutral])[index].unsqueeze(1)
+        return torch.cat([embedding, neutral])[index].unsqueeze(1)
 
 
-def class_to_patch_logits(attention, tokens, num_prefix_tokens):
+def class_to_patch_logits(attention: Attention, tokens: Tensor, num_prefix_tokens: int) -> Tensor:
     """q_cls K_img^T / sqrt(c / N) of Eq. 5, before its softmax.
 
     Computed beside the block from its own weights, so that the block itself keeps timm's
@@ -184,23 +190,23 @@ def class_to_patch_logits(attention, tokens, num_prefix_tokens):
     width = attention.attn_dim if hasattr(attention, "attn_dim") else tokens.shape[-1]
     weight, bias = attention.qkv.weight, attention.qkv.bias
 
-    def project(x, part):
+    def project(x: Tensor, part: int) -> Tensor:
         rows = slice(part * width, (part + 1) * width)
         out = F.linear(x, weight[rows], None if bias is None else bias[rows])
         return out.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # (B, N, T, C / N)
 
     query = attention.q_norm(project(tokens[:, :1], 0))
     keys = attention.k_norm(project(tokens[:, num_prefix_tokens:], 1))
-    return (query * attention.scale @ keys.transpose(-2, -1)).squeeze(2)
+    return (query * attention.scale @ keys.transpose(-2, -1)).squeeze(2)  # Eq. 5
 
 
-def _to_map(patches, grid):
+def _to_map(patches: Tensor, grid: tuple[int, int]) -> Tensor:
     """(B, h * w, C) to (B, C, h, w)."""
     return patches.transpose(1, 2).unflatten(2, grid)
 
 
 @cache  # on the meta device a ViT has no memory, but its construction takes a quarter of a second
-def plain_backbone(name):
+def plain_backbone(name: str) -> nn.Module:
     """timm's model as it comes, on the meta device, without classifier; only to be looked at.
 
     Raises:

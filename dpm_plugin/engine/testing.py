@@ -1,79 +1,115 @@
-"""What every engine of this package adds to torchreid's evaluation: four rows and results.json."""
+"""What every engine of this package adds to torchreid's evaluation: five rows and results.json."""
 
-import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from dpm_plugin.data.skipping import describe_skipped, merge_skipped
-from dpm_plugin.distributed.processes import ALONE
-from dpm_plugin.engine.training import TrainingMixin
-from dpm_plugin.evaluation.gathering import gather_features
-from dpm_plugin.evaluation.protocol import Features, evaluate, format_headline, format_table
+from dpm_plugin.distributed.processes import ALONE, Processes
+from dpm_plugin.evaluation.extract import camera_choice, check_cameras, extract_features
+from dpm_plugin.evaluation.protocol import Result, evaluate, format_headline, format_table
 from dpm_plugin.evaluation.results import library_versions, write_results
 from dpm_plugin.evaluation.visrank import visualize_ranks
-from dpm_plugin.torchreid_host import ImageSoftmaxEngine, ImageTripletEngine
-from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.runtime import autocast
 from dpm_plugin.utils.timing import format_phases, measure
 
-TRANSFER_EVERY = 50  # batches: features move to the CPU together, because a transfer waits for the device
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What an engine reports of its evaluations.
+
+    Attributes:
+        feature: space of the headline row, "after" or "before" the neck. Default: "after".
+        mask: whether the headline row applies the query's mask. Default: True.
+        cameras: see :func:`~dpm_plugin.evaluation.extract.camera_choice`. Default: "auto".
+        run_info: what the ``run`` section of results.json says of the run. Default: nothing.
+
+    Raises:
+        DPMError: no such choice of cameras.
+    """
+
+    feature: str = "after"
+    mask: bool = True
+    cameras: str | tuple[int, int] = "auto"
+    run_info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_cameras(self.cameras)
 
 
 class EvaluationMixin:
-    """Mixed into a torchreid engine, before it in the bases.
+    """Stands before a torchreid engine in the bases; takes that engine's arguments and these.
 
-    Attributes an engine sets (defaults in brackets):
-        feature: space of the headline row, "after" or "before" the neck ["after"].
-        mask: whether the headline row applies the query's mask ["True"].
-        cameras: "auto", each target's own cameras where it is a training source and the
-            neutral camera elsewhere; "ids", the data set's camera numbers as they are;
-            "none", always neutral; or (query index, gallery index) ["auto"].
-        amp: "off", "float16" or "bfloat16" ["off"].
-        run_info: dict written to the ``run`` section of results.json [{}].
-        processes: :class:`~dpm_plugin.distributed.processes.Processes` that share the test batches out; rank 0 alone
-            writes [``ALONE``].
-        skipped_iterations: of the training before, for results.json [0].
+    Args:
+        evaluation: Default: ``EvaluationOptions()``.
+        amp: "off", "float16" or "bfloat16", also of the evaluation. Default: "off".
+        processes: those that share the test batches out; rank 0 alone writes. Default: one.
+
+    Attributes:
+        run_phases: seconds and memory of the phases before an evaluation, see :mod:`dpm_plugin.utils.timing`.
+        in_training: whether the run trains, so that its evaluations are of an epoch.
+        skipped_iterations: of the training so far, for results.json.
     """
 
-    feature = "after"
-    mask = True
-    cameras = "auto"
-    amp = "off"
-    run_info = {}
-    processes = ALONE
-    run_phases = {}
-    skipped_iterations = 0
+    def __init__(
+        self,
+        *torchreid: Any,
+        evaluation: EvaluationOptions | None = None,
+        amp: str = "off",
+        processes: Processes = ALONE,
+        **torchreid_options: Any,
+    ) -> None:
+        super().__init__(*torchreid, **torchreid_options)
+        self.evaluation, self.amp, self.processes = evaluation or EvaluationOptions(), amp, processes
+        self.run_phases: dict[str, dict] = {}
+        self.in_training = False
+        self.skipped_iterations = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return torch.device("cuda" if self.use_gpu else "cpu")
 
     @torch.no_grad()
     def _evaluate(
         self,
-        dataset_name="",
-        query_loader=None,
-        gallery_loader=None,
-        dist_metric="euclidean",
-        normalize_feature=False,
-        visrank=False,
-        visrank_topk=10,
-        save_dir="",
-        use_metric_cuhk03=False,
-        ranks=(1, 5, 10, 20),
-        rerank=False,
-    ):
-        phases = {}
+        dataset_name: str = "",
+        query_loader: DataLoader | None = None,
+        gallery_loader: DataLoader | None = None,
+        dist_metric: str = "euclidean",
+        normalize_feature: bool = False,
+        visrank: bool = False,
+        visrank_topk: int = 10,
+        save_dir: str = "",
+        use_metric_cuhk03: bool = False,
+        ranks: tuple[int, ...] = (1, 5, 10, 20),
+        rerank: bool = False,
+    ) -> tuple[float, float]:
+        """Called by torchreid's ``test`` for each target data set; returns rank-1 and mAP of the headline row."""
+        phases: dict[str, dict] = {}
         sides = {}
-        for position, (side, loader) in enumerate((("query", query_loader), ("gallery", gallery_loader))):
-            with measure(phases, f"extract_{side}", self._device):
-                sides[side] = self._extract(loader, dataset_name, position, side)
+        for side, loader in (("query", query_loader), ("gallery", gallery_loader)):
+            with measure(phases, f"extract_{side}", self.device):
+                sides[side] = extract_features(
+                    self.model,
+                    loader,
+                    camera_choice(self.evaluation.cameras, side, self.datamanager, dataset_name),
+                    device=self.device,
+                    amp=self.amp,
+                    name=f"{side} set of '{dataset_name}'",
+                    processes=self.processes,
+                )
         skipped = getattr(self.datamanager, "skipped", None)  # of data.corrupt skip
         counts = None if skipped is None else self.processes.gather(skipped)
         if not self.processes.is_main:
             return self.processes.broadcast(None)  # what rank 0 finds below
         result = evaluate(
-            sides["query"],
-            sides["gallery"],
+            **sides,
             ranks=ranks,
-            feature=self.feature,
-            mask=self.mask,
+            feature=self.evaluation.feature,
+            mask=self.evaluation.mask,
             dist_metric=dist_metric,
             normalize_feature=normalize_feature,
             use_metric_cuhk03=use_metric_cuhk03,
@@ -81,117 +117,29 @@ class EvaluationMixin:
             keep_distmat=visrank,
         )
         result.phases = {**self.run_phases, **phases, **result.phases}
-        print(format_headline(result))
-        print(format_table(result))
-        print(format_phases(result.phases))
-        trained = self.epoch + 1 if getattr(self, "_in_training", False) else None
-        path = os.path.join(save_dir, "results.json")
-        run = {
-            **self.run_info,
-            "processes": self.processes.size,
-            "skipped_iterations": self.skipped_iterations,
-            "versions": library_versions(),
-        }
-        if counts is not None:
-            run["skipped_images"] = merge_skipped(counts)
-            if run["skipped_images"]["count"]:
-                print(f"=> {describe_skipped(run['skipped_images'])}")
-        write_results(path, dataset_name, result, epoch=trained, run=run)
+        print(format_headline(result), format_table(result), format_phases(result.phases), sep="\n")
+        self._write_results(dataset_name, result, Path(save_dir), None if counts is None else merge_skipped(counts))
         if visrank:
             visualize_ranks(
                 result.distmat,
                 *self.datamanager.fetch_test_loaders(dataset_name),
-                os.path.join(save_dir, f"visrank_{dataset_name}"),
+                Path(save_dir) / f"visrank_{dataset_name}",
                 width=self.datamanager.width,
                 height=self.datamanager.height,
                 topk=visrank_topk,
             )
         return self.processes.broadcast(lambda: (result.rank1, result.mAP))
 
-    @property
-    def _device(self):
-        return torch.device("cuda" if self.use_gpu else "cpu")
-
-    def _extract(self, loader, dataset_name, position, side):
-        """Features of one loader, ``position`` 0 the query's, 1 the gallery's; None on ranks but 0."""
-        columns = {"embedding": [], "cls": [], "mask": []}
-        waiting = []  # batches whose features are still on the device
-        pids, camids, paths = [], [], []
-        with torch.inference_mode():
-            for done, data in enumerate(loader, start=1):
-                waiting.append(self._embed(data, dataset_name, position))
-                pids += data["pid"].tolist()
-                camids += data["camid"].tolist()
-                paths += data["impath"]
-                if done % TRANSFER_EVERY == 0 or done == len(loader):
-                    for name in waiting[0]:
-                        columns[name].append(torch.cat([batch[name].float() for batch in waiting]).cpu())
-                    waiting.clear()
-                    print(f"   {side} features: batch {done}/{len(loader)}", flush=True)
-        features = None
-        if pids:
-            # Outside of inference mode, so that these are ordinary tensors.
-            tensors = {name: torch.cat(rows) for name, rows in columns.items() if rows}
-            features = Features(pids=pids, camids=camids, paths=paths, **tensors)
-        if self.processes.size > 1:
-            features = gather_features(features, loader.batch_sampler, self.processes)
-        if features is None and self.processes.is_main:
-            raise DPMError(f"the {side} set of '{dataset_name}' is empty")
-        return features
-
-    def _embed(self, data, dataset_name, position):
-        """Name -> (B, D) for one batch: all spaces of a plugin model, the one output of a stock model."""
-        images = data["img"].to(self._device, non_blocking=True)
-        with autocast(self._device, self.amp):
-            if not hasattr(self.model, "embed"):
-                return {"embedding": self.extract_features(images)}
-            camids = data["camid"].to(self._device, non_blocking=True)
-            camids = self._camera_indices(camids, dataset_name, position)
-            output = self.model.embed(images, camids, need_heads=False)
-        names = ("embedding", "cls") + (("mask",) if output.mask is not None else ())
-        return {name: getattr(output, name) for name in names}
-
-    def _camera_indices(self, camids, dataset_name, position):
-        """Camera embedding indices of a test batch, (B,), or None for the neutral camera."""
-        if self.cameras == "none":
-            return None
-        if self.cameras == "ids":
-            return camids
-        if self.cameras == "auto":
-            offset = camera_offset(self.datamanager, dataset_name)
-            return None if offset is None else camids + offset
-        return torch.full_like(camids, self.cameras[position])
-
-
-def camera_offset(datamanager, name):
-    """First camera index of data set ``name`` in training; None where it was not trained on.
-
-    torchreid numbers the cameras of later sources on from those of earlier ones. Its own data
-    manager says nothing about that, so there only the first source is known.
-    """
-    if hasattr(datamanager, "camera_offset"):
-        return datamanager.camera_offset(name)
-    return 0 if name == datamanager.sources[0] else None
-
-
-def check_cameras(cameras):
-    """Return ``cameras`` if it is a choice that EvaluationMixin documents.
-
-    Raises:
-        DPMError: it is not.
-    """
-    if cameras in ("auto", "ids", "none"):
-        return cameras
-    if isinstance(cameras, (tuple, list)) and len(cameras) == 2 and all(isinstance(c, int) for c in cameras):
-        return tuple(cameras)
-    raise DPMError(
-        f"test.cameras {cameras!r} is unknown; choose 'auto', 'ids', 'none' or a pair like [0, 2] for query and gallery"
-    )
-
-
-class SoftmaxEngine(TrainingMixin, EvaluationMixin, ImageSoftmaxEngine):
-    """torchreid's ``ImageSoftmaxEngine`` with this package's training and evaluation."""
-
-
-class TripletEngine(TrainingMixin, EvaluationMixin, ImageTripletEngine):
-    """torchreid's ``ImageTripletEngine`` with this package's training and evaluation."""
+    def _write_results(self, dataset: str, result: Result, folder: Path, skipped: dict | None) -> None:
+        run = {
+            **self.evaluation.run_info,
+            "processes": self.processes.size,
+            "skipped_iterations": self.skipped_iterations,
+            "versions": library_versions(),
+        }
+        if skipped is not None:
+            run["skipped_images"] = skipped
+            if skipped["count"]:
+                print(f"=> {describe_skipped(skipped)}")
+        epoch = self.epoch + 1 if self.in_training else None
+        write_results(folder / "results.json", dataset, result, epoch=epoch, run=run)

@@ -30,36 +30,6 @@ RERANKED = "+rerank"  # ends the name of a re-ranked row
 MATRIX_LIMIT = 2 * 1024**3  # bytes of the largest distance matrix; beyond it, CMC and mAP are streamed
 
 
-@dataclass
-class Features:
-    """What a model says about n images.
-
-    Attributes:
-        embedding: (n, D) float tensor after the neck; for a stock torchreid model its only output.
-        pids, camids: n identities and cameras.
-        cls: (n, D) float tensor before the neck, or None for a stock model.
-        mask: (n, D) float tensor, or None for models without a mask.
-        paths: n file names for error messages, optional.
-    """
-
-    embedding: torch.Tensor
-    pids: Sequence[int]
-    camids: Sequence[int]
-    cls: torch.Tensor | None = None
-    mask: torch.Tensor | None = None
-    paths: Sequence[str] | None = None
-
-    def __post_init__(self):
-        self.pids, self.camids = np.asarray(self.pids), np.asarray(self.camids)
-
-    def __len__(self):
-        return len(self.embedding)
-
-    def tensors(self):
-        named = {"cls": self.cls, "embedding": self.embedding, "mask": self.mask}
-        return {name: value for name, value in named.items() if value is not None}
-
-
 class Row(NamedTuple):
     """CMC curve, (R,) float32 in [0, 1] from rank 1 on, and mAP in [0, 1]."""
 

@@ -26,8 +26,8 @@ class Embedding(NamedTuple):
 
     cls: Tensor
     embedding: Tensor
-    mask: Tensor
-    head_logits: Tensor
+    mask: Tensor | None
+    head_logits: Tensor | None
 
 
 class BNNeck(nn.BatchNorm1d):
@@ -168,13 +168,13 @@ class DPM(nn.Module):
         mask = self.mask_generator(encoded.patch_maps) if self.has_mask else None
         return DPMOutput(encoded.cls, self.neck(encoded.cls), self.classifier.weight, mask, encoded.head_logits)
 
-    def embed(self, images, camids=None, need_heads=True):
+    def embed(self, images: Tensor, camids: Tensor | None = None, need_heads: bool = False) -> Embedding:
         """Features and masks for retrieval, in the model's current mode; call ``eval()`` first.
 
         Args:
             images: (B, 3, H, W), normalised as in training.
             camids: (B,) camera indices; None or an unseen index: the neutral camera.
-            need_heads: False leaves the head logits out, which retrieval has no use for. Default: True.
+            need_heads: whether to compute the head logits too, which retrieval has no use for. Default: False.
 
         Returns:
             Embedding.

@@ -7,8 +7,8 @@ import torch
 
 from dpm_plugin import build
 from dpm_plugin.config import datamanager_kwargs, engine_kwargs, engine_run_kwargs, load_config
+from dpm_plugin.engine.run_checkpoints import restore
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.weights import files as checkpoint
 from helpers.runs import SETTINGS, finished_run
 
 OPTIONS = {
@@ -62,9 +62,9 @@ def test_a_run_with_every_option_is_resumed_without_them_and_the_other_way_round
         optimizer = build.build_optimizer(config, model)
         scheduler = build.build_scheduler(config, optimizer)
         engine = build.build_engine(config, datamanager, model, optimizer, scheduler)
-        assert (engine.steps, engine.accumulate) == (config.train.steps, config.train.accumulate)
+        assert (engine.two_steps.order, engine.accumulate) == (config.train.steps, config.train.accumulate)
         assert bool(optimizer.param_groups[0]["fused"]) == (config.train.optim_form == "fused")
-        start = checkpoint.resume(folder / "model" / "last.pth.tar", model, optimizer, scheduler, engine.scaler)
+        start = restore(folder / "model" / "last.pth.tar", model, optimizer, scheduler, engine.scaler)["epoch"]
         assert bool(optimizer.param_groups[0]["fused"]) == (config.train.optim_form == "fused")
         engine.run(**engine_run_kwargs(config, start))
         results = json.loads((tmp_path / f"{name}2" / "results.json").read_text())

@@ -7,7 +7,7 @@ import torch
 from test_step import losses_of, masking_model
 
 from dpm_plugin import DPMError
-from dpm_plugin.engine.grad_cache import encode_in_micro_batches
+from dpm_plugin.engine.grad_cache import encode_with_cache
 from dpm_plugin.engine.optim import build_optimizer
 from dpm_plugin.method.vit import EncoderOutput
 from helpers.model import batch, engine_for
@@ -85,7 +85,7 @@ def test_micro_batches_keep_no_activations_until_their_turn():
         return EncoderOutput(hidden.sin(), [], None)
 
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):
-        output = encode_in_micro_batches(encode, images, None, 3)
+        output = encode_with_cache(encode, 3, images, None)
     assert kept and set(kept) <= {part.data_ptr() for part in images.split(2)}  # nothing but the images
     output.cls.sum().backward()
     torch.testing.assert_close(weight.grad, (images.exp() * images.exp().cos()).sum(dim=0))

@@ -19,8 +19,9 @@ from dpm_plugin import DPMError
 from dpm_plugin.data import DPMImageDataManager
 from dpm_plugin.engine.engine import ImageDPMEngine
 from dpm_plugin.engine.optim import build_optimizer
+from dpm_plugin.engine.stock import SoftmaxEngine
 from dpm_plugin.engine.stop_signals import Stopped, StopSignals
-from dpm_plugin.engine.testing import SoftmaxEngine
+from dpm_plugin.engine.training import TrainingOptions
 from dpm_plugin.utils.command import exit_code
 from dpm_plugin.utils.files import put_copy, replacing
 from dpm_plugin.utils.runtime import deterministic_kernels
@@ -199,7 +200,7 @@ COUNTERS = {"best_rank1": None, "skipped": 0, "skipped_in_a_row": 0}
 @pytest.mark.parametrize("progress", [{}, [], {**COUNTERS, "processes": []}])
 def test_a_checkpoint_whose_progress_is_damaged_is_an_error_that_names_it(progress, tmp_path):
     engine = engine_for(tiny_model(), [batch()])
-    state = {**engine.checkpoint_state("model", 0), "progress": progress}
+    state = {**engine.checkpoint_state(0), "progress": progress}
     checkpoint.write_checkpoint(state, tmp_path / "last.pth.tar")
     with pytest.raises(DPMError, match="the progress in '.*last.pth.tar' is damaged"):
         engine.resume(tmp_path / "last.pth.tar")
@@ -250,8 +251,8 @@ def test_scaled_gradients_that_overflow_are_the_scalers_business():
 def test_a_skipped_iteration_is_undone_in_every_bit_and_counted(optim, capsys):
     torch.manual_seed(0)
     model = tiny_model()
-    engine = engine_for(model, [batch()], optimizer=build_optimizer(model, optim=optim, lr=0.01))
-    engine.non_finite = "skip"
+    optimizer, skip = build_optimizer(model, optim=optim, lr=0.01), TrainingOptions(non_finite="skip")
+    engine = engine_for(model, [batch()], optimizer=optimizer, training=skip)
     for _ in range(2):  # without optimizer state, and with it
         before = state_of(engine)
         assert engine.forward_backward(spoilt(batch())) == {}
@@ -262,8 +263,8 @@ def test_a_skipped_iteration_is_undone_in_every_bit_and_counted(optim, capsys):
 
 
 def test_so_many_skipped_iterations_in_a_row_stop_the_run():
-    engine = engine_for(tiny_model(), [batch()])
-    engine.non_finite, engine.non_finite_limit = "skip", 3
+    options = TrainingOptions(non_finite="skip", non_finite_limit=3)
+    engine = engine_for(tiny_model(), [batch()], training=options)
     for _ in range(2):  # a good one between them starts the count anew
         for _ in range(2):
             engine.forward_backward(spoilt(batch()))
@@ -274,23 +275,24 @@ def test_so_many_skipped_iterations_in_a_row_stop_the_run():
         engine.forward_backward(spoilt(batch()))
 
 
-def stock_engine():
+def stock_engine(**options):
     """torchreid's softmax engine with this package's guarantees."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 32, 5))
     manager = types.SimpleNamespace(train_loader=[batch()], test_loader={}, sources=["tiny"], num_train_pids=5)
-    engine = SoftmaxEngine(manager, model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9), use_gpu=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    engine = SoftmaxEngine(manager, model, optimizer, use_gpu=False, training=TrainingOptions(**options))
     engine.num_batches, engine.batch_idx, engine.max_epoch = 1, 0, 1
     return engine
 
 
 def test_a_stock_engine_stops_and_skips_alike():
-    engine = stock_engine()
+    engine = stock_engine(non_finite="skip")
     assert set(engine.forward_backward(batch())) == {"loss", "acc"}
-    engine.non_finite, before = "skip", state_of(engine)
+    before = state_of(engine)
     assert engine.forward_backward(spoilt(batch())) == {}
     assert_identical(state_of(engine), before)
-    engine.non_finite = "stop"
+    engine = stock_engine()
     engine.model[1].weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(DPMError, match="non-finite gradient in epoch 1, iteration 1 of 1"):
         engine.forward_backward(batch())

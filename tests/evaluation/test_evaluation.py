@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from dpm_plugin import torchreid_host
+from dpm_plugin.evaluation.extract import Features
 from dpm_plugin.evaluation.metric import evaluate_rank
-from dpm_plugin.evaluation.protocol import Features, evaluate, format_headline, format_table
+from dpm_plugin.evaluation.protocol import evaluate, format_headline, format_table
 from dpm_plugin.evaluation.rerank import masked_reranking
 from dpm_plugin.evaluation.results import library_versions, write_results
 from dpm_plugin.evaluation.visrank import visualize_ranks

@@ -404,8 +404,8 @@ def test_the_config_reaches_the_parts(tool, here):
     engine = build.build_engine(config, datamanager, model, optimizer, scheduler)
     assert model.num_cameras == datamanager.num_cameras == 2
     assert model.backbone.camera_weight == 1.5 and model.feature_dim == 16
-    assert model.embed(torch.zeros(2, 3, 32, 16)).head_logits.shape == (2, 2, 4 * 3)  # stride 8 x 4
+    assert model.embed(torch.zeros(2, 3, 32, 16), need_heads=True).head_logits.shape == (2, 2, 4 * 3)  # stride 8 x 4
     assert engine.criterion.arcface.scale == 7.0 and engine.criterion.arcface.variant == "P"
-    assert (engine.feature, engine.cameras) == ("before", (0, 1))
+    assert (engine.evaluation.feature, engine.evaluation.cameras) == ("before", (0, 1))
     rates = {group["initial_lr"] for group in optimizer.param_groups}
     assert rates == {0.01, 0.03}

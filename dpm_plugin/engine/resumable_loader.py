@@ -49,6 +49,7 @@ class ResumableLoader:
         self._workers: dict[int, dict] = {}  # number of a loader's process -> its random state after its last batch
         self._continued = False  # whether those processes worked before this epoch
         self._resumed: dict | None = None
+        self._num_workers = getattr(loader, "num_workers", 0)
         self._rebuilt: DataLoader | None = None
         if type(loader) is DataLoader and loader.batch_sampler is not None:
             self._order = _Order(loader.batch_sampler, numbered=position_seed is not None)
@@ -57,17 +58,12 @@ class ResumableLoader:
     def __len__(self) -> int:
         return len(self.loader)
 
-    @property
-    def num_workers(self) -> int:
-        """Processes that load the images."""
-        return getattr(self.loader, "num_workers", 0)
-
     def state(self) -> dict[str, Any]:
         """What :meth:`resume` needs, with random states as :func:`random_state` gives them."""
         return {
             "iteration": self.done,
             "batches": len(self),
-            "num_workers": self.num_workers,
+            "num_workers": self._num_workers,
             "start": self._start if self.done else None,
             "now": random_state(),
             "workers": dict(self._workers),
@@ -86,9 +82,9 @@ class ResumableLoader:
                 f"which now has {len(self)}; resume with the same data and train.batch_size, or from a checkpoint "
                 "at an epoch's end"
             )
-        if state["num_workers"] != self.num_workers and self.position_seed is None:
+        if state["num_workers"] != self._num_workers and self.position_seed is None:
             print(
-                f"=> data.workers was {state['num_workers']}, now {self.num_workers}: images are augmented "
+                f"=> data.workers was {state['num_workers']}, now {self._num_workers}: images are augmented "
                 "otherwise than in an undisturbed run"
             )
             state = {**state, "workers": {}, "continued": False}

@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 
 from dpm_plugin.data.skipping import describe_skipped, merge_skipped
 from dpm_plugin.distributed.processes import ALONE, Processes
-from dpm_plugin.evaluation.extract import camera_choice, check_cameras, extract_features
-from dpm_plugin.evaluation.protocol import Result, evaluate, format_headline, format_table
+from dpm_plugin.evaluation.extract import SIDES, camera_choice, check_cameras, extract_features
+from dpm_plugin.evaluation.protocol import evaluate, format_headline, format_table
 from dpm_plugin.evaluation.results import library_versions, write_results
 from dpm_plugin.evaluation.visrank import visualize_ranks
 from dpm_plugin.utils.timing import format_phases, measure
@@ -44,12 +44,12 @@ class EvaluationMixin:
 
     Args:
         evaluation: Default: ``EvaluationOptions()``.
-        amp: "off", "float16" or "bfloat16", also of the evaluation. Default: "off".
+        amp: "off", "float16" or "bfloat16". Default: "off".
         processes: those that share the test batches out; rank 0 alone writes. Default: one.
 
     Attributes:
         run_phases: seconds and memory of the phases before an evaluation, see :mod:`dpm_plugin.utils.timing`.
-        in_training: whether the run trains, so that its evaluations are of an epoch.
+        in_training: whether the run trains, so that an evaluation is one of an epoch.
         skipped_iterations: of the training so far, for results.json.
     """
 
@@ -63,9 +63,8 @@ class EvaluationMixin:
     ) -> None:
         super().__init__(*torchreid, **torchreid_options)
         self.evaluation, self.amp, self.processes = evaluation or EvaluationOptions(), amp, processes
-        self.run_phases: dict[str, dict] = {}
-        self.in_training = False
-        self.skipped_iterations = 0
+        self.run_phases: dict[str, dict[str, float]] = {}
+        self.in_training, self.skipped_iterations = False, 0
 
     @property
     def device(self) -> torch.device:
@@ -75,71 +74,49 @@ class EvaluationMixin:
     @torch.no_grad()
     def _evaluate(
         self,
-        dataset_name: str = "",
-        query_loader: DataLoader | None = None,
-        gallery_loader: DataLoader | None = None,
-        dist_metric: str = "euclidean",
-        normalize_feature: bool = False,
+        dataset_name: str,
+        query_loader: DataLoader,
+        gallery_loader: DataLoader,
         visrank: bool = False,
         visrank_topk: int = 10,
         save_dir: str = "",
-        use_metric_cuhk03: bool = False,
-        ranks: tuple[int, ...] = (1, 5, 10, 20),
-        rerank: bool = False,
+        **options: Any,
     ) -> tuple[float, float]:
-        """Called by torchreid's ``test`` for each target data set; returns rank-1 and mAP of the headline row."""
-        phases: dict[str, dict] = {}
-        sides = {}
-        for side, loader in (("query", query_loader), ("gallery", gallery_loader)):
+        """Rank-1 and mAP of the headline row; torchreid's ``test`` calls it for each target data set.
+
+        Args:
+            options: those of torchreid's that :func:`~dpm_plugin.evaluation.protocol.evaluate` knows too.
+        """
+        phases: dict[str, dict[str, float]] = {}
+        sides = []
+        for side, loader in zip(SIDES, (query_loader, gallery_loader)):
+            cameras = camera_choice(self.evaluation.cameras, side, self.datamanager, dataset_name)
+            name, how = f"{side} set of '{dataset_name}'", dict(amp=self.amp, processes=self.processes)
             with measure(phases, f"extract_{side}", self.device):
-                sides[side] = extract_features(
-                    self.model,
-                    loader,
-                    camera_choice(self.evaluation.cameras, side, self.datamanager, dataset_name),
-                    device=self.device,
-                    amp=self.amp,
-                    name=f"{side} set of '{dataset_name}'",
-                    processes=self.processes,
-                )
+                sides.append(extract_features(self.model, loader, cameras, device=self.device, name=name, **how))
         skipped = getattr(self.datamanager, "skipped", None)  # of data.corrupt skip
         counts = None if skipped is None else self.processes.gather(skipped)
         if not self.processes.is_main:
             return self.processes.broadcast(None)  # what rank 0 finds below
-        result = evaluate(
-            **sides,
-            ranks=ranks,
-            feature=self.evaluation.feature,
-            mask=self.evaluation.mask,
-            dist_metric=dist_metric,
-            normalize_feature=normalize_feature,
-            use_metric_cuhk03=use_metric_cuhk03,
-            rerank=rerank,
-            keep_distmat=visrank,
-        )
+        feature, mask = self.evaluation.feature, self.evaluation.mask
+        result = evaluate(*sides, feature=feature, mask=mask, keep_distmat=visrank, **options)
         result.phases = {**self.run_phases, **phases, **result.phases}
         print(format_headline(result), format_table(result), format_phases(result.phases), sep="\n")
-        self._write_results(dataset_name, result, Path(save_dir), None if counts is None else merge_skipped(counts))
-        if visrank:
-            visualize_ranks(
-                result.distmat,
-                *self.datamanager.fetch_test_loaders(dataset_name),
-                Path(save_dir) / f"visrank_{dataset_name}",
-                width=self.datamanager.width,
-                height=self.datamanager.height,
-                topk=visrank_topk,
-            )
-        return self.processes.broadcast(lambda: (result.rank1, result.mAP))
-
-    def _write_results(self, dataset: str, result: Result, folder: Path, skipped: dict | None) -> None:
         run = {
             **self.evaluation.run_info,
             "processes": self.processes.size,
             "skipped_iterations": self.skipped_iterations,
             "versions": library_versions(),
         }
-        if skipped is not None:
-            run["skipped_images"] = skipped
-            if skipped["count"]:
-                print(f"=> {describe_skipped(skipped)}")
+        if counts is not None:
+            run["skipped_images"] = merge_skipped(counts)
+            if run["skipped_images"]["count"]:
+                print(f"=> {describe_skipped(run['skipped_images'])}")
         epoch = self.epoch + 1 if self.in_training else None
-        write_results(folder / "results.json", dataset, result, epoch=epoch, run=run)
+        write_results(Path(save_dir) / "results.json", dataset_name, result, epoch=epoch, run=run)
+        if visrank:
+            size = dict(width=self.datamanager.width, height=self.datamanager.height)
+            folder = Path(save_dir) / f"visrank_{dataset_name}"
+            lists = self.datamanager.fetch_test_loaders(dataset_name)
+            visualize_ranks(result.distmat, *lists, folder, topk=visrank_topk, **size)
+        return self.processes.broadcast(lambda: (result.rank1, result.mAP))

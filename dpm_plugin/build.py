@@ -4,7 +4,7 @@ torchreid's own models keep torchreid's optimizers and engines; the plugin's mod
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -31,7 +31,7 @@ from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import nearest
 from dpm_plugin.weights.load import load_weights
 
-DataManager = data.ImageDataManager | data.VideoDataManager
+DataManager: TypeAlias = data.ImageDataManager | data.VideoDataManager
 
 
 def check_names(config: CfgNode, processes: Processes = ALONE) -> None:

@@ -1,7 +1,8 @@
 """ImageDPMEngine: torchreid's engine with DPM's two steps an iteration (paper section 4.1)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,22 +12,24 @@ from dpm_plugin.engine.grad_cache import encode_with_cache
 from dpm_plugin.engine.non_finite import GRADIENT, gradient_norm
 from dpm_plugin.engine.testing import EvaluationOptions
 from dpm_plugin.engine.training import TrainingMixin, TrainingOptions
-from dpm_plugin.method.losses import DPMLoss, DPMLossParts
+from dpm_plugin.method.losses import DPMLoss, DPMLossParts, DPMOutput
+from dpm_plugin.method.model import DPM
 from dpm_plugin.method.two_steps import Step, TwoSteps
-from dpm_plugin.torchreid_host import Engine, ImageDataManager, metrics
+from dpm_plugin.method.vit import EncoderOutput
+from dpm_plugin.torchreid_host import ImageDataManager, metrics
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.runtime import autocast, check_amp, check_backend
 
 
-class ImageDPMEngine(TrainingMixin, Engine):
+class ImageDPMEngine(TrainingMixin):
     """Trains and evaluates :class:`dpm_plugin.method.model.DPM`.
 
     Every iteration runs the two steps of :class:`~dpm_plugin.method.two_steps.TwoSteps`.
 
     Args:
-        datamanager, optimizer, scheduler, use_gpu: as in torchreid's engines. An optimizer of
-            :func:`dpm_plugin.engine.optim.build_optimizer` is expected, any other torch optimizer works.
-        model: a :class:`~dpm_plugin.method.model.DPM`.
+        datamanager, scheduler, use_gpu: as in torchreid's engines.
+        model, optimizer: a :class:`~dpm_plugin.method.model.DPM`, and best an optimizer of
+            :func:`dpm_plugin.engine.optim.build_optimizer`; any other works.
         criterion: Eq. 8. Default: ``DPMLoss()``, the paper's settings for Occluded-Duke.
         amp: "off", "float16" (with gradient scaling) or "bfloat16". Default: "off".
         steps: "alternating" (the paper) or "simultaneous". Default: "alternating".
@@ -50,9 +53,9 @@ class ImageDPMEngine(TrainingMixin, Engine):
     def __init__(
         self,
         datamanager: ImageDataManager,
-        model: nn.Module,
+        model: DPM,
         optimizer: torch.optim.Optimizer,
-        scheduler: object | None = None,
+        scheduler: Any = None,
         criterion: nn.Module | None = None,
         use_gpu: bool = True,
         *,
@@ -86,7 +89,8 @@ class ImageDPMEngine(TrainingMixin, Engine):
         if grad_checkpointing:
             model.backbone.set_grad_checkpointing()
         # Compiled are the two functions, not the model: the names in its checkpoints stay as they are.
-        self._encode, self._heads = model.encode, model.heads
+        self._encode: Callable[..., EncoderOutput] = model.encode
+        self._heads: Callable[..., DPMOutput] = model.heads
         if compile_backend is not None:
             check_backend(compile_backend, self.device)
             self._encode = torch.compile(model.encode, backend=compile_backend)
@@ -96,11 +100,9 @@ class ImageDPMEngine(TrainingMixin, Engine):
         processes.broadcast_tensors(model.state_dict().values())
         self._gradient: Tensor | None = None  # norm of the last step's; not with float16, which expects infinite ones
 
-    def two_stepped_transfer_learning(
-        self, epoch: int, fixbase_epoch: int, open_layers: list[str] | None, model: nn.Module | None = None
-    ) -> None:
+    def two_stepped_transfer_learning(self, *arguments: Any, **options: Any) -> None:
         """torchreid's fixbase epochs; then sorts the open parameters into the two steps' parts."""
-        super().two_stepped_transfer_learning(epoch, fixbase_epoch, open_layers, model)
+        super().two_stepped_transfer_learning(*arguments, **options)
         self.two_steps.sort()
 
     def after_epoch(self) -> None:

@@ -1,6 +1,6 @@
 """One optimizer and one schedule for both of DPM's steps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -52,14 +52,15 @@ def build_optimizer(
         raise DPMError(f"train.optim '{optim}' is unknown; choose one of {', '.join(OPTIMIZERS)}")
     flags = form_flags(form, optim, list(model.parameters()), dampening if optim == "sgd" else 0.0)
     betas = (adam_beta1, adam_beta2)
-    build, own = {
+    builders: dict[str, tuple[Callable[..., Optimizer], dict[str, Any]]] = {
         "sgd": (torch.optim.SGD, dict(momentum=momentum, dampening=dampening, nesterov=nesterov)),
         "adam": (torch.optim.Adam, dict(betas=betas)),
         "amsgrad": (torch.optim.Adam, dict(betas=betas, amsgrad=True)),
         "adamw": (torch.optim.AdamW, dict(betas=betas)),
         "rmsprop": (torch.optim.RMSprop, dict(momentum=momentum, alpha=rmsprop_alpha)),
         "radam": (torch.optim.RAdam, dict(betas=betas)),
-    }[optim]
+    }
+    build, own = builders[optim]
     groups = _parameter_groups(model, lr, {"bias": bias_lr_mult, "mask": mask_lr_mult})
     return _keep_form(build(groups, lr=lr, weight_decay=weight_decay, **own, **flags), flags)
 

@@ -5,7 +5,7 @@ At the end of the file: the state of every random generator that a run draws fro
 
 import random
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from dpm_plugin.engine.stop_signals import SIGNALS, leave_to_owner
 from dpm_plugin.utils.errors import DPMError
+
+KEPT = ("num_workers", "pin_memory", "timeout", "multiprocessing_context", "prefetch_factor", "persistent_workers")
 
 
 class ResumableLoader:
@@ -28,7 +30,7 @@ class ResumableLoader:
 
     Args:
         loader: torchreid's training loader. A plain ``DataLoader`` is built again over the same data set and
-            sampler; of any other iterable the k batches are read and dropped.
+            sampler; of anything else the k batches are read and dropped.
         position_seed: whole number: what augmentation draws for an image then depends on this seed, the epoch and
             the image's position in the sampler's order alone, whatever the number of processes. Default: None, off.
 
@@ -40,7 +42,7 @@ class ResumableLoader:
         without_batch: called without arguments when a batch cannot be had, before the error is raised.
     """
 
-    def __init__(self, loader: Iterable, position_seed: int | None = None) -> None:
+    def __init__(self, loader: DataLoader | Sequence, position_seed: int | None = None) -> None:
         self.loader, self.position_seed = loader, position_seed
         self.done = self.epoch = self.first = 0
         self.after_batch: Callable[[], None] = lambda: None
@@ -53,7 +55,14 @@ class ResumableLoader:
         self._rebuilt: DataLoader | None = None
         if type(loader) is DataLoader and loader.batch_sampler is not None:
             self._order = _Order(loader.batch_sampler, numbered=position_seed is not None)
-            self._rebuilt = _rebuild(loader, self._order, position_seed)
+            dataset, generator = loader.dataset, loader.generator
+            if position_seed is not None:
+                # A generator of its own draws the seed of the processes without moving torch's.
+                dataset, generator = _ByPosition(dataset, position_seed), torch.Generator()
+            kept, collate = {name: getattr(loader, name) for name in KEPT}, partial(_collate, loader.collate_fn)
+            self._rebuilt = DataLoader(
+                dataset, batch_sampler=self._order, collate_fn=collate, generator=generator, **kept
+            )
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -100,21 +109,6 @@ class ResumableLoader:
 
     def __iter__(self) -> Iterator[Any]:
         resumed, self._resumed = self._resumed, None
-        self._begin(resumed)
-        skipped = self.done
-        for number, (batch, worker, state) in enumerate(self._batches(resumed is not None, skipped), start=1):
-            if number <= skipped:
-                if number == skipped and resumed["now"] is not None:
-                    set_random_state(resumed["now"])
-                continue
-            yield batch
-            self.done = number
-            if worker is not None:
-                self._workers[worker] = state
-            self.after_batch()
-
-    def _begin(self, resumed: dict | None) -> None:
-        """Set the generators and counters for the epoch."""
         if resumed is None:
             self.finish_epoch()
             self._continued = bool(self._workers)
@@ -123,7 +117,17 @@ class ResumableLoader:
             self._workers, self._continued = dict(resumed["workers"]), resumed["continued"]
             if self.done and resumed["start"] is not None:
                 set_random_state(resumed["start"])
-        self._start = random_state()
+        self._start, skipped = random_state(), self.done
+        for number, (batch, worker, state) in enumerate(self._batches(resumed is not None, skipped), start=1):
+            if number <= skipped:
+                if number == skipped and resumed and resumed["now"] is not None:
+                    set_random_state(resumed["now"])
+                continue
+            yield batch
+            self.done = number
+            if worker is not None and state is not None:
+                self._workers[worker] = state
+            self.after_batch()
 
     def _batches(self, resumed: bool, skipped: int) -> Iterator[tuple[Any, int | None, dict | None]]:
         """(batch, number of the process that made it or None, that process's random state)."""
@@ -132,25 +136,14 @@ class ResumableLoader:
                 yield from ((batch, None, None) for batch in self.loader)
                 return
             self._order.skipped, self._order.epoch = skipped, self.epoch
-            states = dict(self._workers) if resumed else {}
-            self._rebuilt.worker_init_fn = partial(_start_process, self.loader.worker_init_fn, states)
+            init, states = getattr(self.loader, "worker_init_fn", None), dict(self._workers) if resumed else {}
+            self._rebuilt.worker_init_fn = partial(_start_process, init, states)
             if resumed and self._continued:  # processes that go on drew their seed epochs ago, not in this one
                 self._rebuilt.generator = torch.Generator()
             yield from self._rebuilt  # starts the processes
         except RuntimeError:  # a process of the loader ended, or what it raised
             self.without_batch()
             raise
-
-
-def _rebuild(loader: DataLoader, order: "_Order", position_seed: int | None) -> DataLoader:
-    kept = ("num_workers", "pin_memory", "timeout", "multiprocessing_context", "prefetch_factor", "persistent_workers")
-    settings = {name: getattr(loader, name) for name in kept}
-    dataset, generator = loader.dataset, loader.generator
-    if position_seed is not None:
-        # A generator of its own draws the seed of the processes without moving torch's.
-        dataset, generator = _ByPosition(dataset, position_seed), torch.Generator()
-    collate = partial(_collate, loader.collate_fn)
-    return DataLoader(dataset, batch_sampler=order, collate_fn=collate, generator=generator, **settings)
 
 
 def _collate(collate: Callable, samples: list) -> tuple[Any, int | None, dict | None]:
@@ -172,7 +165,7 @@ def _start_process(init: Callable | None, states: dict[int, dict], worker: int) 
 class _Order(Sampler):
     """The batches of ``batches``; the first ``skipped`` empty, so that the processes take turns as ever."""
 
-    def __init__(self, batches: Sampler, numbered: bool) -> None:
+    def __init__(self, batches: Any, numbered: bool) -> None:
         self.batches, self.numbered = batches, numbered
         self.skipped = self.epoch = 0
 
@@ -194,7 +187,7 @@ class _Order(Sampler):
 class _ByPosition(Dataset):
     """``dataset``, asked for (epoch, position, index): what it draws follows from the first two and the seed."""
 
-    def __init__(self, dataset: Dataset, seed: int) -> None:
+    def __init__(self, dataset: Any, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
 
     def __len__(self) -> int:
@@ -213,11 +206,15 @@ def random_state() -> dict[str, Any]:
     """The generators of this process as numpy arrays and plain numbers, fit for a queue between processes."""
     version, words, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state()
-    words, keys = np.array(words, dtype=np.int64), keys.astype(np.int64)
     state = {
         "torch": torch.get_rng_state().numpy(),
-        "python": {"version": version, "words": words, "gauss": gauss},
-        "numpy": {"keys": keys, "position": int(position), "has_gauss": int(has_gauss), "gauss": float(cached)},
+        "python": {"version": version, "words": np.array(words, dtype=np.int64), "gauss": gauss},
+        "numpy": {
+            "keys": np.array(keys, dtype=np.int64),
+            "position": int(position),
+            "has_gauss": int(has_gauss),
+            "gauss": float(cached),
+        },
     }
     if torch.cuda.is_initialized():  # never in a loader's process
         state["cuda"] = torch.cuda.get_rng_state().numpy()

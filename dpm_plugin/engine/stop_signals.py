@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -37,8 +38,12 @@ class StopSignals:
     """
 
     def __init__(self, shared: bool = False) -> None:
-        self.shared, self.asked = shared, None
-        self._agreed, self._waiting, self._previous, self._owner = None, False, {}, None
+        self.shared = shared
+        self.asked: int | None = None
+        self._agreed: int | None = None
+        self._owner: int | None = None  # the process that the block is in
+        self._previous: dict[int, Any] = {}  # handlers by signal
+        self._waiting = False
 
     def __enter__(self) -> "StopSignals":
         self._owner = os.getpid()

@@ -13,6 +13,7 @@ from dpm_plugin.evaluation.extract import SIDES, camera_choice, check_cameras, e
 from dpm_plugin.evaluation.protocol import evaluate, format_headline, format_table
 from dpm_plugin.evaluation.results import library_versions, write_results
 from dpm_plugin.evaluation.visrank import visualize_ranks
+from dpm_plugin.torchreid_host import Engine
 from dpm_plugin.utils.timing import format_phases, measure
 
 
@@ -39,8 +40,8 @@ class EvaluationOptions:
         check_cameras(self.cameras)
 
 
-class EvaluationMixin:
-    """Stands before a torchreid engine in the bases; takes that engine's arguments and these.
+class EvaluationMixin(Engine):
+    """Stands before one of torchreid's engines in the bases, or alone; takes that engine's arguments and these.
 
     Args:
         evaluation: Default: ``EvaluationOptions()``.
@@ -91,9 +92,17 @@ class EvaluationMixin:
         sides = []
         for side, loader in zip(SIDES, (query_loader, gallery_loader)):
             cameras = camera_choice(self.evaluation.cameras, side, self.datamanager, dataset_name)
-            name, how = f"{side} set of '{dataset_name}'", dict(amp=self.amp, processes=self.processes)
             with measure(phases, f"extract_{side}", self.device):
-                sides.append(extract_features(self.model, loader, cameras, device=self.device, name=name, **how))
+                features = extract_features(
+                    self.model,
+                    loader,
+                    cameras,
+                    device=self.device,
+                    amp=self.amp,
+                    name=f"{side} set of '{dataset_name}'",
+                    processes=self.processes,
+                )
+            sides.append(features)
         skipped = getattr(self.datamanager, "skipped", None)  # of data.corrupt skip
         counts = None if skipped is None else self.processes.gather(skipped)
         if not self.processes.is_main:
@@ -115,8 +124,8 @@ class EvaluationMixin:
         epoch = self.epoch + 1 if self.in_training else None
         write_results(Path(save_dir) / "results.json", dataset_name, result, epoch=epoch, run=run)
         if visrank:
-            size = dict(width=self.datamanager.width, height=self.datamanager.height)
+            query, gallery = self.datamanager.fetch_test_loaders(dataset_name)
+            size = {"width": self.datamanager.width, "height": self.datamanager.height}
             folder = Path(save_dir) / f"visrank_{dataset_name}"
-            lists = self.datamanager.fetch_test_loaders(dataset_name)
-            visualize_ranks(result.distmat, *lists, folder, topk=visrank_topk, **size)
+            visualize_ranks(result.distmat, query, gallery, folder, topk=visrank_topk, **size)
         return self.processes.broadcast(lambda: (result.rank1, result.mAP))

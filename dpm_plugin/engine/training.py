@@ -42,7 +42,7 @@ class TrainingOptions:
 
 
 class TrainingMixin(EvaluationMixin):
-    """Stands before a torchreid engine in the bases; takes that engine's arguments and these.
+    """Stands before one of torchreid's engines in the bases, or alone; takes that engine's arguments and these.
 
     A checkpoint is torchreid's (``state_dict``, ``epoch``, ``rank1``, ``optimizer``, ``scheduler``) with
     ``progress``: how many batches of the running epoch are done, the random generators now and when that epoch began,
@@ -53,17 +53,18 @@ class TrainingMixin(EvaluationMixin):
         Others: see :class:`~dpm_plugin.engine.testing.EvaluationMixin`.
 
     Attributes:
-        scaler: ``torch.amp.GradScaler`` of an engine that has one, or None.
+        scaler: ``torch.amp.GradScaler``; not enabled but with float16.
         best_rank1: the highest rank-1 of the run's evaluations so far, or None.
     """
 
     def __init__(self, *torchreid: Any, training: TrainingOptions | None = None, **options: Any) -> None:
         super().__init__(*torchreid, **options)
         self.training = training or TrainingOptions()
-        self.scaler: torch.amp.GradScaler | None = None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=False)
         self.best_rank1: float | None = None
         self.skipped_in_a_row = 0
         self.stop = StopSignals()
+        self.train_loader: Any  # torchreid's, within an epoch the resumable one
         self._batches: ResumableLoader | None = None
         self._resumed: tuple[int, dict] | None = None  # finished epochs and progress of the checkpoint
 
@@ -164,11 +165,8 @@ class TrainingMixin(EvaluationMixin):
     def train(self, print_freq: int = 10, fixbase_epoch: int = 0, open_layers: list[str] | None = None) -> None:
         """One epoch, timed, then ``save_dir/model/last.pth.tar``."""
         plain, batches = self.train_loader, self._loader()
-        batches.epoch, batches.after_batch, batches.without_batch = (
-            self.epoch,
-            self._after_iteration,
-            self._stop_without_batch,
-        )
+        batches.epoch, batches.after_batch = self.epoch, self._after_iteration
+        batches.without_batch = self._stop_without_batch
         self.train_loader = batches
         when = f"after epoch {self.epoch + 1}"
         with self.stop.deferred():
@@ -217,7 +215,7 @@ class TrainingMixin(EvaluationMixin):
         return numbers if norm is None else {**numbers, GRADIENT: norm.item()}
 
     def _after_iteration(self) -> None:
-        done, total = self._batches.done, len(self._batches)
+        done, total = self._loader().done, len(self._loader())
         if done == total:  # the epoch's end follows
             return
         when = f"in epoch {self.epoch + 1} after iteration {done} of {total}"
@@ -228,7 +226,7 @@ class TrainingMixin(EvaluationMixin):
 
     def _stop_without_batch(self) -> None:
         # A signal to the whole group ended the loader's processes before the batch that the loop waits for.
-        if self.stop.asked and self._batches.done and not self.stop.shared:
+        if self.stop.asked and self._loader().done and not self.stop.shared:
             self._after_iteration()
         elif self.stop.asked:
             raise Stopped(self.stop.asked)
@@ -273,7 +271,7 @@ class TrainingMixin(EvaluationMixin):
         state: dict[str, Any] = {"state_dict": self.model.state_dict(), "epoch": epoch + 1}
         if rank1 is not None:
             state["rank1"] = float(rank1)  # a numpy scalar would be unreadable under weights_only=True
-        scaler = self.scaler if self.scaler is not None and self.scaler.is_enabled() else None
+        scaler = self.scaler if self.scaler.is_enabled() else None
         for name, part in (("optimizer", self.optimizer), ("scheduler", self.scheduler), ("scaler", scaler)):
             if part is not None:
                 state[name] = part.state_dict()

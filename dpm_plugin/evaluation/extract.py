@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from dpm_plugin.data.sharing import EveryNthBatch
 from dpm_plugin.distributed.processes import ALONE, Processes
+from dpm_plugin.method.model import DPM
 from dpm_plugin.torchreid_host import ImageDataManager
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.runtime import autocast
@@ -27,15 +28,15 @@ class Features:
         pids, camids: n identities and cameras.
         cls: (n, D) float tensor before the neck, or None for a stock model.
         mask: (n, D) float tensor, or None for models without a mask.
-        paths: n file names for error messages, optional.
+        paths: n file names for error messages; none where they are not known.
     """
 
     embedding: Tensor
-    pids: Sequence[int]
-    camids: Sequence[int]
+    pids: np.ndarray | Sequence[int]
+    camids: np.ndarray | Sequence[int]
     cls: Tensor | None = None
     mask: Tensor | None = None
-    paths: Sequence[str] | None = None
+    paths: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.pids, self.camids = np.asarray(self.pids), np.asarray(self.camids)
@@ -77,8 +78,9 @@ def camera_choice(
     """
     if choice == "ids":
         return lambda camids: camids
-    if choice not in ("auto", "none"):
-        return lambda camids: torch.full_like(camids, choice[SIDES.index(side)])
+    if not isinstance(choice, str):
+        index = choice[SIDES.index(side)]
+        return lambda camids: torch.full_like(camids, index)
     if choice == "none":
         offset = None
     elif hasattr(datamanager, "camera_offset"):
@@ -91,19 +93,15 @@ def camera_choice(
 def embed_batch(
     model: nn.Module, images: Tensor, camids: Tensor | None = None, *, device: torch.device, amp: str = "off"
 ) -> dict[str, Tensor]:
-    """Features of one batch, on ``device`` and in the number format that ``amp`` leaves them in.
+    """Name -> (B, D) on ``device``: "embedding", "cls", "mask", as far as the model (in eval mode) has them.
 
     Args:
-        model: in eval mode; one of the plugin's, or any from images to (B, D).
         images, camids: (B, 3, H, W), and (B,) rows of the camera embedding or None for the neutral camera.
-        amp: "off", "float16" or "bfloat16". Default: "off".
-
-    Returns:
-        Name -> (B, D): "embedding", "cls" and, with a mask branch, "mask"; "embedding" alone for a stock model.
+        amp: "off", "float16" or "bfloat16"; the features may be in that format. Default: "off".
     """
     images = images.to(device, non_blocking=True)
     with autocast(device, amp):
-        if not hasattr(model, "embed"):
+        if not isinstance(model, DPM):
             return {"embedding": model(images)}
         output = model.embed(images, camids)
     named = {"embedding": output.embedding, "cls": output.cls, "mask": output.mask}
@@ -119,23 +117,23 @@ def extract_features(
     amp: str = "off",
     name: str | None = None,
     processes: Processes = ALONE,
-) -> Features | None:
+) -> Features:
     """Features of every image of ``loader``, float32 on the CPU, in the loader's order.
 
     Args:
-        model: in eval mode, see :func:`embed_batch`.
-        loader: batches of "img", "pid", "camid" and "impath"; with several processes, each with its own share
+        model: in eval mode, one of the plugin's or torchreid's.
+        loader: batches of "img", "pid", "camid", "impath"; each of several processes has its share of them
             (:func:`~dpm_plugin.data.sharing.share_test_loader`).
-        cameras: see :func:`camera_choice`. Default: the neutral camera.
+        cameras: see :func:`camera_choice`. Default: always the neutral camera.
+        amp: see :func:`embed_batch`. Default: "off".
         name: such as "query set of 'market1501'", for progress and errors. Default: None, no progress is printed.
         processes: those that share the set. Default: one.
 
     Returns:
-        Features of the whole set; on ranks other than 0 None.
+        Features of the whole set on rank 0, of no image on the others.
 
     Raises:
-        DPMError: the set is empty.
-        ProcessLost: another process ended.
+        DPMError: the set is empty, or another process ended.
     """
     waiting: list[dict[str, Tensor]] = []  # batches whose features are still on the device
     moved: list[dict[str, Tensor]] = []
@@ -155,10 +153,11 @@ def extract_features(
     # Joined outside of inference mode, so that these are ordinary tensors.
     features = Features(pids=pids, camids=camids, paths=paths, **_joined(moved)) if pids else None
     if processes.size > 1:
+        assert isinstance(loader.batch_sampler, EveryNthBatch)
         features = gather_features(features, loader.batch_sampler, processes)
     if features is None and processes.is_main:
         raise DPMError(f"the {name or 'set of images'} is empty")
-    return features
+    return features or Features(torch.empty(0, 0), [], [])
 
 
 def _joined(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:

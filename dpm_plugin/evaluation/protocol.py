@@ -223,7 +223,7 @@ def _check_features(query: Features, gallery: Features) -> None:
             # In parts: isfinite takes temporaries of its argument's size.
             bad = torch.nonzero(torch.cat([~part.isfinite().all(dim=1) for part in rows.split(CHECKED_ROWS)])).flatten()
             if len(bad):
-                quote = "" if features.paths is None else "'"
+                quote = "'" if len(features.paths) else ""
                 raise DPMError(
                     f"{side} {name}: {len(bad)} of {len(rows)} images have NaN or infinite values, the first is {quote}"
                     f"{_name(features, int(bad[0]))}{quote}; the model has diverged or its weights are damaged (try "
@@ -235,7 +235,7 @@ def _check_features(query: Features, gallery: Features) -> None:
 
 
 def _name(features: Features, index: int) -> str:
-    return f"image {index}" if features.paths is None else str(features.paths[index])
+    return str(features.paths[index]) if len(features.paths) else f"image {index}"
 
 
 def format_table(result: Result) -> str:

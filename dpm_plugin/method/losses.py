@@ -39,7 +39,7 @@ class SoftMarginTripletLoss(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
             distance = torch.cdist(features, features if candidates is None else candidates.float())  # (B, C)
-        same = labels[:, None] == (labels if candidates is None else candidate_labels)[None, :]
+        same = labels[:, None] == (labels if candidate_labels is None else candidate_labels)[None, :]
         if features.device.type == "cpu" and bool(same.all()):  # on a GPU the check would stall every iteration
             raise DPMError(
                 "a training batch holds one identity only, so the triplet loss has no negatives; "

@@ -25,8 +25,8 @@ class EncoderOutput(NamedTuple):
     """
 
     cls: Tensor
-    patch_maps: list
-    head_logits: Tensor
+    patch_maps: list[Tensor]
+    head_logits: Tensor | None
 
 
 class OverlapPatchEmbed(PatchEmbed):

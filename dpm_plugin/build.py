@@ -199,6 +199,15 @@ def build_engine(
     return engines[config.loss.name](datamanager, model, **kwargs)
 
 
+def build_run(config: CfgNode, processes: Processes = ALONE) -> engine.Engine:
+    """All parts of a run, one after another: an engine over its data, model, optimizer and schedule."""
+    datamanager = build_datamanager(config, processes)
+    model = build_model(config, datamanager, processes)
+    optimizer = build_optimizer(config, model)
+    scheduler = build_scheduler(config, optimizer)
+    return build_engine(config, datamanager, model, optimizer, scheduler, processes)
+
+
 def resume(config: CfgNode, engine: engine.Engine, processes: Processes = ALONE) -> int | None:
     """Take up the checkpoint of ``train.resume`` or ``model.resume`` in an engine of :func:`build_engine`.
 

@@ -95,13 +95,9 @@ def run(config, processes=ALONE):
         if processes.size > 1:
             device = f"{processes.size} processes, each {device}"
         print(f"Python {platform.python_version()}, torch {torch.__version__}, {device}\n")
-        datamanager = build.build_datamanager(config, processes)
-        model = build.build_model(config, datamanager, processes)
-        size = sum(parameter.numel() for parameter in model.parameters())
+        engine = build.build_run(config, processes)
+        size = sum(parameter.numel() for parameter in engine.model.parameters())
         print(f"Built model {config.model.name} with {size:,} parameters")
-        optimizer = build.build_optimizer(config, model)
-        scheduler = build.build_scheduler(config, optimizer)
-        engine = build.build_engine(config, datamanager, model, optimizer, scheduler, processes)
         start_epoch = build.resume(config, engine, processes)
         engine.run(**engine_run_kwargs(config, start_epoch))
 

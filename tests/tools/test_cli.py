@@ -229,8 +229,10 @@ def test_an_unknown_option_is_one_line_with_exit_code_2(tool, capsys):
 
 def test_names_end_where_key_value_pairs_begin(tool):
     args = tool.parse(["-s", "a", "b", "-t", "c", "train.lr", "1", "data.root", "x"])
-    assert (args.sources, args.targets, args.opts) == (["a", "b"], ["c"], ["train.lr", "1", "data.root", "x"])
-    assert tool.parse(["--transforms", "jitter", "--root", "x"]).transforms == ["jitter"]
+    assert args.opts == ["train.lr", "1", "data.root", "x"]
+    assert tool.overrides_of(args) == {"data.sources": ["a", "b"], "data.targets": ["c"]}
+    both = tool.overrides_of(tool.parse(["--transforms", "jitter", "--root", "x"]))
+    assert both == {"data.transforms": ["jitter"], "data.root": "x"}
     assert tool.overrides_of(tool.parse(["-m", "dpm_vit"])) == {"model.name": "dpm_vit"}
 
 

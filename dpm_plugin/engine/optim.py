@@ -134,7 +134,7 @@ class WarmupCosine:
             group["lr"] = lr
 
 
-build_scheduler = WarmupCosine  # beside build_optimizer
+build_scheduler = WarmupCosine  # the name that goes with build_optimizer, as in torchreid
 
 
 def form_flags(

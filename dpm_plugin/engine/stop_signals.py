@@ -54,7 +54,7 @@ class StopSignals:
     def __exit__(self, *error: object) -> None:
         for number, previous in self._previous.items():
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
-        self._previous = {}
+        self._previous, self.asked, self._agreed = {}, None, None
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

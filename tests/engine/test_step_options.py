@@ -63,7 +63,7 @@ def test_checkpointed_blocks_draw_the_same_stochastic_depth_again():
     assert_same(*results, atol=0, rtol=0)
 
 
-def test_the_encoder_never_sees_more_than_a_micro_batch_and_runs_again_only_for_gradients():
+def test_the_encoder_never_sees_more_than_a_part_of_the_batch_and_runs_again_only_for_gradients():
     model = masking_model()
     encode, sizes = model.encode, []
 
@@ -77,7 +77,7 @@ def test_the_encoder_never_sees_more_than_a_micro_batch_and_runs_again_only_for_
     assert sizes == step_one + step_one[::-1] + [(size, False) for size, _ in step_one]
 
 
-def test_micro_batches_keep_no_activations_until_their_turn():
+def test_the_gradient_cache_keeps_no_activations_until_their_turn():
     weight, images, kept = torch.nn.Parameter(torch.ones(4)), torch.randn(6, 4), []
 
     def encode(images, camids):

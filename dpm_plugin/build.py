@@ -4,58 +4,46 @@ torchreid's own models keep torchreid's optimizers and engines; the plugin's mod
 """
 
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from dpm_plugin.config import (
-    criterion_kwargs,
-    datamanager_kwargs,
-    engine_kwargs,
-    evaluation_kwargs,
-    model_kwargs,
-    optimizer_kwargs,
-    scheduler_kwargs,
-    stock_model_kwargs,
-    stock_optimizer_kwargs,
-    stock_scheduler_kwargs,
-    training_kwargs,
-)
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+from dpm_plugin import config as settings
 from dpm_plugin.data import DPMImageDataManager
 from dpm_plugin.data.datasets import torchreid_sets
 from dpm_plugin.data.sharing import check_same_data
-from dpm_plugin.distributed.processes import ALONE
+from dpm_plugin.distributed.processes import ALONE, Processes
 from dpm_plugin.distributed.sync_bn import synchronise_batch_norm
+from dpm_plugin.engine import optim
 from dpm_plugin.engine.engine import ImageDPMEngine
-from dpm_plugin.engine.optim import build_optimizer as build_dpm_optimizer
-from dpm_plugin.engine.optim import build_scheduler as build_dpm_scheduler
-from dpm_plugin.engine.run_checkpoints import newest_checkpoint
-from dpm_plugin.engine.testing import SoftmaxEngine, TripletEngine
+from dpm_plugin.engine.run_checkpoints import FOLDER, newest_checkpoint, restore
+from dpm_plugin.engine.stock import SoftmaxEngine, TripletEngine
+from dpm_plugin.engine.testing import EvaluationOptions
+from dpm_plugin.engine.training import TrainingMixin, TrainingOptions
 from dpm_plugin.evaluation.metric import matching_counts
 from dpm_plugin.method.losses import DPMLoss
 from dpm_plugin.models import MODELS
-from dpm_plugin.torchreid_host import (
-    data,
-    engine,
-    model_names,
-    models,
-    optim,
-    video_dataset_classes,
-    weights_by_plain_http,
-)
+from dpm_plugin.torchreid_host import data, engine, model_names, models, video_dataset_classes, weights_by_plain_http
+from dpm_plugin.torchreid_host import optim as stock_optim
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import nearest
-from dpm_plugin.weights import files as checkpoint
 from dpm_plugin.weights.load import load_weights
 
+DataManager: TypeAlias = data.ImageDataManager | data.VideoDataManager
 
-def check_names(config, processes=ALONE):
+
+def check_names(config: CfgNode, processes: Processes = ALONE) -> None:
     """Refuse an unknown model, and one that does not go with the other settings, before loading anything.
 
     Args:
-        processes: :class:`~dpm_plugin.distributed.processes.Processes` of the run, here and below. Default: one.
+        processes: those of the run, here and below. Default: one.
 
     Raises:
         DPMError: names the nearest known model, or the key to change.
     """
-    name = config.model.name
+    name, train = config.model.name, config.train
     if name not in model_names():
         raise DPMError(f"unknown model '{name}'; the nearest known model is '{nearest(name, model_names())}'")
     if processes.size > 1 and (name not in MODELS or config.loss.name != "dpm"):
@@ -69,23 +57,21 @@ def check_names(config, processes=ALONE):
                 f"loss.name dpm needs one of the plugin's models ({', '.join(sorted(MODELS))}), "
                 f"not '{name}'; set loss.name softmax or triplet"
             )
-        train = config.train
         if train.optim == "adamw" or train.bias_lr_mult != 1 or train.optim_form != "auto":
             raise DPMError(
                 "train.optim adamw, train.bias_lr_mult other than 1 and train.optim_form other than "
                 f"auto are for the plugin's models, not '{name}'"
             )
-        return
-    if config.data.type == "video":
+    elif config.data.type == "video":
         raise DPMError(f"'{name}' takes single images; set data.type image")
-    if config.train.staged_lr:
+    elif train.staged_lr:
         raise DPMError(
             f"train.staged_lr would leave tokens and position embedding of '{name}' out of the "
             "optimizer; set it to False"
         )
 
 
-def build_datamanager(config, processes=ALONE):
+def build_datamanager(config: CfgNode, processes: Processes = ALONE) -> DataManager:
     """The data manager: ``DPMImageDataManager``, or torchreid's ``VideoDataManager``.
 
     Raises:
@@ -93,11 +79,13 @@ def build_datamanager(config, processes=ALONE):
             query with an image to find, or fewer gallery images (CUHK03's protocol: identities) than the highest of
             ``test.ranks``.
     """
+    arguments = settings.datamanager_kwargs(config)
     if config.data.type == "image":
         with processes.main_first():
-            datamanager = DPMImageDataManager(**datamanager_kwargs(config), processes=processes)
+            datamanager = DPMImageDataManager(**arguments, processes=processes)
         check_same_data(datamanager, processes)
-        _check_targets(config, datamanager)
+        for name, parts in datamanager.test_dataset.items():
+            _check_target(config, name, parts)
         return datamanager
     known = video_dataset_classes()
     for name in config.data.sources + config.data.targets:
@@ -105,7 +93,7 @@ def build_datamanager(config, processes=ALONE):
             raise DPMError(f"unknown video data set '{name}'; the nearest known one is '{nearest(name, known)}'")
         torchreid_sets.check_present(name, known[name], config.data.root)
     try:
-        return data.VideoDataManager(**datamanager_kwargs(config))
+        return data.VideoDataManager(**arguments)
     except (RuntimeError, ValueError, AssertionError, OSError) as error:
         # So torchreid reports a missing folder, a failed download or a batch that cannot be filled.
         raise DPMError(
@@ -114,27 +102,25 @@ def build_datamanager(config, processes=ALONE):
         ) from error
 
 
-def _check_targets(config, datamanager):
-    # Now, not in the evaluation after hours of training.
-    for name, parts in datamanager.test_dataset.items():
-        for side, entries in parts.items():
-            if not entries:
-                raise DPMError(f"the {side} set of '{name}' is empty")
-        sides = [parts["query"], parts["gallery"]]
-        try:
-            counts = matching_counts(*([entry[field] for entry in side] for field in (1, 2) for side in sides))
-        except DPMError as error:
-            raise DPMError(f"'{name}' cannot be evaluated: {error}") from error
-        ranked, what = counts.gallery, "images"
-        if config.cuhk03.use_metric_cuhk03:
-            ranked, what = counts.gallery_ids, "identities"
-        if max(config.test.ranks) > ranked:
-            raise DPMError(
-                f"test.ranks asks for rank {max(config.test.ranks)}, but '{name}' has {ranked} gallery {what}; lower it"
-            )
+def _check_target(config: CfgNode, name: str, parts: dict[str, list[tuple]]) -> None:
+    """Refuse a test set that cannot be evaluated now, not after hours of training."""
+    for side, entries in parts.items():
+        if not entries:
+            raise DPMError(f"the {side} set of '{name}' is empty")
+    sides = [parts["query"], parts["gallery"]]
+    try:
+        counts = matching_counts(*([entry[field] for entry in side] for field in (1, 2) for side in sides))
+    except DPMError as error:
+        raise DPMError(f"'{name}' cannot be evaluated: {error}") from error
+    ranked, what = counts.gallery, "images"
+    if config.cuhk03.use_metric_cuhk03:
+        ranked, what = counts.gallery_ids, "identities"
+    highest = max(config.test.ranks)
+    if highest > ranked:
+        raise DPMError(f"test.ranks asks for rank {highest}, but '{name}' has {ranked} gallery {what}; lower it")
 
 
-def build_model(config, datamanager, processes=ALONE):
+def build_model(config: CfgNode, datamanager: DataManager, processes: Processes = ALONE) -> nn.Module:
     """The network, with ``model.load_weights`` loaded, on one device.
 
     Not spread over several GPUs as in torchreid's scripts: DPM's two steps freeze parameters, which
@@ -144,14 +130,14 @@ def build_model(config, datamanager, processes=ALONE):
     name, classes = config.model.name, datamanager.num_train_pids
     if name in MODELS:
         with processes.main_first():  # it may download weights
-            model = MODELS[name](**model_kwargs(config, classes, datamanager.num_cameras))
+            model = MODELS[name](**settings.model_kwargs(config, classes, datamanager.num_cameras))
+    elif config.model.pretrained and weights_by_plain_http(name):
+        raise DPMError(
+            f"torchreid fetches the ImageNet weights of '{name}' by plain HTTP and executes what is "
+            "in them; set model.pretrained False, or choose another model"
+        )
     else:
-        if config.model.pretrained and weights_by_plain_http(name):
-            raise DPMError(
-                f"torchreid fetches the ImageNet weights of '{name}' by plain HTTP and executes what is "
-                "in them; set model.pretrained False, or choose another model"
-            )
-        model = models.build_model(**stock_model_kwargs(config, classes))
+        model = models.build_model(**settings.stock_model_kwargs(config, classes))
     for layer in config.train.open_layers if config.train.fixbase_epoch else ():
         if not hasattr(model, layer):
             raise DPMError(
@@ -166,7 +152,7 @@ def build_model(config, datamanager, processes=ALONE):
     return model
 
 
-def build_optimizer(config, model):
+def build_optimizer(config: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of ``train.optim``: the plugin's for its own models, torchreid's for torchreid's.
 
     Raises:
@@ -174,39 +160,55 @@ def build_optimizer(config, model):
     """
     try:
         if config.model.name in MODELS:
-            return build_dpm_optimizer(model, **optimizer_kwargs(config))
-        return optim.build_optimizer(model, **stock_optimizer_kwargs(config))
+            return optim.build_optimizer(model, **settings.optimizer_kwargs(config))
+        return stock_optim.build_optimizer(model, **settings.stock_optimizer_kwargs(config))
     except ValueError as error:
         raise DPMError(f"optimizer {config.train.optim} (keys train, sgd, adam, rmsprop): {error}") from error
 
 
-def build_scheduler(config, optimizer):
+def build_scheduler(config: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
     """The schedule of ``train.lr_scheduler``, stepped once per epoch."""
     if config.train.lr_scheduler == "warmup_cosine":
-        return build_dpm_scheduler(optimizer, **scheduler_kwargs(config))
-    return optim.build_lr_scheduler(optimizer, **stock_scheduler_kwargs(config))
+        return optim.build_scheduler(optimizer, **settings.scheduler_kwargs(config))
+    return stock_optim.build_lr_scheduler(optimizer, **settings.stock_scheduler_kwargs(config))
 
 
-def build_engine(config, datamanager, model, optimizer, scheduler, processes=ALONE):
-    """The engine of ``loss.name`` and ``data.type``; all but the video ones evaluate as this plugin does."""
-    engines = {
-        ("image", "dpm"): ImageDPMEngine,
-        ("image", "softmax"): SoftmaxEngine,
-        ("image", "triplet"): TripletEngine,
-        ("video", "softmax"): engine.VideoSoftmaxEngine,
-        ("video", "triplet"): engine.VideoTripletEngine,
-    }
-    kwargs = dict(engine_kwargs(config), optimizer=optimizer, scheduler=scheduler)
-    if config.loss.name == "dpm":
-        kwargs.update(criterion=DPMLoss(**criterion_kwargs(config), processes=processes), processes=processes)
-    built = engines[config.data.type, config.loss.name](datamanager, model, **kwargs)
+def build_engine(
+    config: CfgNode,
+    datamanager: DataManager,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any,
+    processes: Processes = ALONE,
+) -> engine.Engine:
+    """The engine of ``loss.name`` and ``data.type``; all but the video ones train and evaluate as this plugin does."""
+    kwargs = dict(settings.engine_kwargs(config), optimizer=optimizer, scheduler=scheduler)
+    if config.data.type == "video":
+        engines = {"softmax": engine.VideoSoftmaxEngine, "triplet": engine.VideoTripletEngine}
+        return engines[config.loss.name](datamanager, model, **kwargs)
     seed = processes.seed(config.train.seed)
-    for name, value in {**evaluation_kwargs(config), **training_kwargs(config, seed)}.items():
-        setattr(built, name, value)
-    return built
+    kwargs.update(
+        training=TrainingOptions(**settings.training_kwargs(config, seed)),
+        evaluation=EvaluationOptions(**settings.evaluation_kwargs(config)),
+        processes=processes,
+    )
+    if config.loss.name == "dpm":
+        shared = dict(num_processes=processes.size, gather=processes.all_gather)
+        kwargs.update(criterion=DPMLoss(**settings.criterion_kwargs(config), **shared))
+    engines = {"dpm": ImageDPMEngine, "softmax": SoftmaxEngine, "triplet": TripletEngine}
+    return engines[config.loss.name](datamanager, model, **kwargs)
 
 
-def resume(config, engine, processes=ALONE):
+def build_run(config: CfgNode, processes: Processes = ALONE) -> engine.Engine:
+    """All parts of a run, one after another: an engine over its data, model, optimizer and schedule."""
+    datamanager = build_datamanager(config, processes)
+    model = build_model(config, datamanager, processes)
+    optimizer = build_optimizer(config, model)
+    scheduler = build_scheduler(config, optimizer)
+    return build_engine(config, datamanager, model, optimizer, scheduler, processes)
+
+
+def resume(config: CfgNode, engine: engine.Engine, processes: Processes = ALONE) -> int | None:
     """Take up the checkpoint of ``train.resume`` or ``model.resume`` in an engine of :func:`build_engine`.
 
     Returns:
@@ -217,12 +219,15 @@ def resume(config, engine, processes=ALONE):
     """
     source = config.train.resume or config.model.resume
     if source == "auto":
-        folder = Path(config.data.save_dir) / "model"
+        folder = Path(config.data.save_dir) / FOLDER
         source = processes.broadcast(lambda: newest_checkpoint(folder))
         if source is None:
             print(f"=> No checkpoint in '{folder}': from the beginning")
     if not source:
         return None
-    if hasattr(engine, "resume"):
+    if isinstance(engine, TrainingMixin):
         return engine.resume(source)
-    return checkpoint.resume(source, engine.model, engine.optimizer, engine.scheduler)  # torchreid's video engines
+    # One of torchreid's video engines
+    epoch = restore(source, engine.model, engine.optimizer, engine.scheduler)["epoch"]
+    print(f"=> Resumed from '{source}' after epoch {epoch}")
+    return epoch

@@ -13,36 +13,43 @@ import io
 import platform
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
 from dpm_plugin import build, harden
 from dpm_plugin.config import engine_run_kwargs, load_config
-from dpm_plugin.distributed.processes import ALONE, launched
+from dpm_plugin.distributed.processes import ALONE, Processes, launched
 from dpm_plugin.torchreid_host import utils
 from dpm_plugin.utils.command import Parser, exit_code
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.runtime import deterministic_kernels
 
 
-def parse(argv):
-    """Command line -> namespace; ``argv`` None takes the process's."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Command line -> namespace, options under the keys that they set; ``argv`` None takes the process's."""
     parser = Parser(
         description="Train and evaluate person re-identification models.",
         epilog="Keys and their meaning: configs/REFERENCE.md",
     )
     parser.add_argument("--config-file", default="", help="yaml file with settings")
-    parser.add_argument("-s", "--sources", nargs="+", help="data sets to train on")
-    parser.add_argument("-t", "--targets", nargs="+", help="data sets to evaluate on")
-    parser.add_argument("--transforms", nargs="+", help="augmentation of training images")
-    parser.add_argument("--root", help="folder that holds the data sets")
-    parser.add_argument("-m", "--model", help="network, instead of model.name")
+    parser.add_argument("-s", "--sources", dest="data.sources", nargs="+", metavar="NAME", help="data sets to train on")
+    parser.add_argument(
+        "-t", "--targets", dest="data.targets", nargs="+", metavar="NAME", help="data sets to evaluate on"
+    )
+    parser.add_argument(
+        "--transforms", dest="data.transforms", nargs="+", metavar="NAME", help="augmentation of training images"
+    )
+    parser.add_argument("--root", dest="data.root", metavar="FOLDER", help="folder that holds the data sets")
+    parser.add_argument("-m", "--model", dest="model.name", metavar="NAME", help="network, instead of model.name")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, such as train.lr 0.01")
     args = parser.parse_args(argv)
-    for name in ("sources", "targets", "transforms"):
+    for name in ("data.sources", "data.targets", "data.transforms"):
         # In "-s market1501 train.lr 0.01" argparse takes all three for names: names hold no dot, keys do.
         names = getattr(args, name) or []
         first_key = next((index for index, text in enumerate(names) if "." in text), len(names))
@@ -51,20 +58,13 @@ def parse(argv):
     return args
 
 
-def overrides_of(args):
+def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
     """The configuration keys that options set."""
-    options = {
-        "data.sources": args.sources,
-        "data.targets": args.targets,
-        "data.transforms": args.transforms,
-        "data.root": args.root,
-        "model.name": args.model,
-    }
-    return {key: value for key, value in options.items() if value is not None}
+    return {key: value for key, value in vars(args).items() if "." in key and value is not None}
 
 
 @contextlib.contextmanager
-def logged(path):
+def logged(path: Path) -> Iterator[None]:
     """Copy what is printed to ``path`` with torchreid's Logger, and put ``sys.stdout`` back afterwards."""
     try:  # before Logger does it: one that fails closes the process's stdout
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def logged(path):
             logger.close()
 
 
-def run(config, processes=ALONE):
+def run(config: CfgNode, processes: Processes = ALONE) -> None:
     """One run: build every part, resume, train, evaluate."""
     build.check_names(config, processes)
     utils.set_random_seed(processes.seed(config.train.seed))
@@ -95,18 +95,14 @@ def run(config, processes=ALONE):
         if processes.size > 1:
             device = f"{processes.size} processes, each {device}"
         print(f"Python {platform.python_version()}, torch {torch.__version__}, {device}\n")
-        datamanager = build.build_datamanager(config, processes)
-        model = build.build_model(config, datamanager, processes)
-        size = sum(parameter.numel() for parameter in model.parameters())
+        engine = build.build_run(config, processes)
+        size = sum(parameter.numel() for parameter in engine.model.parameters())
         print(f"Built model {config.model.name} with {size:,} parameters")
-        optimizer = build.build_optimizer(config, model)
-        scheduler = build.build_scheduler(config, optimizer)
-        engine = build.build_engine(config, datamanager, model, optimizer, scheduler, processes)
         start_epoch = build.resume(config, engine, processes)
         engine.run(**engine_run_kwargs(config, start_epoch))
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     args = parse(argv)
     harden()

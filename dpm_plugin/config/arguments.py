@@ -189,7 +189,7 @@ def engine_kwargs(config):
 
 
 def training_kwargs(config, seed):
-    """Attributes of ``TrainingMixin``; ``seed`` is this process's."""
+    """Arguments of ``TrainingOptions``; ``seed`` is this process's."""
     train = config.train
     return dict(
         checkpoint_every=train.checkpoint_every,
@@ -201,7 +201,7 @@ def training_kwargs(config, seed):
 
 
 def evaluation_kwargs(config):
-    """Attributes of ``EvaluationMixin``: headline row, cameras, and what results.json says of the run."""
+    """Arguments of ``EvaluationOptions``: headline row, cameras, and what results.json says of the run."""
     test = config.test
     return dict(
         feature=test.feature,

@@ -147,7 +147,7 @@ class Processes:
 
     def sum(self, tensor):
         """The sum of every process's ``tensor``, all of one shape; differentiable."""
-        return tensor if self.size == 1 else _Sum.apply(tensor, self)
+        return tensor if self.size == 1 else _Sum.apply(tensor, self._sum_into)
 
     def all_gather(self, tensor):
         """Every process's (B, ...) as one (size * B, ...), by rank; differentiable.
@@ -256,13 +256,13 @@ class _Sum(torch.autograd.Function):
     """y = sum over processes of x: each x moves every process's y, so its gradient is the sum of theirs."""
 
     @staticmethod
-    def forward(ctx, tensor, processes):
-        ctx.processes = processes
-        return processes._sum_into(tensor.clone(memory_format=torch.contiguous_format))
+    def forward(ctx, tensor, sum_into):
+        ctx.sum_into = sum_into
+        return sum_into(tensor.clone(memory_format=torch.contiguous_format))
 
     @staticmethod
     def backward(ctx, gradient):
-        return ctx.processes._sum_into(gradient.clone(memory_format=torch.contiguous_format)), None
+        return ctx.sum_into(gradient.clone(memory_format=torch.contiguous_format)), None
 
 
 def _reason(error):

@@ -1,19 +1,25 @@
 """Iterations with a number that is not finite: found without a transfer of their own, named, and undone."""
 
 import math
+from collections.abc import Iterable, Mapping
 
 import torch
+from torch import Tensor, nn
+
+from dpm_plugin.utils.errors import DPMError
 
 GRADIENT = "gradient"  # begins the names of gradient norms among an iteration's numbers
+ADVICE = "lower train.lr or switch train.amp off"
+KEPT = f"the checkpoint of the last good epoch is kept; {ADVICE}"
 
 
-def gradient_norm(parameters):
-    """The norm of all gradients as a tensor on their device, or None where there is none; waits for nothing."""
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor | None:
+    """The norm of all gradients as a scalar on their device, or None where there is none; waits for nothing."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     return torch.stack(torch._foreach_norm(gradients)).norm() if gradients else None
 
 
-def not_finite(numbers):
+def not_finite(numbers: Mapping[str, float]) -> str | None:
     """What is first not finite among an iteration's numbers, which stand in the order they came in.
 
     "loss", "gradient" or None: a gradient of step one that is not finite spoils the loss of step two.
@@ -22,34 +28,28 @@ def not_finite(numbers):
     return bad if bad is None else GRADIENT if bad.startswith(GRADIENT) else "loss"
 
 
-def describe(numbers):
-    """The numbers in one line."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+def check_weights(model: nn.Module, when: str) -> None:
+    """Raise DPMError if a parameter of ``model`` is not finite."""
+    norms = torch._foreach_norm([parameter.detach() for parameter in model.parameters()])
+    if not bool(torch.isfinite(torch.stack(norms)).all()):
+        raise DPMError(f"non-finite weights {when}; {KEPT}")
 
 
 class Snapshot:
-    """Weights, statistics and optimizer state of one moment, copied on their device.
+    """Weights, statistics and optimizer state of one moment, copied on their device."""
 
-    Args:
-        model, optimizer: as they are now.
-    """
-
-    def __init__(self, model, optimizer):
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
         self.optimizer = optimizer
         self.states = {
-            parameter: {name: _copied(value) for name, value in state.items()}
+            parameter: {name: value.clone() if torch.is_tensor(value) else value for name, value in state.items()}
             for parameter, state in optimizer.state.items()
         }
 
     @torch.no_grad()
-    def restore(self):
+    def restore(self) -> None:
         """Put everything back; may be called once."""
         for tensor, copy in self.tensors:
             tensor.copy_(copy)
         self.optimizer.state.clear()
         self.optimizer.state.update(self.states)
-
-
-def _copied(value):
-    return value.clone() if isinstance(value, torch.Tensor) else value

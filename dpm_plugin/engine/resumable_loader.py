@@ -1,13 +1,23 @@
-"""Batches of one epoch after another, which go on in the middle of an epoch as if it had never been interrupted."""
+"""Batches of one epoch after another, which go on in the middle of an epoch as if it had never been interrupted.
 
+At the end of the file: the state of every random generator that a run draws from, which makes that possible.
+"""
+
+import random
 import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from dpm_plugin.engine.random_state import drawing_from, random_state, set_random_state
 from dpm_plugin.engine.stop_signals import SIGNALS, leave_to_owner
 from dpm_plugin.utils.errors import DPMError
+
+KEPT = ("num_workers", "pin_memory", "timeout", "multiprocessing_context", "prefetch_factor", "persistent_workers")
 
 
 class ResumableLoader:
@@ -20,7 +30,7 @@ class ResumableLoader:
 
     Args:
         loader: torchreid's training loader. A plain ``DataLoader`` is built again over the same data set and
-            sampler; of any other iterable the k batches are read and dropped.
+            sampler; of anything else the k batches are read and dropped.
         position_seed: whole number: what augmentation draws for an image then depends on this seed, the epoch and
             the image's position in the sampler's order alone, whatever the number of processes. Default: None, off.
 
@@ -32,40 +42,44 @@ class ResumableLoader:
         without_batch: called without arguments when a batch cannot be had, before the error is raised.
     """
 
-    def __init__(self, loader, position_seed=None):
+    def __init__(self, loader: DataLoader | Sequence, position_seed: int | None = None) -> None:
         self.loader, self.position_seed = loader, position_seed
         self.done = self.epoch = self.first = 0
-        self.after_batch = self.without_batch = lambda: None
-        self._start = None  # random state when the epoch began
-        self._workers = {}  # number of a loader's process -> its random state after its last batch
+        self.after_batch: Callable[[], None] = lambda: None
+        self.without_batch: Callable[[], None] = lambda: None
+        self._start: dict | None = None  # random state when the epoch began
+        self._workers: dict[int, dict] = {}  # number of a loader's process -> its random state after its last batch
         self._continued = False  # whether those processes worked before this epoch
-        self._resumed = None
-        self._rebuilt = None
+        self._resumed: dict | None = None
+        self._num_workers = getattr(loader, "num_workers", 0)
+        self._rebuilt: DataLoader | None = None
         if type(loader) is DataLoader and loader.batch_sampler is not None:
             self._order = _Order(loader.batch_sampler, numbered=position_seed is not None)
-            self._rebuilt = _rebuild(loader, self._order, position_seed)
+            dataset, generator = loader.dataset, loader.generator
+            if position_seed is not None:
+                # A generator of its own draws the seed of the processes without moving torch's.
+                dataset, generator = _ByPosition(dataset, position_seed), torch.Generator()
+            kept, collate = {name: getattr(loader, name) for name in KEPT}, partial(_collate, loader.collate_fn)
+            self._rebuilt = DataLoader(
+                dataset, batch_sampler=self._order, collate_fn=collate, generator=generator, **kept
+            )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.loader)
 
-    @property
-    def num_workers(self):
-        """Processes that load the images."""
-        return getattr(self.loader, "num_workers", 0)
-
-    def state(self):
-        """What :meth:`resume` needs, as :func:`~dpm_plugin.engine.random_state.random_state` gives it."""
+    def state(self) -> dict[str, Any]:
+        """What :meth:`resume` needs, with random states as :func:`random_state` gives them."""
         return {
             "iteration": self.done,
             "batches": len(self),
-            "num_workers": self.num_workers,
+            "num_workers": self._num_workers,
             "start": self._start if self.done else None,
             "now": random_state(),
             "workers": dict(self._workers),
             "continued": self._continued if self.done else bool(self._workers),
         }
 
-    def resume(self, state):
+    def resume(self, state: dict[str, Any]) -> None:
         """Go on from ``state``: at once with the generators, or, in the middle of an epoch, in its next loop.
 
         Raises:
@@ -77,9 +91,9 @@ class ResumableLoader:
                 f"which now has {len(self)}; resume with the same data and train.batch_size, or from a checkpoint "
                 "at an epoch's end"
             )
-        if state["num_workers"] != self.num_workers and self.position_seed is None:
+        if state["num_workers"] != self._num_workers and self.position_seed is None:
             print(
-                f"=> data.workers was {state['num_workers']}, now {self.num_workers}: images are augmented "
+                f"=> data.workers was {state['num_workers']}, now {self._num_workers}: images are augmented "
                 "otherwise than in an undisturbed run"
             )
             state = {**state, "workers": {}, "continued": False}
@@ -87,87 +101,78 @@ class ResumableLoader:
         if not state["iteration"] and state["now"] is not None:
             set_random_state(state["now"])
 
-    def finish_epoch(self):
+    def finish_epoch(self) -> None:
         """To be called at the end of an epoch: the next one has no batch done."""
         self.done, self.first, self._start = 0, 0, None
         if not getattr(self.loader, "persistent_workers", False):
             self._workers = {}
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         resumed, self._resumed = self._resumed, None
-        skipped = self._begin(resumed)
-        for number, (batch, worker, state) in enumerate(self._fetched(resumed is not None, skipped)):
-            if number < skipped:
-                if number == skipped - 1 and resumed["now"] is not None:
-                    set_random_state(resumed["now"])
-                continue
-            yield batch
-            self.done = number + 1
-            if worker is not None:
-                self._workers[worker] = state
-            self.after_batch()
-
-    def _begin(self, resumed):
-        """Set the generators for the epoch; returns how many of its batches are done."""
         if resumed is None:
             self.finish_epoch()
             self._continued = bool(self._workers)
         else:
             self.done = self.first = resumed["iteration"]
-            self._workers = dict(resumed["workers"])
-            self._continued = resumed["continued"]
+            self._workers, self._continued = dict(resumed["workers"]), resumed["continued"]
             if self.done and resumed["start"] is not None:
                 set_random_state(resumed["start"])
-        self._start = random_state()
-        return self.done
+        self._start, skipped = random_state(), self.done
+        for number, (batch, worker, state) in enumerate(self._batches(resumed is not None, skipped), start=1):
+            if number <= skipped:
+                if number == skipped and resumed and resumed["now"] is not None:
+                    set_random_state(resumed["now"])
+                continue
+            yield batch
+            self.done = number
+            if worker is not None and state is not None:
+                self._workers[worker] = state
+            self.after_batch()
 
-    def _fetched(self, resumed, skipped):
+    def _batches(self, resumed: bool, skipped: int) -> Iterator[tuple[Any, int | None, dict | None]]:
+        """(batch, number of the process that made it or None, that process's random state)."""
         try:
-            yield from self._batches(resumed, skipped)
+            if self._rebuilt is None:
+                yield from ((batch, None, None) for batch in self.loader)
+                return
+            self._order.skipped, self._order.epoch = skipped, self.epoch
+            init, states = getattr(self.loader, "worker_init_fn", None), dict(self._workers) if resumed else {}
+            self._rebuilt.worker_init_fn = partial(_start_process, init, states)
+            if resumed and self._continued:  # processes that go on drew their seed epochs ago, not in this one
+                self._rebuilt.generator = torch.Generator()
+            yield from self._rebuilt  # starts the processes
         except RuntimeError:  # a process of the loader ended, or what it raised
             self.without_batch()
             raise
 
-    def _batches(self, resumed, skipped):
-        """(batch, number of the process that made it or None, that process's random state)."""
-        if self._rebuilt is None:
-            return ((batch, None, None) for batch in self.loader)
-        self._order.skipped, self._order.epoch = skipped, self.epoch
-        self._rebuilt.worker_init_fn = _Started(self.loader.worker_init_fn, self._workers if resumed else {})
-        if resumed and self._continued:  # processes that go on drew their seed epochs ago, not in this one
-            self._rebuilt.generator = torch.Generator()
-        return iter(self._rebuilt)  # starts the processes
+
+def _collate(collate: Callable, samples: list) -> tuple[Any, int | None, dict | None]:
+    """The batch of ``collate``, with which process made it and the random state it was left in."""
+    batch, worker = collate(samples) if samples else None, get_worker_info()
+    return (batch, None, None) if worker is None else (batch, worker.id, random_state())
 
 
-def _rebuild(loader, order, position_seed):
-    dataset = loader.dataset if position_seed is None else _ByPosition(loader.dataset, position_seed)
-    # A generator of its own draws the seed of the processes without moving torch's.
-    generator = loader.generator if position_seed is None else torch.Generator()
-    return DataLoader(
-        dataset,
-        batch_sampler=order,
-        num_workers=loader.num_workers,
-        collate_fn=_Carried(loader.collate_fn),
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=generator,
-        prefetch_factor=loader.prefetch_factor,
-        persistent_workers=loader.persistent_workers,
-    )
+def _start_process(init: Callable | None, states: dict[int, dict], worker: int) -> None:
+    """``worker_init_fn`` that leaves signals to the run and starts processes in known random states."""
+    for number in SIGNALS:
+        signal.signal(number, leave_to_owner)
+    if init is not None:
+        init(worker)
+    if worker in states:
+        set_random_state(states[worker])
 
 
 class _Order(Sampler):
     """The batches of ``batches``; the first ``skipped`` empty, so that the processes take turns as ever."""
 
-    def __init__(self, batches, numbered):
+    def __init__(self, batches: Any, numbered: bool) -> None:
         self.batches, self.numbered = batches, numbered
         self.skipped = self.epoch = 0
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list]:
         position = 0
         for number, batch in enumerate(self.batches):
             if number < self.skipped:
@@ -179,42 +184,82 @@ class _Order(Sampler):
             position += len(batch)
 
 
-class _Carried:
-    """Collates as ``collate``, and adds which process did it and the random state it was left in."""
-
-    def __init__(self, collate):
-        self.collate = collate
-
-    def __call__(self, samples):
-        batch, worker = self.collate(samples) if samples else None, get_worker_info()
-        return (batch, None, None) if worker is None else (batch, worker.id, random_state())
-
-
-class _Started:
-    """``worker_init_fn`` that leaves signals to the run and starts processes in known random states."""
-
-    def __init__(self, init, states):
-        self.init, self.states = init, dict(states)
-
-    def __call__(self, worker):
-        for number in SIGNALS:
-            signal.signal(number, leave_to_owner)
-        if self.init is not None:
-            self.init(worker)
-        if worker in self.states:
-            set_random_state(self.states[worker])
-
-
 class _ByPosition(Dataset):
     """``dataset``, asked for (epoch, position, index): what it draws follows from the first two and the seed."""
 
-    def __init__(self, dataset, seed):
+    def __init__(self, dataset: Any, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, item):
+    def __getitem__(self, item: tuple[int, int, int]) -> Any:
         epoch, position, index = item
         with drawing_from(self.seed, epoch, position):
             return self.dataset[index]
+
+
+# ---- random states ----
+
+
+def random_state() -> dict[str, Any]:
+    """The generators of this process as numpy arrays and plain numbers, fit for a queue between processes."""
+    version, words, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state()
+    state = {
+        "torch": torch.get_rng_state().numpy(),
+        "python": {"version": version, "words": np.array(words, dtype=np.int64), "gauss": gauss},
+        "numpy": {
+            "keys": np.array(keys, dtype=np.int64),
+            "position": int(position),
+            "has_gauss": int(has_gauss),
+            "gauss": float(cached),
+        },
+    }
+    if torch.cuda.is_initialized():  # never in a loader's process
+        state["cuda"] = torch.cuda.get_rng_state().numpy()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put back what :func:`random_state` returned, or :func:`as_tensors` made of it.
+
+    Raises:
+        DPMError: it is no such state.
+    """
+    try:
+        python, numpy = state["python"], state["numpy"]
+        words, keys = np.asarray(python["words"]), np.asarray(numpy["keys"]).astype(np.uint32)
+        random.setstate((python["version"], tuple(words.tolist()), python["gauss"]))
+        np.random.set_state(("MT19937", keys, numpy["position"], numpy["has_gauss"], numpy["gauss"]))
+        torch.set_rng_state(torch.as_tensor(state["torch"]))
+        if "cuda" in state and torch.cuda.is_available():
+            torch.cuda.set_rng_state(torch.as_tensor(state["cuda"]))
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError, OverflowError) as error:
+        raise DPMError(
+            f"the checkpoint's random states cannot be put back ({error}); it is damaged, or of other "
+            "versions of Python, numpy or torch"
+        ) from error
+
+
+def as_tensors(value: Any) -> Any:
+    """``value`` with every numpy array in its dicts and lists as a tensor: what ``weights_only=True`` reads."""
+    if isinstance(value, dict):
+        return {key: as_tensors(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_tensors(item) for item in value]
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+@contextmanager
+def drawing_from(*numbers: int) -> Iterator[None]:
+    """Within the block every generator but the GPU's is seeded by these whole numbers; then all go on as before."""
+    before = random_state()
+    words = [int(word) for word in np.random.SeedSequence(numbers).generate_state(3)]
+    random.seed(words[0])
+    np.random.seed(words[1])
+    torch.default_generator.manual_seed(words[2])  # torch.manual_seed would seed the GPU too
+    try:
+        yield
+    finally:
+        set_random_state(before)

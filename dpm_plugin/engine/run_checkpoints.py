@@ -1,4 +1,4 @@
-"""The checkpoints of a run's folder: which there are, how many are kept, and which one to go on from.
+"""The checkpoints of a run: what they hold, which there are in its folder, and which one to go on from.
 
 ``model/last.pth.tar`` is the newest, ``last-1.pth.tar`` the one before and so on; ``model.pth.tar-<epoch>`` is
 torchreid's, of every evaluated epoch; ``best.pth.tar`` the evaluated one of the highest rank-1.
@@ -6,16 +6,56 @@ torchreid's, of every evaluated epoch; ``best.pth.tar`` the evaluated one of the
 
 import os
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import put_copy
-from dpm_plugin.weights.files import read_checkpoint, write_checkpoint
+from dpm_plugin.weights.files import plain_tensors, read_checkpoint, write_checkpoint
 
+FOLDER = "model"  # in the run's folder: torchreid's name of the engine's one model
 LAST = "last.pth.tar"
 BEST = "best.pth.tar"
 
 
-def write_last(state, path, keep=3):
+def restore(
+    path: str | Path, model: nn.Module, optimizer: Any = None, scheduler: Any = None, scaler: Any = None
+) -> dict[str, Any]:
+    """Put a checkpoint's weights and training state into the parts of a run; returns the checkpoint's content.
+
+    Random generators and the position within an epoch are left alone; an engine's ``resume`` restores these too.
+
+    Args:
+        path: a file written by this package or by torchreid.
+        optimizer, scheduler, scaler: each takes up its state where the file has one; the scaler is a
+            ``torch.amp.GradScaler``. Default: None, the run has no such part.
+
+    Raises:
+        DPMError: unreadable, or of another model; names what differs.
+    """
+    checkpoint = read_checkpoint(path)
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "epoch" not in checkpoint:
+        raise DPMError(f"'{path}' holds weights but no training state, so it can't be resumed; use model.load_weights")
+    own, state = model.state_dict(), plain_tensors(checkpoint["state_dict"], path)
+    shapes = [{key: tensor.shape for key, tensor in tensors.items()} for tensors in (own, state)]
+    differing = sorted(key for key in own.keys() | state.keys() if shapes[0].get(key) != shapes[1].get(key))
+    if differing:
+        raise DPMError(
+            f"checkpoint '{path}' is of another model: {len(differing)} tensors differ, the first is '{differing[0]}'; "
+            "resume with the same model, classes, cameras and image size, or use model.load_weights"
+        )
+    model.load_state_dict(state)
+    for name, part in (("optimizer", optimizer), ("scheduler", scheduler), ("scaler", scaler)):
+        if part is not None and checkpoint.get(name):
+            try:
+                part.load_state_dict(checkpoint[name])
+            except (ValueError, KeyError, TypeError) as error:
+                raise DPMError(f"the {name} state in '{path}' does not fit this run's {name}: {error}") from error
+    return checkpoint
+
+
+def write_last(state: dict[str, Any], path: str | Path, keep: int = 3) -> None:
     """Write ``state`` to ``path``, and keep what was there under the names of older ones.
 
     Args:
@@ -28,26 +68,26 @@ def write_last(state, path, keep=3):
     write_checkpoint(state, path, before=lambda: _keep_older(Path(path), keep))
 
 
-def _older(path, number):
+def _keep_older(path: Path, keep: int) -> None:
     head, _, tail = path.name.partition(".")
-    return path.with_name(f"{head}-{number}.{tail}")
 
+    def older(number: int) -> Path:
+        return path.with_name(f"{head}-{number}.{tail}")
 
-def _keep_older(path, keep):
     number = keep
-    while _older(path, number).exists():  # of a run that kept more
-        _older(path, number).unlink()
+    while older(number).exists():  # of a run that kept more
+        older(number).unlink()
         number += 1
     if not path.exists():
         return
     for number in range(keep - 1, 1, -1):
-        if _older(path, number - 1).exists():
-            os.replace(_older(path, number - 1), _older(path, number))
+        if older(number - 1).exists():
+            os.replace(older(number - 1), older(number))
     if keep > 1:
-        put_copy(path, _older(path, 1))
+        put_copy(path, older(1))
 
 
-def newest_checkpoint(folder):
+def newest_checkpoint(folder: str | Path) -> Path | None:
     """Path of the newest checkpoint in ``folder`` that can be read; None where there is no checkpoint at all.
 
     Damaged ones are named on screen and passed over.
@@ -57,10 +97,9 @@ def newest_checkpoint(folder):
     """
     folder = Path(folder)
     last = folder / LAST
-    patterns = ("last-*.pth.tar", "model.pth.tar-*", BEST)
-    others = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
     if _progress(last) is not None:
         return last
+    others = [path for pattern in ("last-*.pth.tar", "model.pth.tar-*", BEST) for path in sorted(folder.glob(pattern))]
     found = [(progress, path) for path in others if (progress := _progress(path)) is not None]
     if found:
         return max(found, key=lambda each: each[0])[1]
@@ -72,7 +111,7 @@ def newest_checkpoint(folder):
     return None
 
 
-def _progress(path):
+def _progress(path: Path) -> tuple[int, int, bool] | None:
     """(finished epochs, batches of the next one, whether evaluated) of a checkpoint; None if it cannot be resumed."""
     if not path.exists():
         return None

@@ -3,16 +3,24 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was asked to stop by ``signum``; its exit code is 128 + signum, as a shell reports it."""
+    """The run was asked to stop by ``signum``; its exit code is 128 + signum, as a shell reports it.
 
-    def __init__(self, signum, message=""):
-        super().__init__(message or f"stopped by {signal.Signals(signum).name}")
+    Args:
+        when: after which iteration or epoch, where a checkpoint was written then.
+    """
+
+    def __init__(self, signum: int, when: str = "") -> None:
+        advice = f" {when}; continue with train.resume auto" if when else ""
+        super().__init__(f"stopped by {signal.Signals(signum).name}{advice}")
         self.signum = int(signum)
 
 
@@ -22,35 +30,56 @@ class StopSignals:
     Outside of :meth:`deferred` there is nothing to save and both raise :class:`Stopped` at once. Outside of the main
     thread, which alone gets signals, the block does nothing.
 
+    Args:
+        shared: whether several processes stop together, after :meth:`agree`. Default: False.
+
     Attributes:
-        asked: number of the signal that came, or None.
+        asked: number of the signal that this process got, or None.
     """
 
-    def __init__(self):
-        self.asked = None
-        self._waiting, self._previous, self._owner = False, {}, None
+    def __init__(self, shared: bool = False) -> None:
+        self.shared = shared
+        self.asked: int | None = None
+        self._agreed: int | None = None
+        self._owner: int | None = None  # the process that the block is in
+        self._previous: dict[int, Any] = {}  # handlers by signal
+        self._waiting = False
 
-    def __enter__(self):
-        self.asked, self._owner = None, os.getpid()
+    def __enter__(self) -> "StopSignals":
+        self._owner = os.getpid()
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         for number, previous in self._previous.items():
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
-        self._previous = {}
+        self._previous, self.asked, self._agreed = {}, None, None
 
     @contextmanager
-    def deferred(self):
-        """Within this block the run itself looks at ``asked``."""
+    def deferred(self) -> Iterator[None]:
+        """Within this block the run itself looks at :attr:`due`."""
         self._waiting = True
         try:
             yield
         finally:
             self._waiting = False
 
-    def _handle(self, number, frame):
+    def agree(self) -> None:
+        """Stop with the other processes, because one of them or this one was asked to."""
+        self._agreed = self.asked or signal.SIGTERM
+
+    @property
+    def due(self) -> int | None:
+        """The signal to stop for now, or None."""
+        return self._agreed if self.shared else self.asked
+
+    def raise_if_due(self, when: str) -> None:
+        """Raise :class:`Stopped` if a signal is due, once the state ``when`` is saved."""
+        if self.due:
+            raise Stopped(self.due, when)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:  # in a forked process of a loader
             leave_to_owner(number)
             return
@@ -60,7 +89,7 @@ class StopSignals:
             raise Stopped(number)
 
 
-def leave_to_owner(number, frame=None):
+def leave_to_owner(number: int, frame: FrameType | None = None) -> None:
     """Signal handler of a loader's process: the run, which gets signals to the whole group too, says when it ends."""
     if number == signal.SIGTERM:
         os._exit(0)  # any other code would be an error in the midst of the run's iteration

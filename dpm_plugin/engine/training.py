@@ -1,58 +1,76 @@
 """What every engine of this package adds to torchreid's training: sound checkpoints, exact resume, orderly stops."""
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 
-from dpm_plugin.distributed.processes import ALONE
-from dpm_plugin.engine.non_finite import Snapshot, describe, gradient_norm, not_finite
-from dpm_plugin.engine.random_state import as_tensors
-from dpm_plugin.engine.resumable_loader import ResumableLoader
-from dpm_plugin.engine.run_checkpoints import BEST, LAST, write_last
+from dpm_plugin.engine.non_finite import ADVICE, GRADIENT, KEPT, Snapshot, check_weights, gradient_norm, not_finite
+from dpm_plugin.engine.resumable_loader import ResumableLoader, as_tensors
+from dpm_plugin.engine.run_checkpoints import BEST, FOLDER, LAST, restore, write_last
 from dpm_plugin.engine.stop_signals import Stopped, StopSignals
+from dpm_plugin.engine.testing import EvaluationMixin
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import put_copy, remove_leftovers
 from dpm_plugin.utils.timing import measure
-from dpm_plugin.weights.files import restore, write_checkpoint
+from dpm_plugin.weights.files import write_checkpoint
 
 TEST_OPTIONS = ("dist_metric", "normalize_feature", "use_metric_cuhk03", "ranks")  # of run(), for test()
 
 
-class TrainingMixin:
-    """Mixed into a torchreid engine, before :class:`~dpm_plugin.engine.testing.EvaluationMixin` in the bases.
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a run keeps checkpoints, and what follows a number that is not finite.
+
+    Attributes:
+        checkpoint_every: iterations between checkpoints. Default: 0, at the end of each epoch only.
+        keep_checkpoints: newest ones to keep, see :mod:`~dpm_plugin.engine.run_checkpoints`. Default: 3.
+        non_finite: "stop" the run at a loss or gradient that is not finite, or "skip" the iteration: it is undone,
+            which takes a second copy of weights and optimizer state, and counted. Default: "stop".
+        non_finite_limit: iterations skipped in a row that stop the run all the same. Default: 10.
+        position_seed: see :class:`~dpm_plugin.engine.resumable_loader.ResumableLoader`. Default: None.
+    """
+
+    checkpoint_every: int = 0
+    keep_checkpoints: int = 3
+    non_finite: str = "stop"
+    non_finite_limit: int = 10
+    position_seed: int | None = None
+
+
+class TrainingMixin(EvaluationMixin):
+    """Stands before one of torchreid's engines in the bases, or alone; takes that engine's arguments and these.
 
     A checkpoint is torchreid's (``state_dict``, ``epoch``, ``rank1``, ``optimizer``, ``scheduler``) with
     ``progress``: how many batches of the running epoch are done, the random generators now and when that epoch began,
-    of every process and its loader's processes, and the counters below.
+    of every process and its loader's processes, and counters.
 
-    Attributes an engine sets (defaults in brackets):
-        checkpoint_every: iterations between checkpoints; 0 writes one at the end of each epoch only [0].
-        keep_checkpoints: newest ones to keep, see :mod:`~dpm_plugin.engine.run_checkpoints` [3].
-        non_finite: "stop" the run at a loss or gradient that is not finite, or "skip" the iteration: it is undone,
-            which takes a second copy of weights and optimizer state, and counted ["stop"].
-        non_finite_limit: iterations skipped in a row that stop the run all the same [10].
-        position_seed: see :class:`~dpm_plugin.engine.resumable_loader.ResumableLoader` [None].
-        processes: :class:`~dpm_plugin.distributed.processes.Processes` that train together; rank 0 alone writes
-            [``ALONE``].
+    Args:
+        training: Default: ``TrainingOptions()``.
+        Others: see :class:`~dpm_plugin.engine.testing.EvaluationMixin`.
+
+    Attributes:
+        scaler: ``torch.amp.GradScaler``; not enabled but with float16.
+        best_rank1: the highest rank-1 of the run's evaluations so far, or None.
     """
 
-    checkpoint_every = 0
-    keep_checkpoints = 3
-    non_finite = "stop"
-    non_finite_limit = 10
-    position_seed = None
-    processes = ALONE
-    best_rank1 = None
-    skipped_iterations = 0
-    _skipped_in_a_row = 0
-    _stop = None  # StopSignals within run()
-    _stop_of_all = None  # the signal that all processes stop for
-    _resumed = None  # (finished epochs, progress) of the checkpoint
-    _batches = None
-    _in_training = False
+    def __init__(self, *torchreid: Any, training: TrainingOptions | None = None, **options: Any) -> None:
+        super().__init__(*torchreid, **options)
+        self.training = training or TrainingOptions()
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=False)
+        self.best_rank1: float | None = None
+        self.skipped_in_a_row = 0
+        self.stop = StopSignals()
+        self.train_loader: Any  # torchreid's, within an epoch the resumable one
+        self._batches: ResumableLoader | None = None
+        self._resumed: tuple[int, dict] | None = None  # finished epochs and progress of the checkpoint
 
-    def run(self, save_dir="log", max_epoch=0, start_epoch=0, test_only=False, **options):
+    def run(
+        self, save_dir: str = "log", max_epoch: int = 0, start_epoch: int = 0, test_only: bool = False, **options: Any
+    ) -> None:
         """torchreid's ``run``; a run that was resumed after its last epoch is evaluated, not trained again.
 
         SIGINT and SIGTERM end training after the iteration, with a checkpoint.
@@ -66,17 +84,15 @@ class TrainingMixin:
         if not test_only and 0 < max_epoch <= start_epoch and not last_epoch_ended:
             print(f"=> All {max_epoch} epochs are trained (start_epoch {start_epoch}); evaluating only")
             test_only = True
-        self.save_dir = save_dir
-        self.run_phases = {}
-        self._in_training = not test_only
-        if not self.processes.is_main:
-            self.writer = _NoWriter()
-        with nullcontext() if test_only else StopSignals() as self._stop:
+        self.save_dir, self.run_phases, self.in_training = save_dir, {}, not test_only
+        self.stop = StopSignals(shared=self.processes.size > 1)
+        if not self.processes.is_main:  # TensorBoard's writer, which torchreid makes where there is none
+            self.writer = SimpleNamespace(add_scalar=lambda *values: None, close=lambda: None)
+        with nullcontext() if test_only else self.stop:
             if not test_only:
                 self.max_epoch = max_epoch
-                if self.processes.is_main:
-                    for folder in (save_dir, *(Path(save_dir) / name for name in self.get_model_names())):
-                        remove_leftovers(folder)
+                for folder in (save_dir, Path(save_dir) / FOLDER) if self.processes.is_main else ():
+                    remove_leftovers(folder)
                 if resumed is not None:
                     self._go_on(*resumed, options)
             try:
@@ -85,11 +101,13 @@ class TrainingMixin:
                 )
             except RuntimeError as error:
                 # A signal to the whole group ends the test loaders' processes too, and torch notices.
-                if self._asked and "DataLoader worker" in str(error):
-                    raise Stopped(self._asked) from error
+                if self.stop.asked and "DataLoader worker" in str(error):
+                    raise Stopped(self.stop.asked) from error
                 raise
 
-    def resume(self, path):
+    # ---- going on from a checkpoint ----
+
+    def resume(self, path: str | Path) -> int:
         """Take up a checkpoint; ``run(start_epoch=...)`` then goes on exactly where it was written.
 
         Returns:
@@ -98,104 +116,124 @@ class TrainingMixin:
         Raises:
             DPMError: unreadable, or of another model or another number of batches an epoch; names what differs.
         """
-        content = restore(path, self.model, self.optimizer, self.scheduler, getattr(self, "scaler", None))
-        epoch, progress = content["epoch"], content.get("progress")
-        if progress is None:
-            print(f"=> Resumed from '{path}' after epoch {epoch}")
-            return epoch
-        try:
-            self.best_rank1 = progress["best_rank1"]
-            self.skipped_iterations, self._skipped_in_a_row = progress["skipped"], progress["skipped_in_a_row"]
-            rank, states = self.processes.rank, progress["processes"]
-            own = states[rank] if rank < len(states) else {**states[0], "start": None, "now": None, "workers": {}}
-            self._resumed = epoch, {**progress, "own": own}
-            within = f", iteration {own['iteration']} of {own['batches']}" if own["iteration"] else ""
-        except (KeyError, IndexError, TypeError) as error:
-            raise DPMError(
-                f"the progress in '{path}' is damaged: it lacks {error}; resume from another checkpoint, "
-                "or start from its weights by model.load_weights"
-            ) from error
+        content = restore(path, self.model, self.optimizer, self.scheduler, self.scaler)
+        epoch, progress, within = content["epoch"], content.get("progress"), ""
+        if progress is not None:
+            try:
+                self.best_rank1 = progress["best_rank1"]
+                self.skipped_iterations, self.skipped_in_a_row = progress["skipped"], progress["skipped_in_a_row"]
+                rank, states = self.processes.rank, progress["processes"]
+                own = states[rank] if rank < len(states) else {**states[0], "start": None, "now": None, "workers": {}}
+                self._resumed = epoch, {**progress, "own": own}
+                within = f", iteration {own['iteration']} of {own['batches']}" if own["iteration"] else ""
+            except (KeyError, IndexError, TypeError) as error:
+                raise DPMError(
+                    f"the progress in '{path}' is damaged: it lacks {error}; resume from another checkpoint, "
+                    "or start from its weights by model.load_weights"
+                ) from error
         print(f"=> Resumed from '{path}' after epoch {epoch}{within}")
         return epoch
 
-    def _go_on(self, finished, progress, options):
+    def _go_on(self, finished: int, progress: dict, options: dict) -> None:
         """Put the random generators back; make up for the evaluation that an interruption prevented."""
         self._loader().resume(progress["own"])
         self.epoch = finished - 1
         frequency = options.get("eval_freq", -1)
-        due = (
-            finished >= options.get("start_eval", 0)
-            and frequency > 0
-            and finished % frequency == 0
-            and 0 < finished != self.max_epoch
-        )
-        if due and not progress["own"]["iteration"] and not progress["evaluated"]:
+        due = frequency > 0 and finished % frequency == 0 and 0 < finished != self.max_epoch
+        missed = due and finished >= options.get("start_eval", 0) and not progress["evaluated"]
+        if missed and not progress["own"]["iteration"]:
             chosen = {name: options[name] for name in TEST_OPTIONS if name in options}
-            rank1 = self.test(save_dir=self.save_dir, **chosen)
-            self.save_model(self.epoch, rank1, self.save_dir)
+            self.save_model(self.epoch, self.test(save_dir=self.save_dir, **chosen), self.save_dir)
+
+    def _loader(self) -> ResumableLoader:
+        within_epoch = self.train_loader is self._batches
+        if self._batches is None or not within_epoch and self._batches.loader is not self.train_loader:
+            self._batches = ResumableLoader(self.train_loader, self.training.position_seed)
+        return self._batches
+
+    # ---- epochs and iterations ----
 
     @property
-    def batch_idx(self):
+    def batch_idx(self) -> int:
         """Index of the running iteration in its epoch; torchreid's loop counts the batches it gets from 0."""
         return self._batch_idx
 
     @batch_idx.setter
-    def batch_idx(self, value):
+    def batch_idx(self, value: int) -> None:
         self._batch_idx = value + (0 if self._batches is None else self._batches.first)
 
-    def train(self, print_freq=10, fixbase_epoch=0, open_layers=None):
-        """One epoch, timed, then ``save_dir/<model name>/last.pth.tar``."""
-        loader, self.train_loader = self.train_loader, self._loader()
-        self._batches.epoch, self._batches.after_batch = self.epoch, self._after_iteration
-        self._batches.without_batch = self._stop_without_batch
-        with nullcontext() if self._stop is None else self._stop.deferred():
+    def train(self, print_freq: int = 10, fixbase_epoch: int = 0, open_layers: list[str] | None = None) -> None:
+        """One epoch, timed, then ``save_dir/model/last.pth.tar``."""
+        plain, batches = self.train_loader, self._loader()
+        batches.epoch, batches.after_batch = self.epoch, self._after_iteration
+        batches.without_batch = self._stop_without_batch
+        self.train_loader = batches
+        when = f"after epoch {self.epoch + 1}"
+        with self.stop.deferred():
             try:
-                with measure(self.run_phases, "train", self._device):
+                with measure(self.run_phases, "train", self.device):
                     super().train(print_freq=print_freq, fixbase_epoch=fixbase_epoch, open_layers=open_layers)
             finally:
-                self.train_loader = loader
+                self.train_loader = plain
             self.after_epoch()
-            self._batches.finish_epoch()
-            self._save_last(self.epoch, f"after epoch {self.epoch + 1}")
-        self._stop_if_asked(f"after epoch {self.epoch + 1}")
+            batches.finish_epoch()
+            self._save_last(self.epoch, when)
+        self.stop.raise_if_due(when)
 
-    def after_epoch(self):
+    def after_epoch(self) -> None:
         """Called between the end of an epoch and its checkpoint; for subclasses."""
 
-    def forward_backward(self, data):
+    def forward_backward(self, data: dict) -> dict[str, float]:
         """One iteration. Returns the numbers that torchreid prints and logs; none where it was skipped.
 
         Raises:
             DPMError: a loss or gradient is not finite, and ``non_finite`` is "stop" or the limit is reached.
         """
-        before = Snapshot(self.model, self.optimizer) if self.non_finite == "skip" else None
+        before = Snapshot(self.model, self.optimizer) if self.training.non_finite == "skip" else None
         numbers = self.iterate(data)
         bad = not_finite(numbers)
         if bad is None:
-            self._skipped_in_a_row = 0
-            return {name: value for name, value in numbers.items() if not name.startswith("gradient")}
-        where = f"non-finite {bad} in epoch {self.epoch + 1}, iteration {self.batch_idx + 1} of {self.num_batches}"
-        advice = "lower train.lr or switch train.amp off"
+            self.skipped_in_a_row = 0
+            return {name: value for name, value in numbers.items() if not name.startswith(GRADIENT)}
+        told = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        place = f"epoch {self.epoch + 1}, iteration {self.batch_idx + 1} of {self.num_batches}"
+        what = f"non-finite {bad} in {place} ({told})"
         if before is None:
-            raise DPMError(f"{where} ({describe(numbers)}); the checkpoint of the last good epoch is kept; {advice}")
+            raise DPMError(f"{what}; {KEPT}")
         before.restore()
         self.skipped_iterations += 1
-        self._skipped_in_a_row += 1
-        print(f"=> {where} ({describe(numbers)}): skipped, {self.skipped_iterations} so far")
-        if self._skipped_in_a_row >= self.non_finite_limit:
-            raise DPMError(
-                f"{where} ({describe(numbers)}), number {self._skipped_in_a_row} in a row "
-                f"(train.non_finite_limit); {advice}"
-            )
+        self.skipped_in_a_row += 1
+        print(f"=> {what}: skipped, {self.skipped_iterations} so far")
+        if self.skipped_in_a_row >= self.training.non_finite_limit:
+            raise DPMError(f"{what}, number {self.skipped_in_a_row} in a row (train.non_finite_limit); {ADVICE}")
         return {}
 
-    def iterate(self, data):
+    def iterate(self, data: dict) -> dict[str, float]:
         """One iteration: all its numbers as floats, names of gradient norms begin with "gradient"."""
         numbers = super().forward_backward(data)
         norm = gradient_norm(self.model.parameters())
-        return numbers if norm is None else {**numbers, "gradient": norm.item()}
+        return numbers if norm is None else {**numbers, GRADIENT: norm.item()}
 
-    def save_model(self, epoch, rank1, save_dir, is_best=False):
+    def _after_iteration(self) -> None:
+        done, total = self._loader().done, len(self._loader())
+        if done == total:  # the epoch's end follows
+            return
+        when = f"in epoch {self.epoch + 1} after iteration {done} of {total}"
+        every = self.training.checkpoint_every
+        if self.stop.due or every and done % every == 0:
+            self._save_last(self.epoch - 1, when)
+        self.stop.raise_if_due(when)
+
+    def _stop_without_batch(self) -> None:
+        # A signal to the whole group ended the loader's processes before the batch that the loop waits for.
+        if self.stop.asked and self._loader().done and not self.stop.shared:
+            self._after_iteration()
+        elif self.stop.asked:
+            raise Stopped(self.stop.asked)
+
+    # ---- checkpoints ----
+
+    def save_model(self, epoch: int, rank1: float, save_dir: str, is_best: bool = False) -> None:
         """Write ``save_dir/model/model.pth.tar-<epoch + 1>`` after an evaluation, which torchreid reads safely.
 
         It is ``best.pth.tar`` too where its rank-1 is the highest so far, and ``last.pth.tar`` unless the run ends
@@ -203,98 +241,46 @@ class TrainingMixin:
         """
         best = self.best_rank1 is None or float(rank1) > self.best_rank1
         self.best_rank1 = float(rank1) if best else self.best_rank1
-        progress = self._progress(evaluated=True)
-        for name in self.get_model_names() if self.processes.is_main else ():
-            path = Path(save_dir) / name / f"model.pth.tar-{epoch + 1}"
-            write_checkpoint({**self.checkpoint_state(name, epoch, rank1), "progress": progress}, path)
-            print(f'Checkpoint saved to "{path}"')
-            try:
-                if best:
-                    put_copy(path, path.with_name(BEST))
-                if epoch + 1 < getattr(self, "max_epoch", 0):
-                    put_copy(path, path.with_name(LAST))
-            except OSError as error:
-                raise DPMError(f"'{path.parent}' cannot be written: {error}; its checkpoints are intact") from error
+        state = self.checkpoint_state(epoch, rank1)
+        if not self.processes.is_main:
+            return
+        path = Path(save_dir) / FOLDER / f"model.pth.tar-{epoch + 1}"
+        write_checkpoint(state, path)
+        print(f'Checkpoint saved to "{path}"')
+        try:
+            if best:
+                put_copy(path, path.with_name(BEST))
+            if epoch + 1 < getattr(self, "max_epoch", 0):
+                put_copy(path, path.with_name(LAST))
+        except OSError as error:
+            raise DPMError(f"'{path.parent}' cannot be written: {error}; its checkpoints are intact") from error
 
-    def checkpoint_state(self, name, epoch, rank1=None):
-        """torchreid's checkpoint content, with plain numbers and without a scheduler that is None."""
-        state = {"state_dict": self._models[name].state_dict(), "epoch": epoch + 1}
+    def _save_last(self, epoch: int, when: str) -> None:
+        """Write ``last.pth.tar`` after epoch index ``epoch`` and what is done of the next one."""
+        check_weights(self.model, when)
+        state = self.checkpoint_state(epoch)
+        if self.processes.is_main:
+            write_last(state, Path(self.save_dir) / FOLDER / LAST, self.training.keep_checkpoints)
+
+    def checkpoint_state(self, epoch: int, rank1: float | None = None) -> dict[str, Any]:
+        """The content of a checkpoint after epoch index ``epoch``; every process calls this, rank 0 has the result.
+
+        Args:
+            rank1: of the evaluation after that epoch. Default: None, there was none.
+        """
+        state: dict[str, Any] = {"state_dict": self.model.state_dict(), "epoch": epoch + 1}
         if rank1 is not None:
             state["rank1"] = float(rank1)  # a numpy scalar would be unreadable under weights_only=True
-        for key, part in (("optimizer", self._optims[name]), ("scheduler", self._scheds[name])):
+        scaler = self.scaler if self.scaler.is_enabled() else None
+        for name, part in (("optimizer", self.optimizer), ("scheduler", self.scheduler), ("scaler", scaler)):
             if part is not None:
-                state[key] = part.state_dict()
-        return state
-
-    def _loader(self):
-        inside = self.train_loader is self._batches  # within an epoch
-        if self._batches is None or not inside and self._batches.loader is not self.train_loader:
-            self._batches = ResumableLoader(self.train_loader, self.position_seed)
-        return self._batches
-
-    def _progress(self, evaluated=False):
-        """The checkpoint's ``progress``; every process calls this, rank 0 has the result."""
-        return {
+                state[name] = part.state_dict()
+        state["progress"] = {
             "iteration": self._loader().done,
-            "evaluated": evaluated,
+            "evaluated": rank1 is not None,
             "best_rank1": self.best_rank1,
             "skipped": self.skipped_iterations,
-            "skipped_in_a_row": self._skipped_in_a_row,
+            "skipped_in_a_row": self.skipped_in_a_row,
             "processes": as_tensors(self.processes.gather(self._loader().state())),
         }
-
-    def _save_last(self, epoch, when):
-        """Write ``last.pth.tar`` after epoch index ``epoch`` and what is done of the next one."""
-        self._check_weights(when)
-        progress = self._progress()
-        for name in self.get_model_names() if self.processes.is_main else ():
-            state = {**self.checkpoint_state(name, epoch), "progress": progress}
-            write_last(state, Path(self.save_dir) / name / LAST, self.keep_checkpoints)
-
-    def _check_weights(self, when):
-        norms = torch._foreach_norm([parameter.detach() for parameter in self.model.parameters()])
-        if not bool(torch.isfinite(torch.stack(norms)).all()):
-            raise DPMError(
-                f"non-finite weights {when}; the checkpoint of the last good epoch is kept; "
-                "lower train.lr or switch train.amp off"
-            )
-
-    def _after_iteration(self):
-        done, total = self._batches.done, len(self._batches)
-        if done == total:  # the epoch's end follows
-            return
-        when = f"in epoch {self.epoch + 1} after iteration {done} of {total}"
-        due = self.checkpoint_every and done % self.checkpoint_every == 0
-        if due or self._stop_signal():
-            self._save_last(self.epoch - 1, when)
-        self._stop_if_asked(when)
-
-    @property
-    def _asked(self):
-        """The signal that this process got, or None."""
-        return None if self._stop is None else self._stop.asked
-
-    def _stop_signal(self):
-        return self._asked if self.processes.size == 1 else self._stop_of_all
-
-    def _stop_if_asked(self, when):
-        signum = self._stop_signal()
-        if signum:
-            raise Stopped(signum, f"{Stopped(signum)} {when}; continue with train.resume auto")
-
-    def _stop_without_batch(self):
-        # A signal to the whole group ended the loader's processes before the batch that the loop waits for.
-        if self._asked and self._batches.done and self.processes.size == 1:
-            self._after_iteration()
-        elif self._asked:
-            raise Stopped(self._asked)
-
-
-class _NoWriter:
-    """Stands for TensorBoard's writer where nothing is written."""
-
-    def add_scalar(self, *values):
-        pass
-
-    def close(self):
-        pass
+        return state

@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from dpm_plugin import torchreid_host
+from dpm_plugin.evaluation.extract import Features
 from dpm_plugin.evaluation.metric import MatchingCounts, evaluate_rank, matching_counts, unmatched_queries
 from dpm_plugin.evaluation.rerank import check_memory, masked_reranking, rerank_distances
 from dpm_plugin.evaluation.streamed_metric import masked_blocks, streamed_evaluate_rank
@@ -30,36 +32,6 @@ RERANKED = "+rerank"  # ends the name of a re-ranked row
 MATRIX_LIMIT = 2 * 1024**3  # bytes of the largest distance matrix; beyond it, CMC and mAP are streamed
 
 
-@dataclass
-class Features:
-    """What a model says about n images.
-
-    Attributes:
-        embedding: (n, D) float tensor after the neck; for a stock torchreid model its only output.
-        pids, camids: n identities and cameras.
-        cls: (n, D) float tensor before the neck, or None for a stock model.
-        mask: (n, D) float tensor, or None for models without a mask.
-        paths: n file names for error messages, optional.
-    """
-
-    embedding: torch.Tensor
-    pids: Sequence[int]
-    camids: Sequence[int]
-    cls: torch.Tensor | None = None
-    mask: torch.Tensor | None = None
-    paths: Sequence[str] | None = None
-
-    def __post_init__(self):
-        self.pids, self.camids = np.asarray(self.pids), np.asarray(self.camids)
-
-    def __len__(self):
-        return len(self.embedding)
-
-    def tensors(self):
-        named = {"cls": self.cls, "embedding": self.embedding, "mask": self.mask}
-        return {name: value for name, value in named.items() if value is not None}
-
-
 class Row(NamedTuple):
     """CMC curve, (R,) float32 in [0, 1] from rank 1 on, and mAP in [0, 1]."""
 
@@ -67,7 +39,7 @@ class Row(NamedTuple):
     mAP: float
 
     @property
-    def rank1(self):
+    def rank1(self) -> float:
         return float(self.cmc[0])
 
 
@@ -81,39 +53,46 @@ class Result:
     """
 
     headline: str
-    rows: dict
-    ranks: tuple
+    rows: dict[str, Row]
+    ranks: tuple[int, ...]
     counts: MatchingCounts
-    phases: dict = field(default_factory=dict)
+    phases: dict[str, dict[str, float]] = field(default_factory=dict)
     distmat: np.ndarray | None = None
     unmatched: Sequence[str] = ()
 
     @property
-    def rank1(self):
+    def rank1(self) -> float:
         return self.rows[self.headline].rank1
 
     @property
-    def mAP(self):
+    def mAP(self) -> float:
         return self.rows[self.headline].mAP
 
 
+class _Distance(NamedTuple):
+    """One row's distances: ``matrix`` computes all, (Q, G), and ``blocks`` what the streamed metric takes."""
+
+    matrix: Callable
+    blocks: Callable | None = None
+
+
 def evaluate(
-    query,
-    gallery,
+    query: Features,
+    gallery: Features,
     *,
-    ranks=(1, 5, 10, 20),
-    feature="after",
-    mask=True,
-    dist_metric="cosine",
-    normalize_feature=False,
-    use_metric_cuhk03=False,
-    rerank=False,
-    shuffled_control=True,
-    seed=0,
-    keep_distmat=False,
-    matrix_limit=MATRIX_LIMIT,
-):
-    """Every row that the features allow, from one extraction.
+    ranks: Sequence[int] = (1, 5, 10, 20),
+    feature: str = "after",
+    mask: bool = True,
+    dist_metric: str = "cosine",
+    normalize_feature: bool = False,
+    use_metric_cuhk03: bool = False,
+    rerank: bool = False,
+    shuffled_control: bool = True,
+    seed: int = 0,
+    keep_distmat: bool = False,
+    matrix_limit: int = MATRIX_LIMIT,
+) -> Result:
+    """Every row that the features of one model allow, from one extraction.
 
     With a mask: before/off, before/on, after/off, after/on and the shuffled control of the headline's space.
     A baseline (``cls`` but no mask): before/off, after/off. These rows are always the (masked) cosine. A
@@ -124,7 +103,6 @@ def evaluate(
     distances. The CUHK03 protocol and re-ranking need the matrix whatever its size.
 
     Args:
-        query, gallery: :class:`Features` of one model.
         ranks: 1-based ranks to report, default 1, 5, 10, 20.
         feature: space of the headline row, "after" (default) or "before" the neck.
         mask: headline row with the mask on (default True); off for a model that has none.
@@ -137,9 +115,6 @@ def evaluate(
         keep_distmat: keep the headline's distances in the result, for visualisation.
         matrix_limit: bytes, default 2 GiB (as 12,000 queries x 44,000 images).
 
-    Returns:
-        :class:`Result`.
-
     Raises:
         DPMError: an unknown option, features that are empty, do not fit or are not finite (says how many and
             where), a rank beyond the gallery, no query with a match, no memory for re-ranking, or distances to
@@ -147,28 +122,28 @@ def evaluate(
     """
     _check_options(feature, dist_metric, ranks, len(gallery))
     _check_features(query, gallery)
-    counts = matching_counts(query.pids, gallery.pids, query.camids, gallery.camids)
+    labels = (query.pids, gallery.pids, query.camids, gallery.camids)
+    counts = matching_counts(*labels)
     if rerank:
         check_memory(len(query) + len(gallery))
-    distances = _distances(query, gallery, feature, shuffled_control, seed, dist_metric, normalize_feature)
-    headline = _headline(query, feature, mask)
-    if rerank:
-        reranked = _reranked(query, gallery, headline, dist_metric, normalize_feature)
-        distances[headline + RERANKED] = _Distance(reranked)
-        headline += RERANKED
-
+    if query.cls is None:
+        headline, distances = "embedding", _stock_distances(query, gallery, rerank, dist_metric, normalize_feature)
+    else:
+        headline = f"{feature}/{'on' if mask and query.mask is not None else 'off'}"
+        control = shuffled_control and query.mask is not None and len(query) > 1
+        shuffled = shuffled_masks(query.mask, seed) if control else None
+        distances = _distances(query, gallery, headline, shuffled, rerank)
+    headline += RERANKED if rerank else ""
     streamed = not use_metric_cuhk03 and 4 * len(query) * len(gallery) > matrix_limit
     if streamed and keep_distmat and not rerank:
         raise DPMError(
             f"the distances of {len(query)} x {len(gallery)} images would take "
             f"{4e-9 * len(query) * len(gallery):.3g} GB and are not kept; switch test.visrank off"
         )
-
-    labels = (query.pids, gallery.pids, query.camids, gallery.camids)
     unmatched = [_name(query, index) for index in unmatched_queries(*labels)[:NAMED]]
     result = Result(headline, {}, tuple(ranks), counts, unmatched=unmatched)
     max_rank = min(max(CMC_LENGTH, *ranks), len(gallery))
-    for name, distance in distances.items():
+    for name, distance in distances.items():  # one matrix is alive at a time
         if streamed and distance.blocks is not None:
             with measure(result.phases, "metric", query.embedding.device):
                 cmc, mAP = streamed_evaluate_rank(distance.blocks(), *labels, max_rank=max_rank)
@@ -186,66 +161,43 @@ def evaluate(
     return result
 
 
-class _Distance(NamedTuple):
-    """One row's distances: ``matrix`` computes all, (Q, G), and ``blocks`` what the streamed metric takes."""
+def _distances(
+    query: Features, gallery: Features, headline: str, shuffled: Tensor | None, rerank: bool
+) -> dict[str, _Distance]:
+    """Row name -> how its distances are computed, for one of the plugin's models."""
+    masks = {"off": None, "on": query.mask, "shuffled": shuffled}
+    names = [f"{space}/{switch}" for space in SPACES for switch in ("off", "on")]
+    distances, reranked = {}, {}
+    for name in [*names, f"{headline.split('/')[0]}/shuffled"]:
+        space, switch = name.split("/")
+        if switch != "off" and masks[switch] is None:
+            continue
+        rows = getattr(query, SPACES[space]), getattr(gallery, SPACES[space]), masks[switch]
+        distances[name] = _Distance(partial(query_mask_distance, *rows), partial(masked_blocks, *rows))
+        if rerank and name == headline:
+            reranked[name + RERANKED] = _Distance(partial(masked_reranking, *rows))
+    return {**distances, **reranked}
 
-    matrix: Callable
-    blocks: Callable | None = None
 
+def _stock_distances(
+    query: Features, gallery: Features, rerank: bool, dist_metric: str, normalize_feature: bool
+) -> dict[str, _Distance]:
+    """As :func:`_distances`, for torchreid's own models: its distance."""
 
-def _distances(query, gallery, feature, shuffled_control, seed, dist_metric, normalize_feature):
-    """Row name -> :class:`_Distance`; one matrix is alive at a time."""
-    if query.cls is None:
-        arguments = (query.embedding, gallery.embedding, dist_metric, normalize_feature)
-        return {"embedding": _Distance(partial(_stock_distance, *arguments), partial(_stock_blocks, *arguments))}
+    def distance(left: Tensor, right: Tensor) -> Tensor:
+        pair = [F.normalize(rows.float(), dim=1) if normalize_feature else rows.float() for rows in (left, right)]
+        return torchreid_host.metrics.compute_distance_matrix(*pair, dist_metric)
 
-    def masked(space, query_mask):
-        arguments = (*_in_space(query, gallery, space), query_mask)
-        return _Distance(partial(query_mask_distance, *arguments), partial(masked_blocks, *arguments))
-
-    distances = {}
-    for space in SPACES:
-        distances[f"{space}/off"] = masked(space, None)
-        if query.mask is not None:
-            distances[f"{space}/on"] = masked(space, query.mask)
-    if query.mask is not None and shuffled_control and len(query) > 1:
-        distances[f"{feature}/shuffled"] = masked(feature, shuffled_masks(query.mask, seed))
+    q, g = query.embedding, gallery.embedding  # (Q, D), (G, D)
+    blocks = lambda: lambda columns: lambda rows: distance(q[rows], g[columns])
+    distances = {"embedding": _Distance(partial(distance, q, g), blocks)}
+    if rerank:
+        matrix = lambda: rerank_distances(distance(q, g), distance(q, q), distance(g, g))
+        distances["embedding" + RERANKED] = _Distance(matrix)
     return distances
 
 
-def _headline(query, feature, mask):
-    if query.cls is None:
-        return "embedding"
-    return f"{feature}/on" if mask and query.mask is not None else f"{feature}/off"
-
-
-def _reranked(query, gallery, headline, dist_metric, normalize_feature):
-    if query.cls is None:
-        query, gallery = query.embedding, gallery.embedding
-        pairs = ((query, gallery), (query, query), (gallery, gallery))
-        return lambda: rerank_distances(*(_stock_distance(*pair, dist_metric, normalize_feature) for pair in pairs))
-    space, switch = headline.split("/")
-    query_mask = query.mask if switch == "on" else None
-    return lambda: masked_reranking(*_in_space(query, gallery, space), query_mask)
-
-
-def _in_space(query, gallery, space):
-    return getattr(query, SPACES[space]), getattr(gallery, SPACES[space])
-
-
-def _stock_distance(query, gallery, dist_metric, normalize_feature):
-    features = [rows.float() for rows in (query, gallery)]  # (Q, D), (G, D)
-    if normalize_feature:
-        features = [F.normalize(rows, dim=1) for rows in features]
-    return torchreid_host.metrics.compute_distance_matrix(*features, dist_metric)
-
-
-def _stock_blocks(query, gallery, *options):
-    """``blocks`` of the streamed metric, by :func:`_stock_distance`."""
-    return lambda gallery_rows: lambda query_rows: _stock_distance(query[query_rows], gallery[gallery_rows], *options)
-
-
-def _check_options(feature, dist_metric, ranks, gallery_size):
+def _check_options(feature: str, dist_metric: str, ranks: Sequence[int], gallery_size: int) -> None:
     for name, value, choices in (("feature", feature, SPACES), ("dist_metric", dist_metric, DIST_METRICS)):
         if value not in choices:
             raise DPMError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
@@ -255,9 +207,10 @@ def _check_options(feature, dist_metric, ranks, gallery_size):
         raise DPMError(f"rank {max(ranks)} was asked for, but the gallery has {gallery_size} images; lower test.ranks")
 
 
-def _check_features(query, gallery):
+def _check_features(query: Features, gallery: Features) -> None:
+    found = {}
     for side, features in (("query", query), ("gallery", gallery)):
-        shapes = {name: tuple(value.shape) for name, value in features.tensors().items()}
+        shapes = found[side] = {name: tuple(value.shape) for name, value in features.tensors().items()}
         if len(set(shapes.values())) > 1 or len(shapes["embedding"]) != 2:
             raise DPMError(f"{side} features do not fit each other: {shapes}; expected (n, D) for each")
         lengths = (len(features), len(features.pids), len(features.camids))
@@ -266,35 +219,26 @@ def _check_features(query, gallery):
                 f"{side} has {lengths[0]} features, {lengths[1]} identities and {lengths[2]} cameras; "
                 "expected one of each for every image, and at least one image"
             )
-        _check_finite(side, features)
+        for name, rows in features.tensors().items():
+            # In parts: isfinite takes temporaries of its argument's size.
+            bad = torch.nonzero(torch.cat([~part.isfinite().all(dim=1) for part in rows.split(CHECKED_ROWS)])).flatten()
+            if len(bad):
+                quote = "'" if len(features.paths) else ""
+                raise DPMError(
+                    f"{side} {name}: {len(bad)} of {len(rows)} images have NaN or infinite values, the first is {quote}"
+                    f"{_name(features, int(bad[0]))}{quote}; the model has diverged or its weights are damaged (try "
+                    "train.amp off)"
+                )
     if query.embedding.shape[1] != gallery.embedding.shape[1] or (query.cls is None) != (gallery.cls is None):
-        raise DPMError(
-            f"query and gallery features are not of one model: query {_describe(query)}, gallery {_describe(gallery)}"
-        )
+        sides = ", ".join(f"{side} {shapes}" for side, shapes in found.items())
+        raise DPMError(f"query and gallery features are not of one model: {sides}")
 
 
-def _name(features, index):
-    return f"image {index}" if features.paths is None else str(features.paths[index])
+def _name(features: Features, index: int) -> str:
+    return str(features.paths[index]) if len(features.paths) else f"image {index}"
 
 
-def _check_finite(side, features):
-    for name, rows in features.tensors().items():
-        # In parts: isfinite takes temporaries of its argument's size.
-        bad = torch.nonzero(torch.cat([~part.isfinite().all(dim=1) for part in rows.split(CHECKED_ROWS)])).flatten()
-        if len(bad):
-            quote = "" if features.paths is None else "'"
-            raise DPMError(
-                f"{side} {name}: {len(bad)} of {len(rows)} images have NaN or infinite values, the first is {quote}"
-                f"{_name(features, int(bad[0]))}{quote}; the model has diverged or its weights are damaged (try "
-                "train.amp off)"
-            )
-
-
-def _describe(features):
-    return {name: tuple(value.shape) for name, value in features.tensors().items()}
-
-
-def format_table(result):
+def format_table(result: Result) -> str:
     """The rows as text, in percent, ``*`` before the headline."""
     columns = ["mAP"] + [f"R-{rank}" for rank in result.ranks]
     lines = [f"  {'row':<16}" + " ".join(f"{column:>6}" for column in columns)]
@@ -308,7 +252,7 @@ def format_table(result):
     return "\n".join(lines)
 
 
-def format_headline(result):
+def format_headline(result: Result) -> str:
     """The headline in torchreid's words."""
     lines = ["** Results **", f"mAP: {result.mAP:.1%}", "CMC curve"]
     lines += [f"Rank-{rank:<3}: {result.rows[result.headline].cmc[rank - 1]:.1%}" for rank in result.ranks]

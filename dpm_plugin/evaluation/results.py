@@ -1,20 +1,21 @@
 """results.json: what an evaluation found, for programs. Strict JSON, replaced as a whole or not at all."""
 
 import json
-import math
 import os
 import warnings
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-
+from dpm_plugin.evaluation.protocol import Result, Row
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.files import replacing
+from dpm_plugin.utils.files import write_file
 
 
-def write_results(path, dataset, result, *, epoch=None, run=None):
+def write_results(
+    path: str | Path, dataset: str, result: Result, *, epoch: int | None = None, run: dict[str, Any] | None = None
+) -> None:
     """Put the result for one target data set into the file at ``path``, beside those of other data sets.
 
     The file::
@@ -41,9 +42,8 @@ def write_results(path, dataset, result, *, epoch=None, run=None):
     Args:
         path: of the file; missing folders are made.
         dataset: name of the target data set.
-        result: :class:`dpm_plugin.evaluation.protocol.Result`.
         epoch: epochs trained so far, or None.
-        run: dict about the run (model, config, seeds, versions); replaces the one in the file, None keeps it.
+        run: about the run (model, config, seeds, versions); replaces what is in the file, None keeps it.
 
     Raises:
         DPMError: the file cannot be written.
@@ -52,44 +52,38 @@ def write_results(path, dataset, result, *, epoch=None, run=None):
     content = _read(path)
     if run is not None:
         content["run"] = run
-    old = content["datasets"].get(dataset, {})
-    content["datasets"][dataset] = _entry(result, epoch, old.get("history", []))
-    _replace(path, json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False))
-
-
-def library_versions():
-    """Versions of the libraries that numbers depend on, for the ``run`` section; None where one is absent."""
-    versions = {}
-    for name in ("dpm-torchreid", "torchreid", "torch", "torchvision", "timm", "numpy"):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return versions
-
-
-def _entry(result, epoch, history):
     headline = _row(result.rows[result.headline])
+    history = content["datasets"].get(dataset, {}).get("history", [])
     if epoch is not None:
         summary = {"epoch": epoch, "row": result.headline, "rank1": headline["rank1"], "mAP": headline["mAP"]}
         history = [entry for entry in history if entry["epoch"] < epoch] + [summary]
-    return {
+    content["datasets"][dataset] = {
         "epoch": epoch,
         "headline": {"row": result.headline, **headline},
         "rows": {name: _row(row) for name, row in result.rows.items()},
         "ranks": result.ranks,
         "counts": result.counts._asdict(),
-        "unmatched": list(result.unmatched),
+        "unmatched": result.unmatched,
         "phases": result.phases,
         "history": history,
     }
+    write_file(path, json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def _row(row):
+def library_versions() -> dict[str, str | None]:
+    """Versions of the libraries that numbers depend on, for the ``run`` section; None where one is absent."""
+    versions = dict.fromkeys(("dpm-torchreid", "torchreid", "torch", "torchvision", "timm", "numpy"))
+    for name in versions:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def _row(row: Row) -> dict[str, Any]:
     return {"rank1": row.rank1, "mAP": row.mAP, "cmc": row.cmc}
 
 
-def _read(path):
+def _read(path: Path) -> dict[str, dict]:
     """The file's content; one that is missing starts empty, one that is not ours is kept aside."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -107,22 +101,7 @@ def _read(path):
     return {"run": {}, "datasets": {}}
 
 
-def _replace(path, text):
-    try:
-        with replacing(path, lambda written: json.loads(written.read_text(encoding="utf-8"))) as file:
-            file.write((text + "\n").encode())
-    except OSError as error:
-        raise DPMError(f"'{path}' cannot be written: {error}; is the folder writable and the disk not full?") from error
-
-
-def _plain(value):
+def _plain(value: Any) -> Any:
     """``value`` in the types that strict JSON has."""
-    if isinstance(value, (np.ndarray, np.generic, torch.Tensor)):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+    text = json.dumps(value, default=lambda other: other.tolist() if hasattr(other, "tolist") else str(other))
+    return json.loads(text, parse_constant=lambda name: None)  # NaN and infinities

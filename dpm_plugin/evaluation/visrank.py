@@ -1,20 +1,33 @@
-"""Ranked lists as pictures: torchreid's drawing, with errors that name the file."""
+"""Ranked lists as images: torchreid's drawing, with errors that name the file."""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
+import numpy as np
 
 from dpm_plugin import torchreid_host
 from dpm_plugin.utils.errors import DPMError
 
 
-def visualize_ranks(distmat, query, gallery, save_dir, *, width=128, height=256, topk=10):
+def visualize_ranks(
+    distmat: np.ndarray,
+    query: Sequence[tuple],
+    gallery: Sequence[tuple],
+    save_dir: str | Path,
+    *,
+    width: int = 128,
+    height: int = 256,
+    topk: int = 10,
+) -> None:
     """Draw each query with its ``topk`` nearest gallery images into ``save_dir``/<query file's name>.jpg.
 
     Green frames are matches, red ones are not; images of the query's own identity and camera are skipped.
 
     Args:
-        distmat: (Q, G) numpy array (:func:`dpm_plugin.evaluation.protocol.evaluate` with ``keep_distmat=True``).
+        distmat: (Q, G), of :func:`~dpm_plugin.evaluation.protocol.evaluate` with ``keep_distmat=True``.
         query, gallery: lists of (path, pid, camid, ...), in the order of ``distmat``.
-        save_dir: folder for the pictures, made if missing.
+        save_dir: made if missing.
         width, height: pixels of one image, default 128 x 256.
         topk: gallery images a query, default 10.
 

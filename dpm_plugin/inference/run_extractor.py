@@ -1,21 +1,23 @@
 """A finished run that reads test images again, exactly as its own evaluation did."""
 
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from dpm_plugin.build import build_datamanager
 from dpm_plugin.config import evaluation_kwargs
-from dpm_plugin.engine.testing import EvaluationMixin, check_cameras
+from dpm_plugin.engine.testing import EvaluationOptions
+from dpm_plugin.evaluation.extract import Features, camera_choice, extract_features
 from dpm_plugin.inference.open_run import open_run
+from dpm_plugin.method.vit import EncoderOutput
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.runtime import autocast
 
-SIDES = ("query", "gallery")
 
-
-class Extractor(EvaluationMixin):
+class Extractor:
     """The trained model of a run with its test data, transforms, cameras and number format.
 
     Args:
@@ -26,16 +28,17 @@ class Extractor(EvaluationMixin):
 
     Attributes:
         model, config, epoch: see :class:`dpm_plugin.inference.open_run.Trained`.
-        datamanager: the run's ``DPMImageDataManager``.
-        dataset: name of the data set.
+        datamanager, dataset: the run's ``DPMImageDataManager``; name of the data set.
+        feature, mask: the run's headline row, see :class:`~dpm_plugin.engine.testing.EvaluationOptions`.
 
     Raises:
         DPMError: the folder is no finished run of a plugin model, its data is missing, or the data set is
             none of its targets.
     """
 
-    def __init__(self, folder, *, root=None, device="cpu", dataset=None):
-        self.folder = Path(folder)
+    def __init__(
+        self, folder: str | Path, *, root: str | None = None, device: str = "cpu", dataset: str | None = None
+    ) -> None:
         self.device = torch.device(device)
         self.model, self.config, self.epoch = open_run(folder, self.device, root)
         targets = list(self.config.data.targets) or list(self.config.data.sources)
@@ -43,40 +46,35 @@ class Extractor(EvaluationMixin):
             raise DPMError(f"'{folder}' was not evaluated on '{dataset}', but on {', '.join(targets)}")
         self.dataset = dataset or targets[0]
         self.datamanager = build_datamanager(self.config)
-        settings = evaluation_kwargs(self.config)
-        self.feature, self.mask = settings["feature"], settings["mask"]
-        self.cameras = check_cameras(settings["cameras"])
-        self.amp = self.config.train.amp
+        options = EvaluationOptions(**evaluation_kwargs(self.config))
+        self.feature, self.mask, self._cameras = options.feature, options.mask, options.cameras
 
-    @property
-    def _device(self):
-        return self.device
-
-    def loader(self, side, positions=None):
+    def loader(self, side: str, positions: Iterable[int] | None = None) -> DataLoader:
         """Batches of ``side``, "query" or "gallery": all images or those at ``positions``."""
         loader = self.datamanager.test_loader[self.dataset][side]
         if positions is None:
             return loader
         return DataLoader(Subset(loader.dataset, list(positions)), batch_size=self.config.test.batch_size)
 
-    def features(self, loader, side):
-        """:class:`~dpm_plugin.evaluation.protocol.Features` of the images of ``loader``, taken as ``side``."""
-        return self._extract(loader, self.dataset, SIDES.index(side), side)
+    def cameras(self, side: str) -> Callable[[Tensor], Tensor | None]:
+        """The function from camera ids of test images to rows of the camera embedding."""
+        return camera_choice(self._cameras, side, self.datamanager, self.dataset)
 
-    def encode(self, data, side, **options):
-        """The encoder's :class:`~dpm_plugin.method.vit.EncoderOutput` for one batch of ``loader``.
+    def features(self, loader: DataLoader, side: str) -> Features:
+        """Features of the images of ``loader``, taken as ``side``."""
+        name, amp = f"{side} set of '{self.dataset}'", self.config.train.amp
+        return extract_features(self.model, loader, self.cameras(side), device=self.device, amp=amp, name=name)
 
-        Args:
-            options: ``blocks`` and ``need_heads`` of :class:`~dpm_plugin.method.vit.ViT`.
-        """
-        camids = self._camera_indices(data["camid"], self.dataset, SIDES.index(side))
-        with torch.no_grad(), autocast(self.device, self.amp):
-            return self.model.backbone(
-                data["img"].to(self.device), None if camids is None else camids.to(self.device), **options
-            )
+    def encode(
+        self, data: Mapping[str, Tensor], side: str, *, blocks: Iterable[int] = (), need_heads: bool = False
+    ) -> EncoderOutput:
+        """What the encoder gives for one batch of ``loader``; options: see :class:`~dpm_plugin.method.vit.ViT`."""
+        camids = self.cameras(side)(data["camid"].to(self.device))
+        with torch.no_grad(), autocast(self.device, self.config.train.amp):
+            return self.model.backbone(data["img"].to(self.device), camids, blocks=blocks, need_heads=need_heads)
 
 
-def evenly_spaced(count, wanted):
+def evenly_spaced(count: int, wanted: int) -> list[int]:
     """``min(wanted, count)`` of the positions below ``count``, evenly spaced from 0 on.
 
     Raises:

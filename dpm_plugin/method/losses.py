@@ -1,12 +1,12 @@
 """The triplet loss and the total loss of DPM (Eq. 8)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpm_plugin.distributed.processes import ALONE
 from dpm_plugin.method.head_enrich import HeadEnrichLoss
 from dpm_plugin.method.masked_arcface import MaskedArcFace
 from dpm_plugin.utils.errors import DPMError
@@ -29,15 +29,17 @@ class SoftMarginTripletLoss(nn.Module):
         DPMError: all rows have one identity, so there is no negative.
     """
 
-    def __init__(self, margin=None):
+    def __init__(self, margin: float | None = None) -> None:
         super().__init__()
         self.margin = margin
 
-    def forward(self, features, labels, candidates=None, candidate_labels=None):
+    def forward(
+        self, features: Tensor, labels: Tensor, candidates: Tensor | None = None, candidate_labels: Tensor | None = None
+    ) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
             distance = torch.cdist(features, features if candidates is None else candidates.float())  # (B, C)
-        same = labels[:, None] == (labels if candidates is None else candidate_labels)[None, :]
+        same = labels[:, None] == (labels if candidate_labels is None else candidate_labels)[None, :]
         if features.device.type == "cpu" and bool(same.all()):  # on a GPU the check would stall every iteration
             raise DPMError(
                 "a training batch holds one identity only, so the triplet loss has no negatives; "
@@ -95,10 +97,11 @@ class DPMLoss(nn.Module):
         head_input, head_reduction: see :class:`~dpm_plugin.method.head_enrich.HeadEnrichLoss`.
         label_smooth: label smoothing of both heads' cross entropy. Default: 0.
         triplet_margin: see :class:`SoftMarginTripletLoss`. Default: None, the soft margin.
-        processes: :class:`~dpm_plugin.distributed.processes.Processes` that hold equal shares of the batch. Each
-            computes the loss of its own rows, so that the mean over them, of the values and of the gradients, is that
-            of the whole batch: triplets are mined among all processes' rows, and a loss that is a sum over the
-            batch (``head_reduction`` "released") is counted ``size`` times. Default: one process.
+        num_processes: processes that hold equal shares of the batch. Each computes the loss of its own rows, so that
+            the mean over them, of the values and of the gradients, is that of the whole batch: triplets are mined
+            among all rows, and a loss that is a sum over the batch (``head_reduction`` "released") is counted
+            ``num_processes`` times. Default: 1.
+        gather: (B, ...) -> (num_processes * B, ...), the rows of every process, differentiable; for several only.
 
     Shape:
         (DPMOutput, labels (B,)) -> DPMLossParts.
@@ -106,20 +109,21 @@ class DPMLoss(nn.Module):
 
     def __init__(
         self,
-        alpha=0.5,
-        beta=0.1,
-        cls_loss="softmax",
-        mask_loss="margin",
-        scale=30.0,
-        margin=0.5,
-        mask_variant="Pn",
-        mask_renormalise=True,
-        head_input="attention",
-        head_reduction="mean",
-        label_smooth=0.0,
-        triplet_margin=None,
-        processes=ALONE,
-    ):
+        alpha: float = 0.5,
+        beta: float = 0.1,
+        cls_loss: str = "softmax",
+        mask_loss: str = "margin",
+        scale: float = 30.0,
+        margin: float = 0.5,
+        mask_variant: str = "Pn",
+        mask_renormalise: bool = True,
+        head_input: str = "attention",
+        head_reduction: str = "mean",
+        label_smooth: float = 0.0,
+        triplet_margin: float | None = None,
+        num_processes: int = 1,
+        gather: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
         for name, choice in (("cls_loss", cls_loss), ("mask_loss", mask_loss)):
             if choice not in ("softmax", "margin"):
@@ -134,9 +138,9 @@ class DPMLoss(nn.Module):
         self.head_enrich = HeadEnrichLoss(head_input, head_reduction)
         self.triplet = SoftMarginTripletLoss(triplet_margin)
         self.label_smooth = label_smooth
-        self.processes = processes
+        self.num_processes, self.gather = num_processes, gather
 
-    def forward(self, output, labels):
+    def forward(self, output: DPMOutput, labels: Tensor) -> DPMLossParts:
         logits = plain_logits(output.embedding, output.prototypes)
         cls = self._head(self.cls_loss, output, None, labels, logits)
         triplet = self._triplet(output.cls, labels)
@@ -146,15 +150,14 @@ class DPMLoss(nn.Module):
         masked = self._head(self.mask_loss, output, output.mask, labels, None)
         head = self.head_enrich(output.head_logits)
         if self.head_enrich.reduction == "released":
-            head = head * self.processes.size
+            head = head * self.num_processes
         total = self.alpha * cls + (1 - self.alpha) * masked + self.beta * head + triplet  # Eq. 8
         return DPMLossParts(total, cls, masked, head, triplet, logits)
 
     def _triplet(self, features, labels):
-        if self.processes.size == 1:
+        if self.num_processes == 1:
             return self.triplet(features, labels)
-        everyone = self.processes.all_gather
-        return self.triplet(features, labels, everyone(features), everyone(labels))
+        return self.triplet(features, labels, self.gather(features), self.gather(labels))
 
     def _head(self, kind, output, mask, labels, logits):
         """L_cls or L_M-cls (Eq. 7): cross entropy on softmax or margin logits."""
@@ -166,7 +169,7 @@ class DPMLoss(nn.Module):
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smooth)
 
 
-def plain_logits(features, prototypes):
+def plain_logits(features: Tensor, prototypes: Tensor) -> Tensor:
     """x W^T in float32, unnormalised, (B, K)."""
     with torch.autocast(features.device.type, enabled=False):
         return features.float() @ prototypes.float().T

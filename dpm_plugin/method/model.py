@@ -176,13 +176,13 @@ class DPM(nn.Module):
         mask = None if self.mask_generator is None else self.mask_generator(encoded.patch_maps)  # (B, D), Eq. 3
         return DPMOutput(encoded.cls, self.neck(encoded.cls), self.classifier.weight, mask, encoded.head_logits)
 
-    def embed(self, images: Tensor, camids: Tensor | None = None, need_heads: bool = True) -> Embedding:
+    def embed(self, images: Tensor, camids: Tensor | None = None, need_heads: bool = False) -> Embedding:
         """Features and masks for retrieval, in the model's current mode; call ``eval()`` first.
 
         Args:
             images: (B, 3, H, W), normalised as in training.
             camids: (B,) camera indices; None or an unseen index: the neutral camera.
-            need_heads: False leaves the head logits out, which retrieval has no use for. Default: True.
+            need_heads: whether to compute the head logits too, which retrieval has no use for. Default: False.
 
         Returns:
             Embedding.

@@ -1,4 +1,4 @@
-"""Checkpoint files: read without executing anything, written whole or not at all, resumed by torchreid's call."""
+"""Checkpoint files: read without executing anything, written whole or not at all."""
 
 import tarfile
 import warnings
@@ -186,53 +186,3 @@ def _written(path):
             raise
         why = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
         raise DPMError(f"checkpoint '{path}' cannot be written: {why}; what was there before is intact") from error
-
-
-def restore(path, model, optimizer=None, scheduler=None, scaler=None):
-    """Put weights and training state of a checkpoint into the parts of a run; returns the checkpoint's content.
-
-    Args and errors: as :func:`resume`.
-    """
-    checkpoint = read_checkpoint(path)
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "epoch" not in checkpoint:
-        raise DPMError(f"'{path}' holds weights but no training state, so it can't be resumed; use model.load_weights")
-    own = model.state_dict()
-    state = plain_tensors(checkpoint["state_dict"], path)
-    differing = sorted(
-        key
-        for key in own.keys() | state.keys()
-        if key not in own or key not in state or own[key].shape != state[key].shape
-    )
-    if differing:
-        raise DPMError(
-            f"checkpoint '{path}' is of another model: {len(differing)} tensors differ, the first is '{differing[0]}'; "
-            "resume with the same model, classes, cameras and image size, or use model.load_weights"
-        )
-    model.load_state_dict(state)
-    for name, part in (("optimizer", optimizer), ("scheduler", scheduler), ("scaler", scaler)):
-        if part is not None and checkpoint.get(name):
-            try:
-                part.load_state_dict(checkpoint[name])
-            except (ValueError, KeyError, TypeError) as error:
-                raise DPMError(f"the {name} state in '{path}' does not fit this run's {name}: {error}") from error
-    return checkpoint
-
-
-def resume(path, model, optimizer=None, scheduler=None, scaler=None):
-    """Continue a training run: torchreid's ``resume_from_checkpoint``, for old and new files.
-
-    Random generators and the position within an epoch are left alone; an engine's ``resume`` restores these too.
-
-    Args:
-        path: a file written by this package or by torchreid.
-        scaler: a ``torch.amp.GradScaler`` whose state is taken up where the file has one.
-
-    Returns:
-        Number of finished epochs: torchreid's ``start_epoch``.
-
-    Raises:
-        DPMError: unreadable, or of another model; names what differs.
-    """
-    epoch = restore(path, model, optimizer, scheduler, scaler)["epoch"]
-    print(f"=> Resumed from '{path}' after epoch {epoch}")
-    return epoch

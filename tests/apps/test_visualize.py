@@ -224,9 +224,11 @@ def test_the_grid_is_that_of_the_models_patch_map(viewer):
 def test_attention_is_that_of_equation_5_laid_on_the_image(viewer):
     view = viewer.view(4)
     item = viewer.dataset[4]
-    camids = viewer.run._camera_indices(torch.tensor([item["camid"]]), "synthetic_occluded", 0)
+    camids = viewer.run.cameras("query")(torch.tensor([item["camid"]]))
     with torch.no_grad():
-        attention = viewer.run.model.embed(item["img"][None], camids).head_logits[0].softmax(dim=-1)  # (N, P)
+        attention = (
+            viewer.run.model.embed(item["img"][None], camids, need_heads=True).head_logits[0].softmax(dim=-1)
+        )  # (N, P)
     expected = patch_grid(viewer.run.model, (32, 16)).to_pixels(attention).numpy()
     np.testing.assert_allclose(view.attention, expected, atol=1e-6)
     assert view.patches == 10 and view.attention.shape == (2, 32, 16)

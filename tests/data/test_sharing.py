@@ -13,8 +13,7 @@ from dpm_plugin.config import load_config
 from dpm_plugin.data import DATASETS, DPMImageDataManager
 from dpm_plugin.data.sharing import EveryNthBatch, TrainShare, check_same_data, share_of_batch
 from dpm_plugin.distributed.processes import ALONE
-from dpm_plugin.evaluation.gathering import gather_features
-from dpm_plugin.evaluation.protocol import Features
+from dpm_plugin.evaluation.extract import Features, gather_features
 from dpm_plugin.torchreid_host import register_dataset, utils
 from dpm_plugin.utils.errors import DPMError
 from helpers.data import write_occluded_duke

@@ -173,7 +173,7 @@ def train(processes, case, sync_bn=True):
         synchronise_batch_norm(model, processes)
     engine = engine_for(
         model,
-        criterion=DPMLoss(**case.get("criterion", {}), processes=processes),
+        criterion=DPMLoss(**case.get("criterion", {}), num_processes=processes.size, gather=processes.all_gather),
         processes=processes,
         optimizer=build_optimizer(model),
         amp=case.get("amp", "off"),
@@ -230,7 +230,7 @@ def test_an_error_on_one_process_ends_all_and_is_said_once(tmp_path):
 
 def lose_rank_1(processes):
     data = share_of(batch(), processes)
-    engine = engine_for(tiny_model(), processes=processes, criterion=DPMLoss(processes=processes))
+    engine = engine_for(tiny_model(), processes=processes)
     engine.forward_backward(data)
     if processes.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -260,7 +260,7 @@ def diverge_on_rank_1(processes):
     data = share_of(batch(), processes)
     if processes.rank == 1:
         data["img"][0] = float("nan")
-    engine_for(tiny_model(), [data], processes=processes, criterion=DPMLoss(processes=processes)).forward_backward(data)
+    engine_for(tiny_model(), [data], processes=processes).forward_backward(data)
 
 
 def test_a_non_finite_loss_on_one_process_stops_all(tmp_path):

@@ -117,9 +117,12 @@ def test_mixed_precision_gradients_are_near_the_float32_ones():
     for amp in ("off", "bfloat16"):
         engine = engine_for(copy.deepcopy(reference), criterion=criterion, amp=amp)
         engine.optimizer.step = lambda: None
-        engine.two_stepped_transfer_learning(0, 0, None)
-        engine._step(*engine.parse_data_for_train(batch()), ["main"])
-        gradients[amp] = torch.cat([p.grad.flatten() for p in engine.model.parameters() if p.grad is not None])
+        steps = []
+        engine.on_step = lambda parts, model=engine.model, steps=steps: steps.append(
+            torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        )
+        engine.forward_backward(batch())
+        gradients[amp] = steps[0]
     assert torch.cosine_similarity(gradients["off"], gradients["bfloat16"], dim=0) > 0.99
 
 
@@ -140,11 +143,11 @@ def test_a_non_finite_loss_stops_with_epoch_and_iteration_and_keeps_the_last_che
 
 
 def test_non_finite_weights_after_an_epoch_are_never_saved(tmp_path):
-    engine = engine_for(tiny_model(), [batch()])
+    model = tiny_model()
+    model.mask_generator.requires_grad_(False)
+    engine = engine_for(model, [batch()])
     engine.save_dir, engine.epoch = str(tmp_path), 0
-    engine.on_step = lambda parts: engine.model.classifier.weight.data.fill_(float("inf"))
-    engine.model.mask_generator.requires_grad_(False)
-    engine._user_frozen = {name for name, p in engine.model.named_parameters() if not p.requires_grad}
+    engine.on_step = lambda parts: model.classifier.weight.data.fill_(float("inf"))
     with pytest.raises(DPMError, match="non-finite weights after epoch 1"):
         engine.train()
     assert not list(tmp_path.rglob("*.tar"))

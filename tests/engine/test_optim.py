@@ -48,7 +48,7 @@ def test_an_unknown_optimizer_names_the_known_ones():
 
 
 def expected_rate(epoch, epochs, lr=0.008, warmup=5):
-    """Epochs count from 1: warm-up from 0.01 lr, then the cosine to 0.002 lr, DESIGN section 1."""
+    """Epochs count from 1: warm-up from 0.01 lr, then the cosine to 0.002 lr, as in the released recipe."""
     if epoch < warmup:
         return 0.01 * lr + epoch * (lr - 0.01 * lr) / warmup
     if epoch >= epochs:

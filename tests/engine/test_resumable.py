@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from dpm_plugin import DPMError, torchreid_host
-from dpm_plugin.engine.random_state import as_tensors, drawing_from, random_state, set_random_state
-from dpm_plugin.engine.resumable_loader import ResumableLoader
+from dpm_plugin.engine.resumable_loader import ResumableLoader, as_tensors, drawing_from, random_state, set_random_state
 
 SAMPLERS = ("RandomSampler", "RandomIdentitySampler", "RandomDomainSampler")
 

@@ -8,7 +8,6 @@ import torch
 from dpm_plugin import build
 from dpm_plugin.config import datamanager_kwargs, engine_kwargs, engine_run_kwargs, load_config
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.weights import files as checkpoint
 from helpers.runs import SETTINGS, finished_run
 
 OPTIONS = {
@@ -47,24 +46,13 @@ def root(tmp_path_factory):
 def test_a_run_with_every_option_is_resumed_without_them_and_the_other_way_round(root, tmp_path):
     for name, (first, then) in {"away": (OPTIONS, {}), "towards": ({"train.optim": "sgd"}, OPTIONS)}.items():
         folder, _, _ = finished_run(tmp_path / name, root, **keywords(first))
-        config = load_config(
-            overrides={
-                **SETTINGS,
-                "data.root": str(root),
-                "data.save_dir": str(tmp_path / f"{name}2"),
-                "train.optim": "sgd",
-                **then,
-                "train.max_epoch": 2,
-            }
-        )
-        datamanager = build.build_datamanager(config)
-        model = build.build_model(config, datamanager)
-        optimizer = build.build_optimizer(config, model)
-        scheduler = build.build_scheduler(config, optimizer)
-        engine = build.build_engine(config, datamanager, model, optimizer, scheduler)
-        assert (engine.steps, engine.accumulate) == (config.train.steps, config.train.accumulate)
+        places = {"data.root": str(root), "data.save_dir": str(tmp_path / f"{name}2")}
+        config = load_config(overrides={**SETTINGS, **places, "train.optim": "sgd", **then, "train.max_epoch": 2})
+        engine = build.build_run(config)
+        optimizer = engine.optimizer
+        assert (engine.two_steps.order, engine.accumulate) == (config.train.steps, config.train.accumulate)
         assert bool(optimizer.param_groups[0]["fused"]) == (config.train.optim_form == "fused")
-        start = checkpoint.resume(folder / "model" / "last.pth.tar", model, optimizer, scheduler, engine.scaler)
+        start = engine.resume(folder / "model" / "last.pth.tar")
         assert bool(optimizer.param_groups[0]["fused"]) == (config.train.optim_form == "fused")
         engine.run(**engine_run_kwargs(config, start))
         results = json.loads((tmp_path / f"{name}2" / "results.json").read_text())

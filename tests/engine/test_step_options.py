@@ -7,7 +7,7 @@ import torch
 from test_step import losses_of, masking_model
 
 from dpm_plugin import DPMError
-from dpm_plugin.engine.grad_cache import encode_in_micro_batches
+from dpm_plugin.engine.grad_cache import encode_with_cache
 from dpm_plugin.engine.optim import build_optimizer
 from dpm_plugin.method.vit import EncoderOutput
 from helpers.model import batch, engine_for
@@ -63,7 +63,7 @@ def test_checkpointed_blocks_draw_the_same_stochastic_depth_again():
     assert_same(*results, atol=0, rtol=0)
 
 
-def test_the_encoder_never_sees_more_than_a_micro_batch_and_runs_again_only_for_gradients():
+def test_the_encoder_never_sees_more_than_a_part_of_the_batch_and_runs_again_only_for_gradients():
     model = masking_model()
     encode, sizes = model.encode, []
 
@@ -77,7 +77,7 @@ def test_the_encoder_never_sees_more_than_a_micro_batch_and_runs_again_only_for_
     assert sizes == step_one + step_one[::-1] + [(size, False) for size, _ in step_one]
 
 
-def test_micro_batches_keep_no_activations_until_their_turn():
+def test_the_gradient_cache_keeps_no_activations_until_their_turn():
     weight, images, kept = torch.nn.Parameter(torch.ones(4)), torch.randn(6, 4), []
 
     def encode(images, camids):
@@ -85,7 +85,7 @@ def test_micro_batches_keep_no_activations_until_their_turn():
         return EncoderOutput(hidden.sin(), [], None)
 
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):
-        output = encode_in_micro_batches(encode, images, None, 3)
+        output = encode_with_cache(encode, 3, images, None)
     assert kept and set(kept) <= {part.data_ptr() for part in images.split(2)}  # nothing but the images
     output.cls.sum().backward()
     torch.testing.assert_close(weight.grad, (images.exp() * images.exp().cos()).sum(dim=0))

@@ -1,15 +1,10 @@
-"""What goes wrong in training: signals, full disks, numbers that are not finite, data that cannot be evaluated."""
+"""What goes wrong in training: signals, full disks, damaged checkpoints, data that cannot be evaluated."""
 
-import copy
 import errno
-import importlib.util
 import io
-import json
 import os
 import signal
 import subprocess
-import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -18,20 +13,16 @@ import torch
 from dpm_plugin import DPMError
 from dpm_plugin.data import DPMImageDataManager
 from dpm_plugin.engine.engine import ImageDPMEngine
-from dpm_plugin.engine.optim import build_optimizer
 from dpm_plugin.engine.stop_signals import Stopped, StopSignals
-from dpm_plugin.engine.testing import SoftmaxEngine
 from dpm_plugin.utils.command import exit_code
 from dpm_plugin.utils.files import put_copy, replacing
 from dpm_plugin.utils.runtime import deterministic_kernels
 from dpm_plugin.weights import files as checkpoint
 from dpm_plugin.weights.files import read_checkpoint
 from helpers.data import write_occluded_duke
-from helpers.model import assert_identical, batch, engine_for, tiny_model
+from helpers.model import batch, engine_for, tiny_model
 from helpers.runs import SETTINGS
-
-MAIN = Path(__file__).resolve().parents[2] / "tools" / "main.py"
-
+from helpers.scripts import load_tool
 
 # ---- tools/main.py in this process ----
 
@@ -44,10 +35,7 @@ def root(tmp_path_factory):
 @pytest.fixture
 def main(root, tmp_path, capsys):
     """``main(**settings)`` runs tools/main.py; returns (exit code, stderr). Folder: tmp_path / "run"."""
-    path = list(sys.path)
-    spec = importlib.util.spec_from_file_location("tools_main", MAIN)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_tool("main")
 
     def call(**changes):
         changes = {name.replace("__", "."): value for name, value in changes.items()}
@@ -63,8 +51,7 @@ def main(root, tmp_path, capsys):
         code = module.main([str(word) for pair in settings.items() for word in pair])
         return code, capsys.readouterr().err
 
-    yield call
-    sys.path[:] = path
+    return call
 
 
 def in_iteration(monkeypatch, number, act):
@@ -199,7 +186,7 @@ COUNTERS = {"best_rank1": None, "skipped": 0, "skipped_in_a_row": 0}
 @pytest.mark.parametrize("progress", [{}, [], {**COUNTERS, "processes": []}])
 def test_a_checkpoint_whose_progress_is_damaged_is_an_error_that_names_it(progress, tmp_path):
     engine = engine_for(tiny_model(), [batch()])
-    state = {**engine.checkpoint_state("model", 0), "progress": progress}
+    state = {**engine.checkpoint_state(0), "progress": progress}
     checkpoint.write_checkpoint(state, tmp_path / "last.pth.tar")
     with pytest.raises(DPMError, match="the progress in '.*last.pth.tar' is damaged"):
         engine.resume(tmp_path / "last.pth.tar")
@@ -216,97 +203,6 @@ def test_a_copy_is_made_where_the_file_system_has_no_links(tmp_path, monkeypatch
     with replacing(tmp_path / "a") as file:
         file.write(b"newer")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"newer", "b": b"new", "c": b"new"}
-
-
-# ---- numbers that are not finite ----
-
-
-def state_of(engine):
-    return copy.deepcopy((engine.model.state_dict(), engine.optimizer.state_dict()))
-
-
-def spoilt(data):
-    data["img"][0, 0, 0, 0] = float("nan")
-    return data
-
-
-def test_an_infinite_gradient_of_a_finite_loss_stops_with_all_parts_of_the_loss():
-    engine = engine_for(tiny_model(), [batch()])
-    engine.model.classifier.weight.register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(DPMError, match=r"non-finite gradient in epoch 1, iteration 1 of 1 \(loss 1\d.*gradient inf"):
-        engine.forward_backward(batch())
-
-
-def test_scaled_gradients_that_overflow_are_the_scalers_business():
-    engine = engine_for(tiny_model(), [batch()], amp="float16")
-    before = state_of(engine)
-    engine.model.classifier.weight.register_hook(lambda gradient: gradient * float("inf"))
-    numbers = engine.forward_backward(batch())
-    assert "gradient" not in numbers and engine.scaler.get_scale() < 65536
-    assert torch.equal(engine.model.classifier.weight, before[0]["classifier.weight"])
-
-
-@pytest.mark.parametrize("optim", ["sgd", "adamw"])
-def test_a_skipped_iteration_is_undone_in_every_bit_and_counted(optim, capsys):
-    torch.manual_seed(0)
-    model = tiny_model()
-    engine = engine_for(model, [batch()], optimizer=build_optimizer(model, optim=optim, lr=0.01))
-    engine.non_finite = "skip"
-    for _ in range(2):  # without optimizer state, and with it
-        before = state_of(engine)
-        assert engine.forward_backward(spoilt(batch())) == {}
-        assert_identical(state_of(engine), before)
-        assert set(engine.forward_backward(batch())) == {"loss", "cls", "masked", "head", "triplet", "acc", "masked_2"}
-    assert engine.skipped_iterations == 2
-    assert "skipped, 2 so far" in capsys.readouterr().out
-
-
-def test_so_many_skipped_iterations_in_a_row_stop_the_run():
-    engine = engine_for(tiny_model(), [batch()])
-    engine.non_finite, engine.non_finite_limit = "skip", 3
-    for _ in range(2):  # a good one between them starts the count anew
-        for _ in range(2):
-            engine.forward_backward(spoilt(batch()))
-        engine.forward_backward(batch())
-    engine.forward_backward(spoilt(batch()))
-    engine.forward_backward(spoilt(batch()))
-    with pytest.raises(DPMError, match="non-finite loss.*number 3 in a row .train.non_finite_limit"):
-        engine.forward_backward(spoilt(batch()))
-
-
-def stock_engine():
-    """torchreid's softmax engine with this package's guarantees."""
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 32, 5))
-    manager = types.SimpleNamespace(train_loader=[batch()], test_loader={}, sources=["tiny"], num_train_pids=5)
-    engine = SoftmaxEngine(manager, model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9), use_gpu=False)
-    engine.num_batches, engine.batch_idx, engine.max_epoch = 1, 0, 1
-    return engine
-
-
-def test_a_stock_engine_stops_and_skips_alike():
-    engine = stock_engine()
-    assert set(engine.forward_backward(batch())) == {"loss", "acc"}
-    engine.non_finite, before = "skip", state_of(engine)
-    assert engine.forward_backward(spoilt(batch())) == {}
-    assert_identical(state_of(engine), before)
-    engine.non_finite = "stop"
-    engine.model[1].weight.register_hook(lambda gradient: gradient * float("nan"))
-    with pytest.raises(DPMError, match="non-finite gradient in epoch 1, iteration 1 of 1"):
-        engine.forward_backward(batch())
-
-
-def test_skipped_iterations_stand_in_the_checkpoint_and_in_results_json(main, monkeypatch, tmp_path):
-    own, calls = ImageDPMEngine.parse_data_for_train, []
-
-    def spoil_the_second(self, data):
-        calls.append(1)
-        return own(self, spoilt(data) if len(calls) == 2 else data)
-
-    monkeypatch.setattr(ImageDPMEngine, "parse_data_for_train", spoil_the_second)
-    assert main(train__non_finite="skip", train__max_epoch=1) == (0, "")
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["run"]["skipped_iterations"] == 1
-    assert read_checkpoint(tmp_path / "run" / "model" / "last.pth.tar")["progress"]["skipped"] == 1
 
 
 # ---- what cannot be evaluated is said before training ----

@@ -10,8 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dpm_plugin.evaluation import streamed_metric
+from dpm_plugin.evaluation.extract import Features
 from dpm_plugin.evaluation.metric import evaluate_rank
-from dpm_plugin.evaluation.protocol import Features, evaluate
+from dpm_plugin.evaluation.protocol import evaluate
 from dpm_plugin.evaluation.streamed_metric import masked_blocks, streamed_evaluate_rank
 from dpm_plugin.method.retrieval import query_mask_distance
 from dpm_plugin.utils.errors import DPMError

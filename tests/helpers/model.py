@@ -4,7 +4,7 @@ import types
 
 import torch
 
-from dpm_plugin import DPM, DPMLoss, ImageDPMEngine
+from dpm_plugin import DPM, ImageDPMEngine
 from dpm_plugin.engine.optim import build_optimizer
 from dpm_plugin.weights.key_names import RELEASED_NAMES
 from dpm_plugin.weights.load import load_pretrained
@@ -51,7 +51,7 @@ def engine_for(model, batches=(), criterion=None, scheduler=None, optimizer=None
     """An ImageDPMEngine over a list of batches, without evaluation data."""
     manager = types.SimpleNamespace(train_loader=list(batches), test_loader={}, sources=["tiny"])
     optimizer = optimizer or build_optimizer(model, lr=0.05)
-    engine = ImageDPMEngine(manager, model, optimizer, scheduler, criterion or DPMLoss(), use_gpu=False, **options)
+    engine = ImageDPMEngine(manager, model, optimizer, scheduler, criterion, use_gpu=False, **options)
     engine.num_batches, engine.batch_idx, engine.max_epoch = len(batches), 0, 1
     model.train()
     return engine

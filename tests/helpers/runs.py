@@ -60,14 +60,10 @@ def finished_run(folder, root, processes=ALONE, prepare=lambda engine: None, **c
     places = {"data.save_dir": str(folder), "data.root": str(root)}
     config = load_config(overrides={**SETTINGS, **places, **changes})
     utils.set_random_seed(processes.seed(config.train.seed))
-    datamanager = build.build_datamanager(config, processes)
-    model = build.build_model(config, datamanager, processes)
-    optimizer = build.build_optimizer(config, model)
-    scheduler = build.build_scheduler(config, optimizer)
-    engine = build.build_engine(config, datamanager, model, optimizer, scheduler, processes)
+    engine = build.build_run(config, processes)
     prepare(engine)
     engine.run(**engine_run_kwargs(config, build.resume(config, engine, processes)))
-    return Path(folder), model.eval(), config
+    return Path(folder), engine.model.eval(), config
 
 
 def untrained_run(folder, root="reid-data", seed=0, **changes):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from dpm_plugin.data import DPMImageDataManager
-from dpm_plugin.engine import testing as evaluating
-from experiments.benchmark.extract import Extraction
+from dpm_plugin.evaluation import extract
+from dpm_plugin.evaluation.extract import extract_features
 from experiments.oracles import plain_extract
 from helpers.data import write_occluded_duke
 from helpers.model import batch, tiny_model
@@ -33,9 +33,9 @@ def loader_of(batches, size=3):
 
 
 def test_features_are_those_of_timms_own_forward_in_the_loaders_order(monkeypatch):
-    monkeypatch.setattr(evaluating, "TRANSFER_EVERY", 2)  # three transfers: of two, two and one batches
+    monkeypatch.setattr(extract, "TRANSFER_EVERY", 2)  # three transfers: of two, two and one batches
     model, loader = masking_model(), loader_of(5)
-    found = Extraction(model, CPU).features(loader)
+    found = extract_features(model, loader, device=CPU)
     expected = [torch.cat(rows) for rows in zip(*(plain_extract.features(model, data["img"]) for data in loader))]
     for got, want in zip((found.cls, found.embedding, found.mask), expected):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
@@ -44,7 +44,7 @@ def test_features_are_those_of_timms_own_forward_in_the_loaders_order(monkeypatc
 
 
 def test_extraction_keeps_no_graph_and_gives_ordinary_tensors():
-    found = Extraction(masking_model(), CPU).features(loader_of(1))
+    found = extract_features(masking_model(), loader_of(1), device=CPU)
     for rows in found.tensors().values():
         assert not rows.requires_grad and not rows.is_inference()
         rows.add_(1)  # an inference tensor would refuse
@@ -52,7 +52,7 @@ def test_extraction_keeps_no_graph_and_gives_ordinary_tensors():
 
 def test_half_precision_features_are_float32_and_near_the_float32_ones():
     model, loader = masking_model(), loader_of(2)
-    exact, half = (Extraction(model, CPU, amp).features(loader) for amp in ("off", "bfloat16"))
+    exact, half = (extract_features(model, loader, device=CPU, amp=amp) for amp in ("off", "bfloat16"))
     for a, b in zip(exact.tensors().values(), half.tensors().values()):
         assert b.dtype is torch.float32 and not torch.equal(a, b)
         assert torch.cosine_similarity(a, b).min() > 0.99
@@ -61,7 +61,7 @@ def test_half_precision_features_are_float32_and_near_the_float32_ones():
 def test_head_logits_are_left_out_on_demand_and_change_nothing_else():
     model, images = masking_model(), batch()["img"]
     with torch.inference_mode():
-        full, short = model.embed(images), model.embed(images, need_heads=False)
+        full, short = model.embed(images, need_heads=True), model.embed(images)
     assert short.head_logits is None and full.head_logits.shape == (8, 3, 32)
     assert all(torch.equal(a, b) for a, b in zip(full[:3], short[:3]))
 

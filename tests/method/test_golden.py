@@ -52,7 +52,7 @@ def test_inference_of_a_released_checkpoint_is_equal_to_1e_4(golden, released_st
     images = torch.from_numpy(rng.uniform(-1, 1, (3, 3, *golden["infer/size"])).astype(np.float32))
     cameras = torch.from_numpy(rng.randint(0, 6, 3))
     with torch.inference_mode():
-        output = model.embed(images, cameras)
+        output = model.embed(images, cameras, need_heads=True)
     for got, name in zip(output, ("feature", "feature_bn", "mask", "hem_logits")):
         np.testing.assert_allclose(got.numpy(), golden[f"infer/{name}"], rtol=0, atol=1e-4)
 

@@ -57,7 +57,7 @@ def test_embed_separates_before_and_after_the_neck():
     model = tiny_model().eval()
     model.neck.running_mean.fill_(0.3)
     with torch.inference_mode():
-        output = model.embed(batch()["img"])
+        output = model.embed(batch()["img"], need_heads=True)
         torch.testing.assert_close(output.embedding, model.neck(output.cls))
         torch.testing.assert_close(output.embedding, model(batch()["img"]))
         assert output.head_logits.shape == (8, 3, 8 * 4)

@@ -1,21 +1,20 @@
 """tools/main.py as a user runs it: what it leaves behind, its exit codes, and one line for every mistake."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from dpm_plugin import build
+from dpm_plugin.config import load_config
 from helpers.forks import run_tool
+from helpers.scripts import TOOLS, load_tool
 
 # The drawn data set is smaller than the published one, which is a warning.
 pytestmark = pytest.mark.filterwarnings("ignore:occluded_duke")
-ROOT = Path(__file__).resolve().parents[2]
-MAIN = ROOT / "tools" / "main.py"
 RECIPE = "recipe.yaml"  # lies in the folder the commands are run from: a relative path
 TINY_VIT = """
 model: {name: dpm_vit_tiny, pretrained: False}
@@ -36,7 +35,7 @@ test: {ranks: [1, 5]}
 
 
 def draw_occluded_duke(root, seed=0):
-    """Noise in Occluded-Duke's layout: 8 identities to train, 6 to test with 1 query and 2 gallery images."""
+    """Noise in Occluded-Duke's folder structure: 8 identities to train, 6 to test with 1 query and 2 gallery images."""
     rng = np.random.RandomState(seed)
 
     def draw(split, pid, camera, frame):
@@ -60,55 +59,21 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     draw_occluded_duke(folder / "data")
     (folder / RECIPE).write_text(TINY_VIT, encoding="utf-8")
-    dpm = ["--config-file", RECIPE, "--root", "data"]
-    trained = ["model.load_weights", "out/model/last.pth.tar", "test.evaluate", "True"]
+    dpm = "--config-file recipe.yaml --root data"
+    trained = f"{dpm} model.load_weights out/model/last.pth.tar test.evaluate True"
     commands = {
-        "train": [*dpm, "train.max_epoch", "1"],
-        "stock model": [
-            "-m",
-            "osnet_x0_25",
-            "-s",
-            "occluded_duke",
-            "-t",
-            "occluded_duke",
-            "--root",
-            "data",
-            "model.pretrained",
-            "False",
-            "data.height",
-            "32",
-            "data.width",
-            "16",
-            "data.workers",
-            "0",
-            "train.max_epoch",
-            "1",
-            "train.batch_size",
-            "8",
-            "test.ranks",
-            "[1,5]",
-            "data.save_dir",
-            "stock",
-        ],
-        "wrong key": [*dpm, "train.max_epochs", "1"],
-        "missing data set": ["--config-file", RECIPE, "-s", "market1501", "--root", "data", "data.save_dir", "gone"],
-        "resume": [*dpm, "model.resume", "out/model/last.pth.tar", "data.save_dir", "resumed"],
-        "evaluate": [*dpm, *trained, "data.save_dir", "evaluated"],
-        "rerank and visrank": [
-            *dpm,
-            *trained,
-            "test.rerank",
-            "True",
-            "test.visrank",
-            "True",
-            "test.visrank_topk",
-            "2",
-            "data.save_dir",
-            "drawn",
-        ],
+        "train": f"{dpm} train.max_epoch 1",
+        "stock model": "-m osnet_x0_25 -s occluded_duke -t occluded_duke --root data model.pretrained False "
+        "data.height 32 data.width 16 data.workers 0 train.max_epoch 1 train.batch_size 8 test.ranks [1,5] "
+        "data.save_dir stock",
+        "wrong key": f"{dpm} train.max_epochs 1",
+        "missing data set": "--config-file recipe.yaml -s market1501 --root data data.save_dir gone",
+        "resume": f"{dpm} model.resume out/model/last.pth.tar data.save_dir resumed",
+        "evaluate": f"{trained} data.save_dir evaluated",
+        "rerank and visrank": f"{trained} test.rerank True test.visrank True test.visrank_topk 2 data.save_dir drawn",
     }
     done = {"folder": folder}
-    done.update((name, run_tool(folder, MAIN, *args)) for name, args in commands.items())
+    done.update((name, run_tool(folder, TOOLS / "main.py", *args.split())) for name, args in commands.items())
     return done
 
 
@@ -194,15 +159,11 @@ def test_a_missing_data_set_is_one_line_that_shows_the_layout_and_nothing_is_cre
 @pytest.fixture
 def tool():
     """tools/main.py as a module; what it changes outside itself is put back."""
-    path, stdout, threads = list(sys.path), sys.stdout, torch.get_num_threads()
-    spec = importlib.util.spec_from_file_location("tools_main", MAIN)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    stdout, threads = sys.stdout, torch.get_num_threads()
     torch.set_num_threads(1)
-    yield module
+    yield load_tool("main")
     torch.set_num_threads(threads)
     assert sys.stdout is stdout
-    sys.path[:] = path
 
 
 @pytest.fixture
@@ -214,9 +175,9 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def mistake(tool, capsys, *args):
-    """The one line on stderr of a run that must end with exit code 2."""
-    assert tool.main(list(args)) == 2
+def mistake(tool, capsys, args):
+    """The one line on stderr of a run of the recipe that must end with exit code 2."""
+    assert tool.main(["--config-file", RECIPE, "--root", "data", *args.split()]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     return error
@@ -225,46 +186,38 @@ def mistake(tool, capsys, *args):
 @pytest.mark.parametrize(
     "args, expected",
     [
-        (["-m", "dpm_vti"], "'dpm_vit'"),
-        (["-m", "osnet_x0_52", "loss.name", "softmax"], "'osnet_x0_"),
-        (["-m", "osnet_x0_25"], "loss.name dpm needs one of the plugin's models"),
-        (["-s", "occluded_duck"], "'occluded_duke'"),
-        (["-t", "ocluded_reid"], "'occluded_reid'"),
-        (["data.type", "video", "loss.name", "softmax"], "data.type image"),
-        (["data.type", "video", "loss.name", "softmax", "model.name", "osnet_x0_25"], "'occluded_duke'"),
-        (["train.staged_lr", "True"], "train.staged_lr"),
-        (["train.batch_size", "500"], "train.batch_size"),
-        (["model.resume", "gone.pth"], "'gone.pth'"),
-        (["model.load_weights", "gone.pth"], "'gone.pth'"),
-        (["vit.patch_size", "64"], "patch"),
-        (["test.ranks", "[1, 13]"], "12 gallery images"),
-        (["vit.mask_blocks", "[7]"], "7"),
-        (["vit.backbone", "vit_of_nobody"], "vit_of_nobody"),
-        (["train.lr", "nan"], "train.lr"),
-        (["sgd.nesterov", "True", "sgd.dampening", "0.1"], "Nesterov"),
-        (["train.fixbase_epoch", "1", "train.open_layers", "[head]"], "classifier"),
+        ("-m dpm_vti", "'dpm_vit'"),
+        ("-m osnet_x0_52 loss.name softmax", "'osnet_x0_"),
+        ("-m osnet_x0_25", "loss.name dpm needs one of the plugin's models"),
+        ("-s occluded_duck", "'occluded_duke'"),
+        ("-t ocluded_reid", "'occluded_reid'"),
+        ("data.type video loss.name softmax", "data.type image"),
+        ("data.type video loss.name softmax model.name osnet_x0_25", "'occluded_duke'"),
+        ("train.staged_lr True", "train.staged_lr"),
+        ("train.batch_size 500", "train.batch_size"),
+        ("model.resume gone.pth", "'gone.pth'"),
+        ("model.load_weights gone.pth", "'gone.pth'"),
+        ("vit.pretrained_file gone.bin", "gone.bin"),  # never random weights instead
+        ("vit.patch_size 64", "patch"),
+        ("test.ranks [1,13]", "12 gallery images"),
+        ("vit.mask_blocks [7]", "7"),
+        ("vit.backbone vit_of_nobody", "vit_of_nobody"),
+        ("train.lr nan", "train.lr"),
+        ("sgd.nesterov True sgd.dampening 0.1", "Nesterov"),
+        ("train.fixbase_epoch 1 train.open_layers [head]", "classifier"),
+        (f"data.save_dir {RECIPE}", "data.save_dir"),  # a file
     ],
 )
 def test_a_mistake_is_one_line_with_exit_code_2(tool, capsys, here, args, expected):
-    assert expected in mistake(tool, capsys, "--config-file", RECIPE, "--root", "data", *args)
-
-
-def test_pretrained_weights_that_cannot_be_had_are_an_error_never_random_weights(tool, capsys, here):
-    assert "gone.bin" in mistake(
-        tool, capsys, "--config-file", RECIPE, "--root", "data", "vit.pretrained_file", "gone.bin"
-    )
+    assert expected in mistake(tool, capsys, args)
 
 
 def test_a_corrupt_image_is_one_line_that_names_it_in_a_worker_too(tool, capsys, here):
     victim = next((here / "data" / "Occluded_Duke" / "bounding_box_train").iterdir())
     victim.write_bytes(b"no image")
     for workers in ("0", "1"):
-        error = mistake(tool, capsys, "--config-file", RECIPE, "--root", "data", "data.workers", workers)
+        error = mistake(tool, capsys, f"data.workers {workers}")
         assert victim.name in error and "Traceback" not in error
-
-
-def test_a_save_dir_that_is_a_file_is_an_error(tool, capsys, here):
-    assert "data.save_dir" in mistake(tool, capsys, "--config-file", RECIPE, "data.save_dir", RECIPE)
 
 
 def test_an_unknown_option_is_one_line_with_exit_code_2(tool, capsys):
@@ -276,8 +229,10 @@ def test_an_unknown_option_is_one_line_with_exit_code_2(tool, capsys):
 
 def test_names_end_where_key_value_pairs_begin(tool):
     args = tool.parse(["-s", "a", "b", "-t", "c", "train.lr", "1", "data.root", "x"])
-    assert (args.sources, args.targets, args.opts) == (["a", "b"], ["c"], ["train.lr", "1", "data.root", "x"])
-    assert tool.parse(["--transforms", "jitter", "--root", "x"]).transforms == ["jitter"]
+    assert args.opts == ["train.lr", "1", "data.root", "x"]
+    assert tool.overrides_of(args) == {"data.sources": ["a", "b"], "data.targets": ["c"]}
+    both = tool.overrides_of(tool.parse(["--transforms", "jitter", "--root", "x"]))
+    assert both == {"data.transforms": ["jitter"], "data.root": "x"}
     assert tool.overrides_of(tool.parse(["-m", "dpm_vit"])) == {"model.name": "dpm_vit"}
 
 
@@ -308,104 +263,32 @@ def test_a_bug_keeps_its_traceback(tool, monkeypatch):
     ],
 )
 def test_every_loss_trains_the_plugins_models(tool, here, model, loss, optim):
-    code = tool.main(
-        [
-            "--config-file",
-            RECIPE,
-            "--root",
-            "data",
-            "-m",
-            model,
-            "loss.name",
-            loss,
-            "train.optim",
-            optim,
-            "train.max_epoch",
-            "1",
-            "loss.triplet.weight_x",
-            "1",
-            "data.save_dir",
-            "out",
-        ]
-    )
-    assert code == 0
+    args = f"--config-file {RECIPE} --root data -m {model} loss.name {loss} train.optim {optim} train.max_epoch 1"
+    assert tool.main(f"{args} loss.triplet.weight_x 1 data.save_dir out".split()) == 0
     rows = json.loads((here / "out" / "results.json").read_text())["datasets"]["occluded_duke"]["rows"]
     assert ("after/on" in rows) == model.startswith("dpm")
 
 
 @pytest.mark.parametrize("name", ["dpm_occduke.yaml", "released/dpm_occduke.yaml"])
 def test_the_papers_recipe_runs_with_a_tiny_model_by_override(tool, here, name):
-    code = tool.main(
-        [
-            "--config-file",
-            str(ROOT / "configs" / name),
-            "-m",
-            "dpm_vit_tiny",
-            "--root",
-            "data",
-            "model.pretrained",
-            "False",
-            "vit.embed_dim",
-            "16",
-            "vit.depth",
-            "2",
-            "vit.num_heads",
-            "2",
-            "data.height",
-            "32",
-            "data.width",
-            "32",
-            "data.workers",
-            "0",
-            "train.batch_size",
-            "8",
-            "train.max_epoch",
-            "1",
-            "test.ranks",
-            "[1]",
-            "data.save_dir",
-            "out",
-        ]
-    )
-    assert code == 0
+    small = "model.pretrained False vit.embed_dim 16 vit.depth 2 vit.num_heads 2 data.height 32 data.width 32"
+    args = f"{small} data.workers 0 train.batch_size 8 train.max_epoch 1 test.ranks [1] data.save_dir out".split()
+    config = str(TOOLS.parent / "configs" / name)
+    assert tool.main(["--config-file", config, "-m", "dpm_vit_tiny", "--root", "data", *args]) == 0
     entry = json.loads((here / "out" / "results.json").read_text())["datasets"]["occluded_duke"]
     assert entry["headline"]["row"] == ("before/on" if "released" in name else "after/on")
 
 
 def test_the_config_reaches_the_parts(tool, here):
-    from dpm_plugin import build
-    from dpm_plugin.config import load_config
-
-    config = load_config(
-        RECIPE,
-        [
-            "data.root",
-            "data",
-            "vit.camera_weight",
-            "1.5",
-            "loss.dpm.scale",
-            "7.0",
-            "loss.dpm.mask_variant",
-            "P",
-            "test.feature",
-            "before",
-            "test.cameras",
-            "[0, 1]",
-            "train.bias_lr_mult",
-            "3.0",
-            "vit.stride",
-            "[8, 4]",
-        ],
+    changes = (
+        "data.root data vit.camera_weight 1.5 loss.dpm.scale 7.0 loss.dpm.mask_variant P test.feature before "
+        "test.cameras [0,1] train.bias_lr_mult 3.0 vit.stride [8,4]"
     )
-    datamanager = build.build_datamanager(config)
-    model = build.build_model(config, datamanager)
-    optimizer = build.build_optimizer(config, model)
-    scheduler = build.build_scheduler(config, optimizer)
-    engine = build.build_engine(config, datamanager, model, optimizer, scheduler)
-    assert model.num_cameras == datamanager.num_cameras == 2
+    engine = build.build_run(load_config(RECIPE, changes.split()))
+    model, rates = engine.model, {group["initial_lr"] for group in engine.optimizer.param_groups}
+    assert model.num_cameras == engine.datamanager.num_cameras == 2
     assert model.backbone.camera_weight == 1.5 and model.feature_dim == 16
-    assert model.embed(torch.zeros(2, 3, 32, 16)).head_logits.shape == (2, 2, 4 * 3)  # stride 8 x 4
+    assert model.embed(torch.zeros(2, 3, 32, 16), need_heads=True).head_logits.shape == (2, 2, 4 * 3)  # stride 8 x 4
     assert engine.criterion.arcface.scale == 7.0 and engine.criterion.arcface.variant == "P"
-    assert (engine.feature, engine.cameras) == ("before", (0, 1))
-    rates = {group["initial_lr"] for group in optimizer.param_groups}
+    assert (engine.evaluation.feature, engine.evaluation.cameras) == ("before", (0, 1))
     assert rates == {0.01, 0.03}

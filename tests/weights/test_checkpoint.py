@@ -9,6 +9,7 @@ import torch
 
 from dpm_plugin import DPMError
 from dpm_plugin.engine.optim import build_optimizer, build_scheduler
+from dpm_plugin.engine.run_checkpoints import restore
 from dpm_plugin.torchreid_host import utils
 from dpm_plugin.weights import files as checkpoint
 from helpers.model import batch, engine_for, tiny_model
@@ -52,7 +53,7 @@ def test_resume_restores_weights_momentum_schedule_and_scaler(tmp_path, amp):
     model, optimizer, scheduler = parts()
     other = engine_for(model, optimizer=optimizer, scheduler=scheduler, amp=amp)
     other.scaler._init_scale = 8.0
-    assert checkpoint.resume(path, model, optimizer, scheduler, other.scaler) == 1
+    assert restore(path, model, optimizer, scheduler, other.scaler)["epoch"] == 1
     assert other.scaler.state_dict() == engine.scaler.state_dict()
     for continued in (engine, other):
         continued.model.train()
@@ -64,7 +65,7 @@ def test_an_old_torchreid_checkpoint_with_a_numpy_scalar_is_read(tmp_path):
     model, _, _ = parts()
     path = tmp_path / "old.pth.tar"
     torch.save({"state_dict": model.state_dict(), "epoch": 3, "rank1": np.float64(0.25)}, path)
-    assert checkpoint.resume(path, parts(seed=2)[0]) == 3
+    assert restore(path, parts(seed=2)[0])["epoch"] == 3
 
 
 def test_an_old_file_with_a_text_of_python_2_is_read(tmp_path):
@@ -91,15 +92,15 @@ def test_damaged_missing_and_foreign_files_are_one_line_errors(tmp_path):
     for content in (b"", b"not a checkpoint", whole[: len(whole) // 2]):
         damaged.write_bytes(content)
         with pytest.raises(DPMError) as error:
-            checkpoint.resume(damaged, parts()[0])
+            restore(damaged, parts()[0])
         assert "damaged.pth" in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(DPMError, match="does not exist"):
-        checkpoint.resume(tmp_path / "none.pth", parts()[0])
+        restore(tmp_path / "none.pth", parts()[0])
     torch.save(parts()[0].state_dict(), damaged)
     with pytest.raises(DPMError, match="model.load_weights"):
-        checkpoint.resume(damaged, parts()[0])
+        restore(damaged, parts()[0])
     with pytest.raises(DPMError, match="another model: 1 tensors differ, the first is 'classifier.weight'"):
-        checkpoint.resume(path, tiny_model(num_classes=9))
+        restore(path, tiny_model(num_classes=9))
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

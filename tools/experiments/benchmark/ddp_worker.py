@@ -13,7 +13,6 @@ from dpm_plugin.distributed.processes import ALONE, launched
 from dpm_plugin.distributed.sync_bn import synchronise_batch_norm
 from dpm_plugin.engine.engine import ImageDPMEngine
 from dpm_plugin.engine.optim import build_optimizer
-from dpm_plugin.method.losses import DPMLoss
 from dpm_plugin.models import MODELS
 from dpm_plugin.utils.command import exit_code
 from experiments.benchmark.report import compared
@@ -73,14 +72,7 @@ def _engine(processes, image, shape, device):
     model.to(device).train()
     synchronise_batch_norm(model, processes)
     data = SimpleNamespace(train_loader=[], test_loader={})
-    engine = ImageDPMEngine(
-        data,
-        model,
-        build_optimizer(model),
-        criterion=DPMLoss(processes=processes),
-        use_gpu=device.type == "cuda",
-        processes=processes,
-    )
+    engine = ImageDPMEngine(data, model, build_optimizer(model), use_gpu=device.type == "cuda", processes=processes)
     engine.num_batches, engine.batch_idx = 1, 0
     return engine
 

@@ -1,12 +1,8 @@
 """Extracting retrieval features against timm's bare forward pass with the mask generator's arithmetic."""
 
-import contextlib
-import io
-import types
-
 import torch
 
-from dpm_plugin.engine.testing import EvaluationMixin
+from dpm_plugin.evaluation.extract import extract_features
 from experiments.benchmark.report import compared
 from experiments.benchmark.step import build, case
 from experiments.benchmark.timing import take_turns
@@ -14,30 +10,6 @@ from experiments.oracles import plain_extract
 
 BATCHES = {"cpu": (8, 2), "cuda": (128, 20)}  # images a batch, batches
 TINY_BATCHES = (4, 2)
-
-
-class Extraction(EvaluationMixin):
-    """The evaluation's own extraction over batches that are at hand.
-
-    Args:
-        model: a DPM in eval mode.
-        amp: see :class:`~dpm_plugin.engine.testing.EvaluationMixin`.
-    """
-
-    cameras = "none"
-
-    def __init__(self, model, device, amp="off"):
-        self.model, self.device, self.amp = model, device, amp
-        self.datamanager = types.SimpleNamespace(sources=[])
-
-    @property
-    def _device(self):
-        return self.device
-
-    def features(self, loader):
-        """:class:`~dpm_plugin.evaluation.protocol.Features` of every image of ``loader``."""
-        with contextlib.redirect_stdout(io.StringIO()):  # its progress
-            return self._extract(loader, "images", 1, "gallery")
 
 
 def run(settings):
@@ -59,7 +31,7 @@ def run(settings):
 
         suffix = "" if amp == "off" else f" {amp}"
         calls["bare" + suffix] = bare
-        calls["ours" + suffix] = lambda amp=amp: Extraction(model, settings.device, amp).features(loader)
+        calls["ours" + suffix] = lambda amp=amp: extract_features(model, loader, device=settings.device, amp=amp)
     timings = take_turns(calls, rounds=settings.rounds, device=settings.device)
     for amp in amps:
         suffix = "" if amp == "off" else f" {amp}"

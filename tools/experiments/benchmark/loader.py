@@ -3,10 +3,11 @@
 import contextlib
 import io
 import tempfile
+from functools import partial
 
 from dpm_plugin.data import DPMImageDataManager
 from dpm_plugin.data.synthetic.spec import SyntheticSpec
-from experiments.benchmark.extract import Extraction
+from dpm_plugin.evaluation.extract import extract_features
 from experiments.benchmark.report import compared
 from experiments.benchmark.step import build, case
 from experiments.benchmark.timing import Timing, take_turns
@@ -23,7 +24,7 @@ def run(settings):
     identities, batch = TINY_GALLERY if settings.tiny else GALLERY.get(settings.device.type, GALLERY["cpu"])
     height, width = what.model["img_size"]
     model = build(what, settings.device, num_cameras=0).eval()
-    extraction = Extraction(model, settings.device, what.amp)
+    extract = partial(extract_features, model, device=settings.device, amp=what.amp)
     with tempfile.TemporaryDirectory() as root, contextlib.ExitStack() as drawing:
         drawing.enter_context(contextlib.redirect_stdout(io.StringIO()))  # torchreid's summaries
         spec = SyntheticSpec(
@@ -53,20 +54,20 @@ def run(settings):
             for workers, kept in [*((workers, False) for workers in WORKERS), (WORKERS[-1], True)]
         }
         drawing.close()
-        yield from _compare(settings, managers, extraction, f"{height} x {width} JPEG, batches of {batch}")
+        yield from _compare(settings, managers, extract, f"{height} x {width} JPEG, batches of {batch}")
 
 
-def _compare(settings, managers, extraction, name):
+def _compare(settings, managers, extract, name):
     def gallery(workers, kept=False):
         return managers[workers, kept].test_loader["synthetic_occluded"]["gallery"]
 
     held = list(gallery(0))
     images = sum(len(data["img"]) for data in held)
-    calls = {"model": lambda: extraction.features(held)}
+    calls = {"model": lambda: extract(held)}
     for workers in WORKERS:
         calls[f"loader {workers}"] = lambda workers=workers: _drain(gallery(workers))
         calls[f"training loader {workers}"] = lambda workers=workers: _drain(managers[workers, False].train_loader)
-        calls[f"both {workers}"] = lambda workers=workers: extraction.features(gallery(workers))
+        calls[f"both {workers}"] = lambda workers=workers: extract(gallery(workers))
     calls["kept"] = lambda: _drain(gallery(WORKERS[-1], kept=True))
     timings = take_turns(calls, rounds=settings.rounds, device=settings.device)
     for workers in WORKERS:

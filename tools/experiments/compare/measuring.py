@@ -17,10 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import dpm_plugin  # noqa: F401 (registers the models and data sets)
 from dpm_plugin import build
 from dpm_plugin.config import load_config
+from dpm_plugin.evaluation.extract import embed_batch
 from dpm_plugin.torchreid_host import utils
 from dpm_plugin.utils.command import exit_code
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.runtime import autocast
 from dpm_plugin.utils.timing import measure, peak_memory
 
 WARM_UP = 2  # batches before the clock starts: the first ones allocate memory and choose kernels
@@ -69,8 +69,8 @@ def measure_extraction(config, seconds):
     loader = engine.test_loader[config.data.targets[0]]["gallery"]
 
     def step(batch):
-        with torch.no_grad(), autocast(device, config.train.amp):
-            _features(model, batch["img"].to(device)).float().cpu()
+        with torch.no_grad():
+            _features(model, batch["img"], config.train.amp).float().cpu()
 
     with _runnable(config):
         found = _timed(loader, step, device, seconds)
@@ -110,9 +110,9 @@ def _engine(config):
     return build.build_engine(config, datamanager, model, optimizer, build.build_scheduler(config, optimizer))
 
 
-def _features(model, images):
+def _features(model, images, amp="off"):
     """(B, D) by what evaluation calls."""
-    return model.embed(images).embedding if hasattr(model, "embed") else model(images)
+    return embed_batch(model, images, device=next(model.parameters()).device, amp=amp)["embedding"]
 
 
 def _timed(loader, step, device, seconds):

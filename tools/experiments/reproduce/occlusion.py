@@ -10,7 +10,8 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from dpm_plugin.config.arguments import synthetic_spec
 from dpm_plugin.data.synthetic.occluders import KINDS
 from dpm_plugin.data.synthetic.render import Occluder
-from dpm_plugin.evaluation.protocol import Features, evaluate
+from dpm_plugin.evaluation.extract import Features
+from dpm_plugin.evaluation.protocol import evaluate
 from dpm_plugin.inference.open_run import open_run
 from dpm_plugin.inference.run_extractor import Extractor, evenly_spaced
 from dpm_plugin.utils.errors import DPMError

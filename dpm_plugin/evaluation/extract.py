@@ -1,0 +1,190 @@
+"""From test images to retrieval features: the camera an image is taken for, one batch, a whole set, all processes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from dpm_plugin.data.sharing import EveryNthBatch
+from dpm_plugin.distributed.processes import ALONE, Processes
+from dpm_plugin.method.model import DPM
+from dpm_plugin.torchreid_host import ImageDataManager
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.runtime import autocast
+
+SIDES = ("query", "gallery")
+TRANSFER_EVERY = 50  # batches: features move to the CPU together, because a transfer waits for the device
+
+
+@dataclass
+class Features:
+    """What a model says about n images.
+
+    Attributes:
+        embedding: (n, D) float tensor after the neck; for a stock torchreid model its only output.
+        pids, camids: n identities and cameras.
+        cls: (n, D) float tensor before the neck, or None for a stock model.
+        mask: (n, D) float tensor, or None for models without a mask.
+        paths: n file names for error messages; none where they are not known.
+    """
+
+    embedding: Tensor
+    pids: np.ndarray | Sequence[int]
+    camids: np.ndarray | Sequence[int]
+    cls: Tensor | None = None
+    mask: Tensor | None = None
+    paths: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        self.pids, self.camids = np.asarray(self.pids), np.asarray(self.camids)
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Field name -> (n, D), of those that the model has."""
+        named = {"cls": self.cls, "embedding": self.embedding, "mask": self.mask}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+def check_cameras(choice: str | Sequence[int]) -> str | tuple[int, ...]:
+    """Return ``choice`` if :func:`camera_choice` knows it, a pair as a tuple.
+
+    Raises:
+        DPMError: it is none of the choices.
+    """
+    if choice in ("auto", "ids", "none"):
+        return choice
+    if isinstance(choice, (tuple, list)) and len(choice) == 2 and all(isinstance(index, int) for index in choice):
+        return tuple(choice)
+    raise DPMError(
+        f"test.cameras {choice!r} is unknown; choose 'auto', 'ids', 'none' or a pair like [0, 2] for query and gallery"
+    )
+
+
+def camera_choice(
+    choice: str | Sequence[int], side: str, datamanager: ImageDataManager, dataset: str
+) -> Callable[[Tensor], Tensor | None]:
+    """The function from camera ids of test images, (B,), to rows of the camera embedding; None is the neutral camera.
+
+    Args:
+        choice: "auto", the data set's own cameras where it is a training source and the neutral camera elsewhere;
+            "ids", the data set's camera ids as they are; "none", always neutral; or (query index, gallery index).
+        side: "query" or "gallery".
+        datamanager, dataset: what was trained on, and the name of the test set; for "auto".
+    """
+    if choice == "ids":
+        return lambda camids: camids
+    if not isinstance(choice, str):
+        index = choice[SIDES.index(side)]
+        return lambda camids: torch.full_like(camids, index)
+    if choice == "none":
+        offset = None
+    elif hasattr(datamanager, "camera_offset"):
+        offset = datamanager.camera_offset(dataset)
+    else:  # torchreid's own manager says nothing of later sources, whose cameras are numbered on
+        offset = 0 if dataset == datamanager.sources[0] else None
+    return lambda camids: None if offset is None else camids + offset
+
+
+def embed_batch(
+    model: nn.Module, images: Tensor, camids: Tensor | None = None, *, device: torch.device, amp: str = "off"
+) -> dict[str, Tensor]:
+    """Name -> (B, D) on ``device``: "embedding", "cls", "mask", as far as the model (in eval mode) has them.
+
+    Args:
+        images, camids: (B, 3, H, W), and (B,) rows of the camera embedding or None for the neutral camera.
+        amp: "off", "float16" or "bfloat16"; the features may be in that format. Default: "off".
+    """
+    images = images.to(device, non_blocking=True)
+    with autocast(device, amp):
+        if not isinstance(model, DPM):
+            return {"embedding": model(images)}
+        output = model.embed(images, camids)
+    named = {"embedding": output.embedding, "cls": output.cls, "mask": output.mask}
+    return {name: rows for name, rows in named.items() if rows is not None}
+
+
+def extract_features(
+    model: nn.Module,
+    loader: DataLoader,
+    cameras: Callable[[Tensor], Tensor | None] = lambda camids: None,
+    *,
+    device: torch.device,
+    amp: str = "off",
+    name: str | None = None,
+    processes: Processes = ALONE,
+) -> Features:
+    """Features of every image of ``loader``, float32 on the CPU, in the loader's order.
+
+    Args:
+        model: in eval mode, one of the plugin's or torchreid's.
+        loader: batches of "img", "pid", "camid", "impath"; each of several processes has its share of them
+            (:func:`~dpm_plugin.data.sharing.share_test_loader`).
+        cameras: see :func:`camera_choice`. Default: always the neutral camera.
+        amp: see :func:`embed_batch`. Default: "off".
+        name: such as "query set of 'market1501'", for progress and errors. Default: None, no progress is printed.
+        processes: those that share the set. Default: one.
+
+    Returns:
+        Features of the whole set on rank 0, of no image on the others.
+
+    Raises:
+        DPMError: the set is empty, or another process ended.
+    """
+    waiting: list[dict[str, Tensor]] = []  # batches whose features are still on the device
+    moved: list[dict[str, Tensor]] = []
+    pids, camids, paths = [], [], []
+    with torch.inference_mode():
+        for done, data in enumerate(loader, start=1):
+            indices = cameras(data["camid"].to(device, non_blocking=True))
+            waiting.append(embed_batch(model, data["img"], indices, device=device, amp=amp))
+            pids += data["pid"].tolist()
+            camids += data["camid"].tolist()
+            paths += data["impath"]
+            if done % TRANSFER_EVERY == 0 or done == len(loader):
+                moved.append({key: rows.float().cpu() for key, rows in _joined(waiting).items()})
+                waiting.clear()
+                if name is not None:
+                    print(f"   {name}: batch {done}/{len(loader)}", flush=True)
+    # Joined outside of inference mode, so that these are ordinary tensors.
+    features = Features(pids=pids, camids=camids, paths=paths, **_joined(moved)) if pids else None
+    if processes.size > 1:
+        assert isinstance(loader.batch_sampler, EveryNthBatch)
+        features = gather_features(features, loader.batch_sampler, processes)
+    if features is None and processes.is_main:
+        raise DPMError(f"the {name or 'set of images'} is empty")
+    return features or Features(torch.empty(0, 0), [], [])
+
+
+def _joined(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def gather_features(features: Features | None, batches: EveryNthBatch, processes: Processes) -> Features | None:
+    """The features of the whole set on rank 0, each image once and in the set's order; None elsewhere.
+
+    Args:
+        features: of this process's images, in the order it read them, or None where it had none.
+        batches: which images these are. Rank 0 has the first batch, so it has none only where the set is empty.
+    """
+    labels = processes.gather([] if features is None else list(zip(features.pids, features.camids, features.paths)))
+    if features is None:
+        return None
+    tensors = features.tensors()
+    if not processes.is_main:
+        for rows in tensors.values():
+            processes.send_to_main(rows)
+        return None
+    positions = [batches.positions(rank) for rank in range(processes.size)]
+    label_of = {place: label for share, places in zip(labels, positions) for label, place in zip(share, places)}
+    pids, camids, paths = zip(*(label_of[place] for place in range(batches.count)))
+    whole = {name: own.new_empty(batches.count, *own.shape[1:]) for name, own in tensors.items()}  # (n, D) each
+    for rank, places in enumerate(positions):  # one after another, so that little is held twice
+        for name, own in tensors.items() if places else ():
+            rows = own if rank == 0 else processes.receive(own.new_empty(len(places), *own.shape[1:]), rank)
+            whole[name][torch.tensor(places)] = rows
+    return Features(pids=pids, camids=camids, paths=paths, **whole)

@@ -1,15 +1,26 @@
 """CMC and mAP of a distance matrix: torchreid's numbers without its full sort in Python."""
 
 import warnings
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dpm_plugin import torchreid_host
 from dpm_plugin.utils.errors import DPMError
 
 
-def evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids, max_rank=50, use_metric_cuhk03=False, use_cython=True):
+def evaluate_rank(
+    distmat: np.ndarray,
+    q_pids: ArrayLike,
+    g_pids: ArrayLike,
+    q_camids: ArrayLike,
+    g_camids: ArrayLike,
+    max_rank: int = 50,
+    use_metric_cuhk03: bool = False,
+    use_cython: bool = True,
+) -> tuple[np.ndarray, float]:
     """Evaluate CMC and mAP as ``torchreid.metrics.evaluate_rank`` does (Market-1501 protocol by default).
 
     A query's gallery is every image but those with both its identity and its camera. Queries without a match
@@ -34,17 +45,16 @@ def evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids, max_rank=50, use_
         DPMError: empty or mismatched input, distances that are not finite, or no query with a match.
     """
     distmat = np.asarray(distmat)
-    ids = [np.asarray(values) for values in (q_pids, g_pids, q_camids, g_camids)]
-    check_labels(distmat.shape, *ids, max_rank)
+    ids = ready_labels((q_pids, g_pids, q_camids, g_camids), max_rank, distmat.shape)
     _check_finite(distmat)
-    counts = matching_counts(*ids)
-    if counts.unmatched_queries:
-        warnings.warn(counts.unmatched_message(), stacklevel=2)
     if use_metric_cuhk03 or (use_cython and torchreid_host.compiled_rank_available()):
         return torchreid_host.metrics.evaluate_rank(
             distmat, *ids, max_rank=max_rank, use_metric_cuhk03=use_metric_cuhk03, use_cython=use_cython
         )
-    return _market1501(distmat, *ids, curve_length(max_rank, len(ids[1])))
+    gallery = GalleryIds(ids[1], ids[3])
+    splits = (gallery.split(*query) for query in zip(ids[0], ids[2]))
+    ranks = (_ranks(row, *split) for row, split in zip(distmat, splits) if len(split[0]))
+    return cmc_and_map(ranks, curve_length(max_rank, len(ids[1])))
 
 
 class MatchingCounts(NamedTuple):
@@ -56,66 +66,68 @@ class MatchingCounts(NamedTuple):
     gallery_ids: int
     unmatched_queries: int
 
-    def unmatched_message(self):
+    def unmatched_message(self) -> str:
+        """The warning about queries without a match."""
         return (
             f"{self.unmatched_queries} of {self.query} queries have no gallery image of their identity "
             "under another camera; they are left out of CMC and mAP"
         )
 
 
-def matching_counts(q_pids, g_pids, q_camids, g_camids):
+def matching_counts(q_pids: ArrayLike, g_pids: ArrayLike, q_camids: ArrayLike, g_camids: ArrayLike) -> MatchingCounts:
     """Count queries, gallery images, identities and queries without a match.
 
     Raises:
         DPMError: no query has a match, so there is nothing to evaluate.
     """
-    q_pids, q_camids = np.asarray(q_pids), np.asarray(q_camids)
-    unmatched = len(unmatched_queries(q_pids, g_pids, q_camids, g_camids))
-    gallery_ids = np.unique(np.asarray(g_pids))
-    if unmatched == len(q_pids):
-        known = int(np.isin(q_pids, gallery_ids).sum())
+    queries, gallery = np.asarray(q_pids), np.asarray(g_pids)
+    unmatched = len(unmatched_queries(queries, gallery, q_camids, g_camids))
+    if unmatched == len(queries):
+        known = int(np.isin(queries, gallery).sum())
         why = (
             f"{known} of them have their identity in the gallery, but only under the query's own camera: "
             "are the camera ids right (without cameras, query and gallery need different ones)?"
             if known
             else "none of their identities is in the gallery: do query and gallery number them alike?"
         )
-        raise DPMError(f"none of the {len(q_pids)} queries has a gallery image to find; {why}")
-    return MatchingCounts(len(q_pids), len(g_pids), len(np.unique(q_pids)), len(gallery_ids), unmatched)
+        raise DPMError(f"none of the {len(queries)} queries has a gallery image to find; {why}")
+    identities = (len(np.unique(queries)), len(np.unique(gallery)))
+    return MatchingCounts(len(queries), len(gallery), *identities, unmatched)
 
 
-def unmatched_queries(q_pids, g_pids, q_camids, g_camids):
+def unmatched_queries(q_pids: ArrayLike, g_pids: ArrayLike, q_camids: ArrayLike, g_camids: ArrayLike) -> list[int]:
     """Positions of the queries without a gallery image of their identity under another camera."""
     gallery = GalleryIds(g_pids, g_camids)
-    return [index for index, query in enumerate(zip(q_pids, q_camids)) if len(gallery.split(*query)[0]) == 0]
+    queries = zip(np.asarray(q_pids), np.asarray(q_camids))
+    return [index for index, query in enumerate(queries) if len(gallery.split(*query)[0]) == 0]
 
 
 class GalleryIds:
     """Looks up the gallery images of one identity without a (Q, G) comparison."""
 
-    def __init__(self, pids, camids):
+    def __init__(self, pids: ArrayLike, camids: ArrayLike) -> None:
         pids = np.asarray(pids)
         self.camids = np.asarray(camids)
         self.order = np.argsort(pids, kind="stable")
         self.sorted_pids = pids[self.order]
 
-    def split(self, pid, camid):
-        """Indices, ascending, of the images to find and of those under the query's own camera."""
+    def split(self, pid: int, camid: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices, ascending, of a query's positives and of its junk: its identity under its own camera."""
         start, stop = (np.searchsorted(self.sorted_pids, pid, side) for side in ("left", "right"))
         same_id = self.order[start:stop]
         same_camera = self.camids[same_id] == camid
         return same_id[~same_camera], same_id[same_camera]
 
 
-def curve_length(max_rank, gallery_size):
+def curve_length(max_rank: int, gallery_size: int) -> int:
     """The length of the CMC curve, with torchreid's note where the gallery shortens it."""
     if gallery_size < max_rank:
         print(f"Note: number of gallery samples is quite small, got {gallery_size}")
     return min(max_rank, gallery_size)
 
 
-def cmc_and_map(ranks, max_rank):
-    """CMC, (max_rank,) float32, and mAP from the 1-based ranks, ascending, of each matched query's images."""
+def cmc_and_map(ranks: Iterable[np.ndarray], max_rank: int) -> tuple[np.ndarray, float]:
+    """CMC, (max_rank,) float32, and mAP from the 1-based ranks, ascending, of each matched query's positives."""
     first_found = np.zeros(max_rank, dtype=np.int64)  # queries by the rank of their first match
     precisions = []
     for found in ranks:
@@ -127,44 +139,51 @@ def cmc_and_map(ranks, max_rank):
     return cmc, np.mean(precisions)
 
 
-def _market1501(distmat, q_pids, g_pids, q_camids, g_camids, max_rank):
-    gallery = GalleryIds(g_pids, g_camids)
-    splits = (gallery.split(*query) for query in zip(q_pids, q_camids))
-    return cmc_and_map((_ranks(row, *split) for row, split in zip(distmat, splits) if len(split[0])), max_rank)
+def _ranks(row: np.ndarray, positives: np.ndarray, junk: np.ndarray) -> np.ndarray:
+    """1-based ranks, ascending, of ``positives`` in the stable sort of ``row`` (G,) without ``junk``.
 
-
-def _ranks(row, wanted, removed):
-    """1-based ranks, ascending, of ``wanted`` in the stable sort of ``row`` (G,) without ``removed``.
-
-    Only the ranks of the images to find matter, so the row is sorted by value (fast) rather than by index
+    Only the ranks of the positives matter, so the row is sorted by value (fast) rather than by index
     (slow). An image's rank is the number of smaller values, plus the equal ones before it in the gallery.
     """
     row = row.astype(np.result_type(row, np.float32))  # a copy
-    row[removed] = np.inf  # behind everything that stays; distances are finite
-    values = row[wanted]
+    row[junk] = np.inf  # behind everything that stays; distances are finite
+    values = row[positives]
     ordered = np.sort(row)
     smaller = np.searchsorted(ordered, values, "left")
     ties = np.searchsorted(ordered, values, "right") - smaller > 1
     for i in np.flatnonzero(ties):
-        smaller[i] += np.count_nonzero(row[: wanted[i]] == values[i])
+        smaller[i] += np.count_nonzero(row[: positives[i]] == values[i])
     return np.sort(smaller) + 1
 
 
-def check_labels(shape, q_pids, g_pids, q_camids, g_camids, max_rank):
-    """Raise DPMError where identities and cameras do not fit distances of ``shape`` (Q, G), or nothing is asked."""
-    expected = (len(q_pids), len(g_pids))
-    if shape != expected or q_camids.shape != q_pids.shape or g_camids.shape != g_pids.shape:
-        raise DPMError(
-            f"shapes do not fit: distmat {shape}, q_pids {q_pids.shape}, g_pids {g_pids.shape}, "
-            f"q_camids {q_camids.shape}, g_camids {g_camids.shape}; expected (Q, G), (Q,), (G,), (Q,), (G,)"
-        )
+def ready_labels(labels: Sequence[ArrayLike], max_rank: int, shape: tuple[int, ...] | None = None) -> list[np.ndarray]:
+    """Identities and cameras as arrays, with a warning about queries without a match.
+
+    Args:
+        labels: q_pids (Q,), g_pids (G,), q_camids (Q,) and g_camids (G,).
+        shape: of the distances. Default: (Q, G).
+
+    Raises:
+        DPMError: they do not fit, nothing is asked, or no query has a match.
+    """
+    ids = [np.asarray(values) for values in labels]
+    expected = (len(ids[0]), len(ids[1]))
+    shape = expected if shape is None else shape
+    if shape != expected or ids[2].shape != ids[0].shape or ids[3].shape != ids[1].shape:
+        names = ("q_pids", "g_pids", "q_camids", "g_camids")
+        shapes = ", ".join(f"{name} {each.shape}" for name, each in zip(names, ids))
+        raise DPMError(f"shapes do not fit: distmat {shape}, {shapes}; expected (Q, G), (Q,), (G,), (Q,), (G,)")
     if 0 in expected:
         raise DPMError(f"nothing to evaluate: {expected[0]} queries, {expected[1]} gallery images")
     if max_rank < 1:
         raise DPMError(f"max_rank must be at least 1, got {max_rank}")
+    counts = matching_counts(*ids)
+    if counts.unmatched_queries:
+        warnings.warn(counts.unmatched_message(), stacklevel=3)
+    return ids
 
 
-def _check_finite(distmat):
+def _check_finite(distmat: np.ndarray) -> None:
     if not np.isfinite([distmat.min(), distmat.max()]).all():  # min and max pass NaN on; no (Q, G) temporary
         bad_rows = [i for i, row in enumerate(distmat) if not np.isfinite(row).all()]
         raise DPMError(

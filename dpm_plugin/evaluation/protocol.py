@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from dpm_plugin import torchreid_host
 from dpm_plugin.evaluation.metric import MatchingCounts, evaluate_rank, matching_counts, unmatched_queries
 from dpm_plugin.evaluation.rerank import check_memory, masked_reranking, rerank_distances
-from dpm_plugin.evaluation.streamed_metric import masked_blocks, streamed_evaluate_rank
+from dpm_plugin.evaluation.search import MaskedBlocks
+from dpm_plugin.evaluation.streamed_metric import streamed_evaluate_rank
 from dpm_plugin.method.retrieval import query_mask_distance, shuffled_masks
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.timing import measure
@@ -201,7 +202,7 @@ def _distances(query, gallery, feature, shuffled_control, seed, dist_metric, nor
 
     def masked(space, query_mask):
         arguments = (*_in_space(query, gallery, space), query_mask)
-        return _Distance(partial(query_mask_distance, *arguments), partial(masked_blocks, *arguments))
+        return _Distance(partial(query_mask_distance, *arguments), partial(MaskedBlocks, *arguments))
 
     distances = {}
     for space in SPACES:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dpm_plugin import MaskedArcFace, evaluate_rank
 from dpm_plugin.evaluation.search import topk
-from dpm_plugin.method.masked_arcface import masked_cosine
+from dpm_plugin.method.masked_cosine import masked_cosine
 from dpm_plugin.method.retrieval import cosine_distance, mutual_mask_distance, query_mask_distance
 from helpers.fuzz import Refused, fuzz, outcome, sizes  # noqa: F401, a fixture
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from dpm_plugin.evaluation import streamed_metric
 from dpm_plugin.evaluation.metric import evaluate_rank
 from dpm_plugin.evaluation.protocol import Features, evaluate
-from dpm_plugin.evaluation.streamed_metric import masked_blocks, streamed_evaluate_rank
+from dpm_plugin.evaluation.search import MaskedBlocks
+from dpm_plugin.evaluation.streamed_metric import streamed_evaluate_rank
 from dpm_plugin.method.retrieval import query_mask_distance
 from dpm_plugin.utils.errors import DPMError
 from experiments.benchmark.features import draw, draw_masks
@@ -65,13 +66,13 @@ def test_masked_blocks_are_the_masked_distance_memory_mapped_or_not(tmp_path, ma
     np.save(tmp_path / "rows.npy", gallery.rows.numpy())
     for rows in (gallery.rows, np.load(tmp_path / "rows.npy", mmap_mode="r")):
         with torch.autocast("cpu", dtype=torch.bfloat16):  # does not lower the precision
-            cmc, mAP = streamed_evaluate_rank(masked_blocks(query.rows, rows, mask), *labels, chunk_size=64)
+            cmc, mAP = streamed_evaluate_rank(MaskedBlocks(query.rows, rows, mask), *labels, chunk_size=64)
         assert cmc.tolist() == expected[0].tolist() and mAP == expected[1]
 
 
 def test_images_of_several_identities_with_one_feature_come_in_gallery_order():
     rows = torch.eye(4)[[0, 0, 0, 1, 0, 0]]  # distances 0, 0, 0, 1, 0, 0
-    blocks = masked_blocks(torch.eye(4)[:1], rows, torch.ones(1, 4))
+    blocks = MaskedBlocks(torch.eye(4)[:1], rows, torch.ones(1, 4))
     _, mAP = streamed_evaluate_rank(blocks, [1], [2, 1, 3, 1, 1, 1], [0], [1, 1, 1, 1, 0, 1], chunk_size=2)
     assert mAP == pytest.approx((1 / 2 + 2 / 4 + 3 / 5) / 3)  # the fifth image is under the query's own camera
 
@@ -84,7 +85,7 @@ def test_memory_does_not_grow_with_the_matrix():
     labels = (query.pids.numpy(), gallery.pids.numpy(), camids[0], camids[1] + 3)
 
     def metric():
-        return streamed_evaluate_rank(masked_blocks(query.rows, gallery.rows, None), *labels)
+        return streamed_evaluate_rank(MaskedBlocks(query.rows, gallery.rows, None), *labels)
 
     used = take_turns({"metric": metric}, rounds=1, warmup=0)["metric"]
     assert used.memory_mb < 50
@@ -171,4 +172,4 @@ def test_gallery_features_that_are_not_finite_are_named_when_they_are_read():
     gallery.rows[333, 0] = float("nan")
     labels = (query.pids.numpy(), gallery.pids.numpy(), *camids)
     with pytest.raises(DPMError, match="gallery row 333 holds NaN"):
-        streamed_evaluate_rank(masked_blocks(query.rows, gallery.rows, None), *labels, chunk_size=50)
+        streamed_evaluate_rank(MaskedBlocks(query.rows, gallery.rows, None), *labels, chunk_size=50)

@@ -1,11 +1,15 @@
 """Gallery features that are read chunk by chunk: in memory, on a GPU, or memory-mapped from a file."""
 
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from dpm_plugin.method.masked_cosine import EPS, unit_rows
+from dpm_plugin.method.masked_cosine import unit_rows
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import replacing
 
@@ -33,7 +37,7 @@ class Gallery:
         DPMError: not two-dimensional, no row, or a type that is not listed.
     """
 
-    def __init__(self, rows, *, unit=False):
+    def __init__(self, rows: Tensor | np.ndarray, *, unit: bool = False) -> None:
         self.rows = _as_tensor(rows)
         self.unit = unit
         if self.rows.dim() != 2 or 0 in self.rows.shape or not self.rows.is_floating_point():
@@ -42,20 +46,25 @@ class Gallery:
                 f"{tuple(self.rows.shape)} of {self.rows.dtype}"
             )
 
-    def __len__(self):
+    @classmethod
+    def of(cls, rows: "AnyGallery") -> "Gallery":
+        """``rows`` as they are where they are a gallery, else ``Gallery(rows)``."""
+        return rows if isinstance(rows, Gallery) else cls(rows)
+
+    def __len__(self) -> int:
         return len(self.rows)
 
     @property
-    def dim(self):
+    def dim(self) -> int:
         """D."""
         return self.rows.shape[1]
 
     @classmethod
-    def from_features(cls, features, dtype=torch.float32):
+    def from_features(cls, features: Tensor | np.ndarray, dtype: torch.dtype = torch.float32) -> "Gallery":
         """Normalised once, in memory: unit rows of ``dtype``, on the device of ``features``.
 
         Args:
-            features: as ``rows`` of :class:`Gallery`.
+            features: (G, D), what :class:`Gallery` takes as rows.
             dtype: float32 (default), or float16 or bfloat16 for half the memory; a distance then moves by up to
                 1e-3 or 1e-2.
         """
@@ -65,7 +74,7 @@ class Gallery:
             rows[start : start + ROWS] = unit
         return cls(rows, unit=True)
 
-    def save(self, path, dtype="float32"):
+    def save(self, path: str | Path, dtype: str = "float32") -> None:
         """Write unit rows to ``path``, a NumPy ``.npy`` file; memory for 1024 rows is enough.
 
         Args:
@@ -86,7 +95,7 @@ class Gallery:
             raise DPMError(f"gallery '{path}' cannot be written: {error.strerror}") from error
 
     @classmethod
-    def open(cls, path):
+    def open(cls, path: str | Path) -> "Gallery":
         """Memory-map a file that :meth:`save` wrote.
 
         Raises:
@@ -104,12 +113,12 @@ class Gallery:
             )
         return gallery
 
-    def chunks(self, size, device=None):
-        """Yield (number of the first row, (c, D) unit rows as of :meth:`unit_rows`) over the whole gallery."""
+    def chunks(self, size: int, device: torch.device | str | None = None) -> Iterator[tuple[int, Tensor]]:
+        """Yield (number of the first row, :meth:`unit_rows` (c, D) from there) over the whole gallery."""
         for start in range(0, len(self), size):
             yield start, self.unit_rows(slice(start, start + size), device)
 
-    def unit_rows(self, which, device=None):
+    def unit_rows(self, which: slice | Tensor, device: torch.device | str | None = None) -> Tensor:
         """Float32 rows of length 1 (a zero row stays zero) on ``device`` (default: where they are stored).
 
         Args:
@@ -127,8 +136,7 @@ class Gallery:
         elif stored.dtype == torch.float32:
             unit = stored
         else:  # rounding made the rows longer or shorter
-            unit = stored.float()
-            unit /= torch.linalg.vector_norm(unit, dim=1, keepdim=True).clamp_(min=EPS)
+            unit = F.normalize(stored.float())
         finite = unit.sum(dim=1).isfinite()  # (c,): NaN and infinity survive a sum, and no unit row's overflows
         if not finite.all():
             bad = int((~finite).nonzero()[0])
@@ -137,7 +145,10 @@ class Gallery:
         return unit
 
 
-def _as_tensor(rows):
+AnyGallery = Gallery | Tensor | np.ndarray
+
+
+def _as_tensor(rows: Tensor | np.ndarray) -> Tensor:
     if isinstance(rows, torch.Tensor):
         return rows.detach()
     if not isinstance(rows, np.ndarray):

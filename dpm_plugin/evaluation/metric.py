@@ -1,14 +1,20 @@
 """CMC and mAP of a distance matrix: torchreid's numbers without its full sort in Python."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from dpm_plugin import torchreid_host
+from dpm_plugin.evaluation.positives import Blocks, GalleryIds, positive_ranks
+from dpm_plugin.method.retrieval import check_chunk_size
 from dpm_plugin.utils.errors import DPMError
+
+CHUNK_SIZE = 1024  # gallery images in one block
 
 
 def evaluate_rank(
@@ -27,7 +33,7 @@ def evaluate_rank(
     in it are left out, with a warning that counts them. Where distances all differ the results are
     torchreid's; where they tie, images come in gallery order (torchreid's order among ties is its sort's
     accident). A query with fewer gallery images than ``max_rank`` has found its match by its last one;
-    torchreid fails there. Without the matrix: :func:`dpm_plugin.evaluation.streamed_metric.streamed_evaluate_rank`.
+    torchreid fails there. Without the matrix: :func:`streamed_evaluate_rank`.
 
     Args:
         distmat: (Q, G) numpy array, smaller is nearer.
@@ -51,10 +57,44 @@ def evaluate_rank(
         return torchreid_host.metrics.evaluate_rank(
             distmat, *ids, max_rank=max_rank, use_metric_cuhk03=use_metric_cuhk03, use_cython=use_cython
         )
-    gallery = GalleryIds(ids[1], ids[3])
-    splits = (gallery.split(*query) for query in zip(ids[0], ids[2]))
-    ranks = (_ranks(row, *split) for row, split in zip(distmat, splits) if len(split[0]))
-    return cmc_and_map(ranks, curve_length(max_rank, len(ids[1])))
+    dtype = np.result_type(distmat, np.float32)
+
+    def blocks(gallery_rows: slice | Tensor) -> Callable[[Tensor], Tensor]:
+        columns = distmat[:, gallery_rows if isinstance(gallery_rows, slice) else gallery_rows.numpy()]
+        return lambda queries: torch.from_numpy(columns[queries.numpy()].astype(dtype))
+
+    return _cmc_and_map(blocks, ids, max_rank, CHUNK_SIZE)
+
+
+def streamed_evaluate_rank(
+    blocks: Blocks,
+    q_pids: ArrayLike,
+    g_pids: ArrayLike,
+    q_camids: ArrayLike,
+    g_camids: ArrayLike,
+    max_rank: int = 50,
+    *,
+    chunk_size: int = CHUNK_SIZE,
+) -> tuple[np.ndarray, float]:
+    """:func:`evaluate_rank` by the Market-1501 protocol, in bounded memory: the (Q, G) matrix is never built.
+
+    The distances of the positives are computed first, then the gallery is read once. The result is that of the
+    whole matrix up to rounding: matrix products of different shapes may round one value differently (by about
+    1e-7 for the masked cosine), so an image of another identity that is as near as that to a positive may come
+    before or behind it.
+
+    Args:
+        blocks: function of gallery rows (a slice, or an int64 tensor of row numbers) that returns a function of
+            query rows (an int64 tensor), which returns their (q, c) float tensor of distances, to be written
+            over; such as :class:`~dpm_plugin.evaluation.search.MaskedBlocks`.
+        chunk_size: gallery images in one block, default 1024. Memory is bounded by about
+            ``20 * chunk_size * min(Q, 1024)`` bytes for a block and 60 bytes for each pair of a query and a
+            positive, beside what ``blocks`` takes.
+        Others, result and errors: as in :func:`evaluate_rank`.
+    """
+    ids = ready_labels((q_pids, g_pids, q_camids, g_camids), max_rank)
+    check_chunk_size(chunk_size)
+    return _cmc_and_map(blocks, ids, max_rank, chunk_size)
 
 
 class MatchingCounts(NamedTuple):
@@ -102,58 +142,19 @@ def unmatched_queries(q_pids: ArrayLike, g_pids: ArrayLike, q_camids: ArrayLike,
     return [index for index, query in enumerate(queries) if len(gallery.split(*query)[0]) == 0]
 
 
-class GalleryIds:
-    """Looks up the gallery images of one identity without a (Q, G) comparison."""
-
-    def __init__(self, pids: ArrayLike, camids: ArrayLike) -> None:
-        pids = np.asarray(pids)
-        self.camids = np.asarray(camids)
-        self.order = np.argsort(pids, kind="stable")
-        self.sorted_pids = pids[self.order]
-
-    def split(self, pid: int, camid: int) -> tuple[np.ndarray, np.ndarray]:
-        """Indices, ascending, of a query's positives and of its junk: its identity under its own camera."""
-        start, stop = (np.searchsorted(self.sorted_pids, pid, side) for side in ("left", "right"))
-        same_id = self.order[start:stop]
-        same_camera = self.camids[same_id] == camid
-        return same_id[~same_camera], same_id[same_camera]
-
-
-def curve_length(max_rank: int, gallery_size: int) -> int:
-    """The length of the CMC curve, with torchreid's note where the gallery shortens it."""
-    if gallery_size < max_rank:
-        print(f"Note: number of gallery samples is quite small, got {gallery_size}")
-    return min(max_rank, gallery_size)
-
-
-def cmc_and_map(ranks: Iterable[np.ndarray], max_rank: int) -> tuple[np.ndarray, float]:
-    """CMC, (max_rank,) float32, and mAP from the 1-based ranks, ascending, of each matched query's positives."""
+def _cmc_and_map(blocks: Blocks, ids: Sequence[np.ndarray], max_rank: int, chunk_size: int) -> tuple[np.ndarray, float]:
+    if len(ids[1]) < max_rank:  # torchreid's note
+        print(f"Note: number of gallery samples is quite small, got {len(ids[1])}")
+        max_rank = len(ids[1])
     first_found = np.zeros(max_rank, dtype=np.int64)  # queries by the rank of their first match
     precisions = []
-    for found in ranks:
-        if found[0] <= max_rank:
-            first_found[found[0] - 1] += 1
-        precisions.append(np.mean(np.arange(1, len(found) + 1) / found))
+    for ranks in positive_ranks(blocks, ids, chunk_size):
+        if ranks[0] <= max_rank:
+            first_found[ranks[0] - 1] += 1
+        precisions.append(np.mean(np.arange(1, len(ranks) + 1) / ranks))
     # Divided in float32, as torchreid does.
     cmc = first_found.cumsum().astype(np.float32) / np.float32(len(precisions))
     return cmc, np.mean(precisions)
-
-
-def _ranks(row: np.ndarray, positives: np.ndarray, junk: np.ndarray) -> np.ndarray:
-    """1-based ranks, ascending, of ``positives`` in the stable sort of ``row`` (G,) without ``junk``.
-
-    Only the ranks of the positives matter, so the row is sorted by value (fast) rather than by index
-    (slow). An image's rank is the number of smaller values, plus the equal ones before it in the gallery.
-    """
-    row = row.astype(np.result_type(row, np.float32))  # a copy
-    row[junk] = np.inf  # behind everything that stays; distances are finite
-    values = row[positives]
-    ordered = np.sort(row)
-    smaller = np.searchsorted(ordered, values, "left")
-    ties = np.searchsorted(ordered, values, "right") - smaller > 1
-    for i in np.flatnonzero(ties):
-        smaller[i] += np.count_nonzero(row[: positives[i]] == values[i])
-    return np.sort(smaller) + 1
 
 
 def ready_labels(labels: Sequence[ArrayLike], max_rank: int, shape: tuple[int, ...] | None = None) -> list[np.ndarray]:

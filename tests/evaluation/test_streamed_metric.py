@@ -9,11 +9,10 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dpm_plugin.evaluation import streamed_metric
-from dpm_plugin.evaluation.metric import evaluate_rank
+from dpm_plugin.evaluation import positives
+from dpm_plugin.evaluation.metric import evaluate_rank, streamed_evaluate_rank
 from dpm_plugin.evaluation.protocol import Features, evaluate
 from dpm_plugin.evaluation.search import MaskedBlocks
-from dpm_plugin.evaluation.streamed_metric import streamed_evaluate_rank
 from dpm_plugin.method.retrieval import query_mask_distance
 from dpm_plugin.utils.errors import DPMError
 from experiments.benchmark.features import draw, draw_masks
@@ -42,7 +41,7 @@ def cases(draw):
 @settings(max_examples=150, deadline=None)
 @given(cases(), st.integers(1, 60), st.sampled_from([1, 2, 7, 1000]), st.sampled_from([1, 3, 1000]))
 def test_equals_the_walk_over_every_ranked_list_for_any_chunks_and_ties(case, max_rank, chunk_size, query_block):
-    with mock.patch.object(streamed_metric, "QUERY_BLOCK", query_block):
+    with mock.patch.object(positives, "QUERY_BLOCK", query_block):
         cmc, mAP = streamed_evaluate_rank(blocks_of(case[0]), *case[1:], max_rank, chunk_size=chunk_size)
     expected = loop_metric(*case, min(max_rank, case[0].shape[1]))
     np.testing.assert_allclose(cmc, expected[0], atol=1e-6)

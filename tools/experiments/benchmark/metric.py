@@ -4,9 +4,8 @@ import numpy as np
 import torch
 
 from dpm_plugin import torchreid_host
-from dpm_plugin.evaluation.metric import evaluate_rank
+from dpm_plugin.evaluation.metric import evaluate_rank, streamed_evaluate_rank
 from dpm_plugin.evaluation.search import MaskedBlocks
-from dpm_plugin.evaluation.streamed_metric import streamed_evaluate_rank
 from dpm_plugin.method.retrieval import query_mask_distance
 from experiments.benchmark.features import draw, draw_masks
 from experiments.benchmark.report import compared

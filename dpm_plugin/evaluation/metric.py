@@ -29,11 +29,10 @@ def evaluate_rank(
 ) -> tuple[np.ndarray, float]:
     """Evaluate CMC and mAP as ``torchreid.metrics.evaluate_rank`` does (Market-1501 protocol by default).
 
-    A query's gallery is every image but those with both its identity and its camera. Queries without a match
-    in it are left out, with a warning that counts them. Where distances all differ the results are
-    torchreid's; where they tie, images come in gallery order (torchreid's order among ties is its sort's
-    accident). A query with fewer gallery images than ``max_rank`` has found its match by its last one;
-    torchreid fails there. Without the matrix: :func:`streamed_evaluate_rank`.
+    A query's gallery is every image but its junk, those with both its identity and its camera. Queries without a
+    positive are left out, with a warning that counts them. Where distances all differ the results are torchreid's;
+    where they tie, images come in gallery order (torchreid's order among ties is its sort's accident). A query
+    with fewer gallery images than ``max_rank`` has found its match by its last one; torchreid fails there.
 
     Args:
         distmat: (Q, G) numpy array, smaller is nearer.
@@ -61,7 +60,7 @@ def evaluate_rank(
 
     def blocks(gallery_rows: slice | Tensor) -> Callable[[Tensor], Tensor]:
         columns = distmat[:, gallery_rows if isinstance(gallery_rows, slice) else gallery_rows.numpy()]
-        return lambda queries: torch.from_numpy(columns[queries.numpy()].astype(dtype))
+        return lambda queries: torch.from_numpy(columns[queries.numpy()].astype(dtype, copy=False))
 
     return _cmc_and_map(blocks, ids, max_rank, CHUNK_SIZE)
 
@@ -78,10 +77,9 @@ def streamed_evaluate_rank(
 ) -> tuple[np.ndarray, float]:
     """:func:`evaluate_rank` by the Market-1501 protocol, in bounded memory: the (Q, G) matrix is never built.
 
-    The distances of the positives are computed first, then the gallery is read once. The result is that of the
-    whole matrix up to rounding: matrix products of different shapes may round one value differently (by about
-    1e-7 for the masked cosine), so an image of another identity that is as near as that to a positive may come
-    before or behind it.
+    The result is that of the whole matrix up to rounding: matrix products of different shapes may round one value
+    differently (by about 1e-7 for the masked cosine), so an image of another identity that is as near as that to a
+    positive may come before or behind it.
 
     Args:
         blocks: function of gallery rows (a slice, or an int64 tensor of row numbers) that returns a function of
@@ -171,9 +169,10 @@ def ready_labels(labels: Sequence[ArrayLike], max_rank: int, shape: tuple[int, .
     expected = (len(ids[0]), len(ids[1]))
     shape = expected if shape is None else shape
     if shape != expected or ids[2].shape != ids[0].shape or ids[3].shape != ids[1].shape:
-        names = ("q_pids", "g_pids", "q_camids", "g_camids")
-        shapes = ", ".join(f"{name} {each.shape}" for name, each in zip(names, ids))
-        raise DPMError(f"shapes do not fit: distmat {shape}, {shapes}; expected (Q, G), (Q,), (G,), (Q,), (G,)")
+        shapes = "distmat {}, q_pids {}, g_pids {}, q_camids {}, g_camids {}".format(
+            shape, *(each.shape for each in ids)
+        )
+        raise DPMError(f"shapes do not fit: {shapes}; expected (Q, G), (Q,), (G,), (Q,), (G,)")
     if 0 in expected:
         raise DPMError(f"nothing to evaluate: {expected[0]} queries, {expected[1]} gallery images")
     if max_rank < 1:

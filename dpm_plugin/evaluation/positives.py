@@ -8,10 +8,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from dpm_plugin.evaluation.search.ranks import count_before, give_distances, take_distances
+from dpm_plugin.evaluation.search.blocks import QUERY_BLOCK
+from dpm_plugin.evaluation.search.ranks import count_before, inside, take_distances
 from dpm_plugin.utils.errors import DPMError
 
-QUERY_BLOCK = 1024
 PADDING = 2**53  # behind every gallery image
 
 # Function of gallery rows that returns a function of query rows that returns their distances (q, c).
@@ -104,7 +104,9 @@ class _QueryGroup:
         block = _checked(block)
         own = torch.from_numpy(self.pids[:, None] == pids)  # (q, c)
         block.masked_fill_(own.to(block.device), float("inf"))
-        give_distances(block, self.positives - start, self.distance)
+        columns = self.positives - start
+        row, n = inside(columns, block)
+        block[row, columns[row, n]] = self.distance[row, n]
         self.before += count_before(block, start, self.positives, self.distance)
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dpm_plugin.evaluation import positives
+from dpm_plugin.evaluation import metric, positives
 from dpm_plugin.evaluation.metric import evaluate_rank, streamed_evaluate_rank
 from dpm_plugin.evaluation.protocol import Features, evaluate
 from dpm_plugin.evaluation.search import MaskedBlocks
@@ -21,7 +21,7 @@ from experiments.oracles.plain_metric import loop_metric
 
 
 def blocks_of(distmat):
-    distmat = torch.from_numpy(np.asarray(distmat, dtype=np.float32))
+    distmat = torch.from_numpy(distmat)
     return lambda gallery_rows: lambda query_rows: distmat[query_rows][:, gallery_rows].clone()
 
 
@@ -34,19 +34,21 @@ def cases(draw):
         rng.integers(0, high, n) for high, n in ((ids, count_q), (ids, count_g), (cameras, count_q), (cameras, count_g))
     ]
     assume(any(((labels[1] == p) & (labels[3] != c)).any() for p, c in zip(labels[0], labels[2])))
-    return rng.integers(0, values, (count_q, count_g)) / 4, *labels
+    distmat = rng.integers(0, values, (count_q, count_g)) / 4
+    dtype = draw(st.sampled_from([np.float16, np.float32, np.float64]))
+    return 1 + 1e-12 * distmat if dtype == np.float64 else distmat.astype(dtype), *labels  # alike in float32
 
 
 @pytest.mark.filterwarnings("ignore:.*left out of CMC")
 @settings(max_examples=150, deadline=None)
 @given(cases(), st.integers(1, 60), st.sampled_from([1, 2, 7, 1000]), st.sampled_from([1, 3, 1000]))
 def test_equals_the_walk_over_every_ranked_list_for_any_chunks_and_ties(case, max_rank, chunk_size, query_block):
-    with mock.patch.object(positives, "QUERY_BLOCK", query_block):
+    with mock.patch.object(positives, "QUERY_BLOCK", query_block), mock.patch.object(metric, "CHUNK_SIZE", chunk_size):
         cmc, mAP = streamed_evaluate_rank(blocks_of(case[0]), *case[1:], max_rank, chunk_size=chunk_size)
+        whole = evaluate_rank(*case, max_rank=max_rank, use_cython=False)
     expected = loop_metric(*case, min(max_rank, case[0].shape[1]))
     np.testing.assert_allclose(cmc, expected[0], atol=1e-6)
     assert mAP == pytest.approx(expected[1], abs=1e-12)
-    whole = evaluate_rank(*case, max_rank=max_rank, use_cython=False)
     assert cmc.dtype == whole[0].dtype and cmc.tolist() == whole[0].tolist() and mAP == whole[1]
 
 

@@ -19,25 +19,20 @@ ADDED_ROWS = 8192  # in one step
 
 
 class ApproximateIndex:
-    """Searches the inner product of q̂ * m with compressed unit rows, then ranks the best candidates exactly.
+    """Finds candidates by the numerator of the masked cosine from compressed rows, and ranks these exactly.
 
-    The numerator of the masked cosine, (q̂ * m) ĝᵀ, orders the images nearly as the cosine does: its denominator
-    differs little from image to image. The rows are product-quantised to 4 bits for every ``part`` channels and
-    all compared in registers (faiss' "fast scan"); at the default that is an eighth of a byte a channel, 96 MB
-    for 1,000,000 x 768. No image is left out beforehand, so the recall depends little on how the features are
-    spread. With ``lists`` only the images near the query are scanned; that pays where identities form tight
-    clusters, and loses recall where they do not.
+    The numerator (q̂ * m) ĝᵀ orders the images nearly as the cosine does: its denominator differs little from image
+    to image. The rows are product-quantised to 4 bits for every ``part`` channels (faiss' "fast scan"): by default
+    an eighth of a byte a channel, 96 MB for 1,000,000 x 768. All are compared, so the recall depends little on how
+    the features are spread. With ``lists`` only the images near the query are; that pays where identities form
+    tight clusters, and loses recall where they do not.
 
     Args:
         gallery: :class:`Gallery`, or what that takes; kept for the exact distances of the candidates.
         part: channels that share one 4-bit code, a divisor of D. Default: the largest up to 4; with 2, twice the
             memory and time of a scan, and a clearly better recall.
         lists: clusters that the gallery is split into. Default: 0, not split. A few times sqrt(G) is usual.
-        seed: of the choice of the training rows.
-
-    Attributes:
-        gallery: as a :class:`Gallery`.
-        index: faiss' index.
+        seed: of the choice of the training rows. Default: 0.
 
     Raises:
         DPMError: faiss is not installed, the gallery is too small, or an option that does not fit it.
@@ -57,17 +52,13 @@ class ApproximateIndex:
             )
         kind = f"IVF{lists}," if lists else ""
         self.index = faiss.index_factory(dim, f"{kind}PQ{dim // part}x4fs", faiss.METRIC_INNER_PRODUCT)
-        self._train(lists, seed)
+        for part_of_index in (self.index.pq, self.index) if lists else (self.index.pq,):
+            part_of_index.cp.min_points_per_centroid = 1  # no warning from faiss for a small gallery
+        trained = min(max(TRAINING_ROWS, ROWS_PER_LIST * lists), count)
+        rows = np.sort(np.random.default_rng(seed).choice(count, trained, replace=False))
+        self.index.train(self.gallery.unit_rows(torch.from_numpy(rows), "cpu").numpy())
         for _, unit in self.gallery.chunks(ADDED_ROWS, "cpu"):
             self.index.add(unit.numpy())
-
-    def _train(self, lists: int, seed: int) -> None:
-        count = min(max(TRAINING_ROWS, ROWS_PER_LIST * lists), len(self.gallery))
-        rows = np.sort(np.random.default_rng(seed).choice(len(self.gallery), count, replace=False))
-        self.index.pq.cp.min_points_per_centroid = 1  # no warning from faiss for a small gallery
-        if lists:
-            self.index.cp.min_points_per_centroid = 1
-        self.index.train(self.gallery.unit_rows(torch.from_numpy(rows), "cpu").numpy())
 
     @torch.no_grad()
     def search(
@@ -82,8 +73,7 @@ class ApproximateIndex:
         """The k nearest images among the candidates of each query.
 
         Args:
-            query, query_mask: (Q, D) tensors as for :func:`topk`; the mask may be None.
-            k: images for each query, 1 to G. Default: 50.
+            query, query_mask, k: as in :func:`topk`.
             candidates: images whose exact distance is computed, k to G. Default: 10 k, or G.
             probes: of the ``lists``, those nearest to the query that are scanned. Default: an eighth of them.
 
@@ -101,26 +91,22 @@ class ApproximateIndex:
                 f"k is {k} and candidates is {candidates}; expected 1 <= k <= candidates <= {count}, the "
                 "images of the gallery"
             )
+        lists = getattr(self.index, "nlist", 0)
+        if probes is not None and not 1 <= probes <= lists:
+            raise DPMError(f"probes is {probes}, but must be between 1 and the {lists} lists of the index")
+        if lists:
+            self.index.nprobe = probes or max(1, lists // 8)
         blocks = MaskedBlocks(query, self.gallery, query_mask)
+        _, found = self.index.search(blocks.queries.seen.cpu().numpy(), candidates)  # (Q, c), -1 where there are fewer
         distances = torch.full((len(query), k), float("inf"), device=query.device)
         indices = torch.full((len(query), k), -1, device=query.device)
-        for row, numbers in enumerate(self._candidates(blocks.queries.seen, candidates, probes)):
+        for row, numbers in enumerate(torch.from_numpy(found)):
             numbers = numbers[numbers >= 0].sort().values  # in gallery order, as ties are to come
             nearest, order = blocks(numbers)(slice(row, row + 1))[0].sort(stable=True)  # (c,)
             count = min(k, len(numbers))
             distances[row, :count] = nearest[:count]
             indices[row, :count] = numbers.to(query.device)[order[:count]]
         return distances, indices
-
-    def _candidates(self, seen: Tensor, count: int, probes: int | None) -> Tensor:
-        """(Q, count) int64 gallery numbers of the largest inner products; -1 where there are fewer."""
-        lists = getattr(self.index, "nlist", 0)
-        if lists:
-            self.index.nprobe = max(1, lists // 8) if probes is None else probes
-        if probes is not None and not 1 <= probes <= lists:
-            raise DPMError(f"probes is {probes}, but must be between 1 and the {lists} lists of the index")
-        _, numbers = self.index.search(seen.cpu().numpy(), count)
-        return torch.from_numpy(numbers)
 
     def save(self, path: str | Path) -> None:
         """Write the index without the gallery to ``path``; a DPMError says why it cannot be written."""

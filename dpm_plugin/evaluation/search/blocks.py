@@ -24,9 +24,6 @@ class MaskedBlocks:
         query_mask: (Q, D) masks of the queries, or None for the plain cosine distance.
         chunk_size: gallery rows in one block of :meth:`walk`. Default: 1024 on a CPU, 32,768 on a GPU.
 
-    Attributes:
-        gallery: as a :class:`Gallery`. queries: as :class:`~dpm_plugin.method.masked_cosine.MaskedRows`.
-
     Raises:
         DPMError: shapes that do not fit, or values that are not finite (those of the gallery when it is read).
     """

@@ -20,9 +20,8 @@ def topk(
     Equal to a stable sort of that matrix, up to the rounding of its values: ties come in gallery order.
 
     Args:
-        query, query_mask: (Q, D) tensors; the mask may be None. The work is done on the query's device.
-        gallery: :class:`Gallery`, or what that takes: (G, D) tensor, array or memory-mapped array. Its chunks
-            are moved to the query's device one at a time.
+        query, gallery, query_mask: as in :class:`MaskedBlocks`; the gallery's chunks are moved to the query's device
+            one at a time.
         k: images for each query, 1 to G. Default: 50.
         chunk_size: gallery rows in one block. Default: 1024 on a CPU, 32,768 on a GPU. Beside gallery and result,
             memory is bounded by about ``4 * (chunk_size * (4 * D + 7 * min(Q, 1024)) + 4 * Q * D + 12 * Q * k)``
@@ -44,11 +43,9 @@ def topk(
 
 
 class _Nearest:
-    """The k nearest so far of every query.
+    """The k nearest so far of every query, as keys (:func:`_pack`), whose order is that of a stable sort.
 
-    Distance and gallery index are one int64 key, the distance's float32 bits above, the index below: the bits of
-    floats >= 0 are in the order of the values, so the order of keys is that of a stable sort. Few images of a
-    later chunk are among the nearest; they wait until sorting them in is worth its while.
+    Few images of a later chunk are among the nearest; they wait until sorting them in is worth its while.
     """
 
     def __init__(self, queries: int, k: int, device: torch.device) -> None:
@@ -58,7 +55,7 @@ class _Nearest:
         self.waiting: list[tuple[Tensor, Tensor]] = []  # query numbers, keys
 
     def add(self, rows: slice, start: int, distance: Tensor) -> None:
-        """Take in ``distance`` (q, c) of the queries ``rows``, a slice, to gallery images from ``start`` on."""
+        """Take in ``distance`` (q, c) of the queries ``rows`` to gallery images from ``start`` on."""
         if start == 0:  # all are among the nearest so far
             keys = _pack(distance, torch.arange(distance.shape[1], device=distance.device))
             self._keep(rows, torch.cat([self.keys[rows], keys], dim=1))
@@ -103,7 +100,7 @@ class _Nearest:
 
 
 def _pack(distances: Tensor, indices: Tensor) -> Tensor:
-    """Keys of float32 distances >= 0 and gallery indices: in the order of the distances, then of the indices."""
+    """int64 keys in the order of float32 distances >= 0, whose bits ascend with them, then of gallery indices."""
     return distances.view(torch.int32).long() << 32 | indices
 
 

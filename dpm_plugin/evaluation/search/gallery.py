@@ -19,19 +19,15 @@ LENGTH_ERROR = 0.01  # of a stored unit row; float16 and bfloat16 round by less
 
 
 class Gallery:
-    """Features to search.
+    """Features to search, as they are.
 
-    Any features can be searched as they are. Unit rows, as :meth:`from_features` and :meth:`save` make them,
-    save every search their normalisation (a seventh of the time for 100 queries).
+    Unit rows, as :meth:`from_features` and :meth:`save` make them, save every search their normalisation (a seventh
+    of the time for 100 queries).
 
     Args:
         rows: (G, D) float16, bfloat16, float32 or float64 tensor on any device, or a NumPy array of float16, 32
-            or 64, memory-mapped (``np.load(path, mmap_mode="r")``) where it is larger than the memory.
+            or 64, memory-mapped (``np.load(path, mmap_mode="r")``) where it is larger than the memory. Not copied.
         unit: the rows have length 1 (or 0) already, up to the rounding of their type. Default: False.
-
-    Attributes:
-        rows: the tensor, sharing the memory of what was given.
-        unit: as given.
 
     Raises:
         DPMError: not two-dimensional, no row, or a type that is not listed.
@@ -48,7 +44,7 @@ class Gallery:
 
     @classmethod
     def of(cls, rows: "AnyGallery") -> "Gallery":
-        """``rows`` as they are where they are a gallery, else ``Gallery(rows)``."""
+        """``rows`` themselves where they are a gallery, else ``Gallery(rows)``."""
         return rows if isinstance(rows, Gallery) else cls(rows)
 
     def __len__(self) -> int:
@@ -56,15 +52,14 @@ class Gallery:
 
     @property
     def dim(self) -> int:
-        """D."""
+        """D, the width of the rows."""
         return self.rows.shape[1]
 
     @classmethod
     def from_features(cls, features: Tensor | np.ndarray, dtype: torch.dtype = torch.float32) -> "Gallery":
-        """Normalised once, in memory: unit rows of ``dtype``, on the device of ``features``.
+        """Unit rows of ``features`` (G, D), in memory on their device.
 
         Args:
-            features: (G, D), what :class:`Gallery` takes as rows.
             dtype: float32 (default), or float16 or bfloat16 for half the memory; a distance then moves by up to
                 1e-3 or 1e-2.
         """
@@ -75,7 +70,7 @@ class Gallery:
         return cls(rows, unit=True)
 
     def save(self, path: str | Path, dtype: str = "float32") -> None:
-        """Write unit rows to ``path``, a NumPy ``.npy`` file; memory for 1024 rows is enough.
+        """Write unit rows to ``path``, a NumPy ``.npy`` file, in memory for 1024 rows.
 
         Args:
             dtype: "float32" (default) or "float16".
@@ -105,7 +100,7 @@ class Gallery:
             gallery = cls(np.load(path, mmap_mode="r", allow_pickle=False), unit=True)
         except (OSError, ValueError, EOFError) as error:
             raise DPMError(f"gallery '{path}' cannot be read: {error}") from error
-        lengths = torch.linalg.vector_norm(gallery.rows[:ROWS].float(), dim=1)
+        lengths = gallery.rows[:ROWS].float().norm(dim=1)
         if not ((lengths - 1).abs().minimum(lengths) < LENGTH_ERROR).all():
             raise DPMError(
                 f"the rows of '{path}' are not of length 1: it was not written by Gallery.save; search "
@@ -129,14 +124,12 @@ class Gallery:
         """
         rows = self.rows
         # index_select takes half the time of rows[which].
-        stored = rows[which] if isinstance(which, slice) else rows.index_select(0, which.to(rows.device))
-        stored = stored.to(device or rows.device)
+        unit = rows[which] if isinstance(which, slice) else rows.index_select(0, which.to(rows.device))
+        unit = unit.to(device or rows.device)
         if not self.unit:
-            unit = unit_rows(stored)
-        elif stored.dtype == torch.float32:
-            unit = stored
-        else:  # rounding made the rows longer or shorter
-            unit = F.normalize(stored.float())
+            unit = unit_rows(unit)
+        elif unit.dtype != torch.float32:  # rounding made the rows longer or shorter
+            unit = F.normalize(unit.float())
         finite = unit.sum(dim=1).isfinite()  # (c,): NaN and infinity survive a sum, and no unit row's overflows
         if not finite.all():
             bad = int((~finite).nonzero()[0])

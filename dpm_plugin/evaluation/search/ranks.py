@@ -48,17 +48,12 @@ def ranks(
 
 def take_distances(block: Tensor, columns: Tensor, distance: Tensor) -> None:
     """Write into ``distance`` (q, n) what ``block`` (q, c) has in ``columns`` (q, n); those beyond it stay."""
-    row, n = _inside(columns, block)
+    row, n = inside(columns, block)
     distance[row, n] = block[row, columns[row, n]]
 
 
-def give_distances(block: Tensor, columns: Tensor, distance: Tensor) -> None:
-    """The reverse of :func:`take_distances`: write ``distance`` (q, n) into ``columns`` of ``block`` (q, c)."""
-    row, n = _inside(columns, block)
-    block[row, columns[row, n]] = distance[row, n]
-
-
-def _inside(columns: Tensor, block: Tensor) -> tuple[Tensor, ...]:
+def inside(columns: Tensor, block: Tensor) -> tuple[Tensor, ...]:
+    """Where ``columns`` (q, n) are columns of ``block`` (q, c): rows and places, (m,) each."""
     return ((columns >= 0) & (columns < block.shape[1])).nonzero(as_tuple=True)
 
 
@@ -80,6 +75,7 @@ def count_before(block: Tensor, start: int, images: Tensor, distance: Tensor) ->
     nearer = torch.searchsorted(ordered, distance)
     up_to = torch.searchsorted(ordered, distance, right=True)
     columns = images - start
-    for row, n in zip(*(each.tolist() for each in _inside(columns.where(up_to - nearer > 1, -1), block))):  # ties
+    tied = columns.where(up_to - nearer > 1, -1)
+    for row, n in zip(*(each.tolist() for each in inside(tied, block))):
         nearer[row, n] += (block[row, : columns[row, n]] == distance[row, n]).sum()
     return torch.where(columns < block.shape[1], nearer, up_to)

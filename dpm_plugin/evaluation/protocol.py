@@ -16,9 +16,15 @@ from torch.nn import functional as F
 
 from dpm_plugin import torchreid_host
 from dpm_plugin.evaluation.extract import Features
-from dpm_plugin.evaluation.metric import MatchingCounts, evaluate_rank, matching_counts, unmatched_queries
+from dpm_plugin.evaluation.metric import (
+    MatchingCounts,
+    evaluate_rank,
+    matching_counts,
+    streamed_evaluate_rank,
+    unmatched_queries,
+)
 from dpm_plugin.evaluation.rerank import check_memory, masked_reranking, rerank_distances
-from dpm_plugin.evaluation.streamed_metric import masked_blocks, streamed_evaluate_rank
+from dpm_plugin.evaluation.search import MaskedBlocks
 from dpm_plugin.method.retrieval import query_mask_distance, shuffled_masks
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.timing import measure
@@ -99,7 +105,7 @@ def evaluate(
     stock model (``embedding`` alone): one row ``embedding``, by torchreid's distance. CMC and mAP are of
     :func:`dpm_plugin.evaluate_rank`, which is torchreid's compiled metric where that is built. Where the (Q, G)
     matrix would be larger than ``matrix_limit``, it is not built and they are counted chunk by chunk, with the
-    same result up to rounding (:mod:`dpm_plugin.evaluation.streamed_metric`); their phase "metric" then includes the
+    same result up to rounding (:mod:`dpm_plugin.evaluation.positives`); their phase "metric" then includes the
     distances. The CUHK03 protocol and re-ranking need the matrix whatever its size.
 
     Args:
@@ -173,7 +179,7 @@ def _distances(
         if switch != "off" and masks[switch] is None:
             continue
         rows = getattr(query, SPACES[space]), getattr(gallery, SPACES[space]), masks[switch]
-        distances[name] = _Distance(partial(query_mask_distance, *rows), partial(masked_blocks, *rows))
+        distances[name] = _Distance(partial(query_mask_distance, *rows), partial(MaskedBlocks, *rows))
         if rerank and name == headline:
             reranked[name + RERANKED] = _Distance(partial(masked_reranking, *rows))
     return {**distances, **reranked}

@@ -2,6 +2,9 @@
 
 import os
 
+import numpy as np
+from torch import Tensor
+
 from dpm_plugin import torchreid_host
 from dpm_plugin.method.retrieval import mutual_mask_distance, query_mask_distance
 from dpm_plugin.utils.errors import DPMError
@@ -11,7 +14,9 @@ from dpm_plugin.utils.errors import DPMError
 BYTES_PER_PAIR = 25
 
 
-def masked_reranking(query, gallery, query_mask, *, memory_limit=None):
+def masked_reranking(
+    query: Tensor, gallery: Tensor, query_mask: Tensor | None, *, memory_limit: int | None = None
+) -> np.ndarray:
     """Re-ranked distances under the query's mask.
 
     Re-ranking compares all images with each other, and a mask belongs to a query only. One rule covers the
@@ -47,18 +52,21 @@ def masked_reranking(query, gallery, query_mask, *, memory_limit=None):
     return rerank_distances(*(distance.mul_(2).sqrt_() for distance in distances), memory_limit=memory_limit)
 
 
-def rerank_distances(query_gallery, query_query, gallery_gallery, *, memory_limit=None):
+def rerank_distances(
+    query_gallery: Tensor, query_query: Tensor, gallery_gallery: Tensor, *, memory_limit: int | None = None
+) -> np.ndarray:
     """torchreid's ``re_ranking`` (k1 20, k2 6, lambda 0.3) behind a check of the memory it takes.
 
-    Args: distances as (Q, G), (Q, Q), (G, G) tensors; ``memory_limit`` as in :func:`masked_reranking`.
-    Returns: (Q, G) float32 numpy array.
+    Args:
+        query_gallery, query_query, gallery_gallery: distances, (Q, G), (Q, Q) and (G, G).
+        memory_limit: as in :func:`masked_reranking`, whose result and error these are too.
     """
     check_memory(sum(query_gallery.shape), memory_limit)
     blocks = (query_gallery, query_query, gallery_gallery)
     return torchreid_host.utils.re_ranking(*(block.cpu().numpy() for block in blocks))
 
 
-def check_memory(images, memory_limit=None):
+def check_memory(images: int, memory_limit: int | None = None) -> None:
     """Raise DPMError where re-ranking ``images`` = Q + G images needs more than ``memory_limit`` bytes."""
     needed = BYTES_PER_PAIR * images**2
     limit = _machine_memory() if memory_limit is None else memory_limit
@@ -69,7 +77,7 @@ def check_memory(images, memory_limit=None):
         )
 
 
-def _machine_memory():
+def _machine_memory() -> float:
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # not known here (Windows): leave it to the user

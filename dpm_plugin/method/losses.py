@@ -93,7 +93,7 @@ class DPMLoss(nn.Module):
             ArcFace, for either head (Table 4). Default: "softmax", "margin".
         scale, margin: s and m of Eq. 7. Default: 30, 0.5.
         mask_variant, mask_renormalise: what the mask cuts (Table 5), see
-            :func:`dpm_plugin.method.masked_arcface.masked_cosine`. Default: "Pn", True.
+            :func:`dpm_plugin.method.masked_cosine.masked_cosine`. Default: "Pn", True.
         head_input, head_reduction: see :class:`~dpm_plugin.method.head_enrich.HeadEnrichLoss`.
         label_smooth: label smoothing of both heads' cross entropy. Default: 0.
         triplet_margin: see :class:`SoftMarginTripletLoss`. Default: None, the soft margin.

@@ -1,23 +1,22 @@
-"""Distances between queries and a gallery under the query's mask (paper section 4.1), as matrix products.
+"""Distances between queries and a gallery under the query's mask (paper section 4.1): 1 - Eq. 4 of gallery rows.
 
-For unit rows q, g and a mask m per query,
-
-    cos(q, m * g) = (q * m) gᵀ / sqrt(m² (g²)ᵀ)
-
-so every distance here is made of plain matrix products: no loop over queries, no (Q, G, D) tensor. One block of
-it is in :mod:`dpm_plugin.method.masked_cosine`; for the nearest images only, see :mod:`dpm_plugin.evaluation.search`.
+All are matrix products: no loop over queries, no (Q, G, D) tensor. For the nearest images only, see
+:mod:`dpm_plugin.evaluation.search`.
 """
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from dpm_plugin.method.masked_cosine import Side, distance_block, unit_rows
+from dpm_plugin.method.masked_cosine import check_rows, distance_block, masked_rows
 from dpm_plugin.utils.errors import DPMError
 
 CHUNK_SIZE = 1024
 
 
-def query_mask_distance(query, gallery, query_mask, *, chunk_size=CHUNK_SIZE):
+def query_mask_distance(
+    query: Tensor, gallery: Tensor, query_mask: Tensor | None, *, chunk_size: int = CHUNK_SIZE
+) -> Tensor:
     """1 - cos(q, m_q * g): the query's mask on every unit gallery row, renormalised; the query is unmasked.
 
     Args:
@@ -38,25 +37,50 @@ def query_mask_distance(query, gallery, query_mask, *, chunk_size=CHUNK_SIZE):
     Raises:
         DPMError: the shapes or devices do not fit; the message names them.
     """
-    return _distance(query, gallery, query_mask, None, chunk_size)
+    return mutual_mask_distance(query, gallery, query_mask, None, chunk_size=chunk_size)
 
 
-def cosine_distance(query, gallery, *, chunk_size=CHUNK_SIZE):
+def cosine_distance(query: Tensor, gallery: Tensor, *, chunk_size: int = CHUNK_SIZE) -> Tensor:
     """(Q, G) of 1 - cos(q, g); arguments, result and errors as in :func:`query_mask_distance`."""
-    return _distance(query, gallery, None, None, chunk_size)
+    return mutual_mask_distance(query, gallery, None, None, chunk_size=chunk_size)
 
 
-def mutual_mask_distance(query, gallery, query_mask, gallery_mask, *, chunk_size=CHUNK_SIZE):
+@torch.no_grad()
+def mutual_mask_distance(
+    query: Tensor,
+    gallery: Tensor,
+    query_mask: Tensor | None,
+    gallery_mask: Tensor | None,
+    *,
+    chunk_size: int = CHUNK_SIZE,
+) -> Tensor:
     """1 - cos(m_g * q, m_q * g): each side seen through the other's mask. Not the paper's retrieval.
 
     For analysis and for re-ranking. It is symmetric in its two sides, 0 between a row and itself, and is
     :func:`query_mask_distance` where the gallery's masks are all ones. Either mask may be None (all ones).
     Arguments, result and errors as there, with ``gallery_mask`` of shape (G, D).
     """
-    return _distance(query, gallery, query_mask, gallery_mask, chunk_size)
+    check_rows(("query", query, "query_mask", query_mask), ("gallery", gallery, "gallery_mask", gallery_mask))
+    check_chunk_size(chunk_size)
+    out = torch.empty(len(query), len(gallery), device=query.device)  # (Q, G)
+    with torch.autocast(query.device.type, enabled=False):
+        queries = masked_rows(query, query_mask)
+        for g in range(0, len(gallery), chunk_size):
+            g_rows = slice(g, g + chunk_size)
+            chunk = masked_rows(gallery[g_rows], None if gallery_mask is None else gallery_mask[g_rows])
+            for q in range(0, len(query), chunk_size):
+                q_rows = slice(q, q + chunk_size)
+                distance_block(queries, chunk, q_rows, out=out[q_rows, g_rows])
+    return out
 
 
-def shuffled_masks(mask, seed=0):
+def check_chunk_size(chunk_size: int) -> None:
+    """Raise DPMError where ``chunk_size`` holds no row."""
+    if chunk_size < 1:
+        raise DPMError(f"chunk_size must be at least 1, got {chunk_size}")
+
+
+def shuffled_masks(mask: Tensor, seed: int = 0) -> Tensor:
     """Give every query another query's mask: the control for "does the mask see this image at all?".
 
     The permutation is one random cycle through all rows, so no row keeps its own mask. It is the same for one
@@ -68,6 +92,9 @@ def shuffled_masks(mask, seed=0):
 
     Returns:
         (Q, D) tensor, the rows of ``mask`` in another order.
+
+    Raises:
+        DPMError: fewer than two rows.
     """
     if mask.dim() != 2 or len(mask) < 2:
         raise DPMError(f"shuffling masks needs a (Q, D) tensor with Q >= 2, got shape {tuple(mask.shape)}")
@@ -75,41 +102,3 @@ def shuffled_masks(mask, seed=0):
     source = np.empty_like(cycle)
     source[cycle] = np.roll(cycle, 1)
     return mask[torch.from_numpy(source).to(mask.device)]
-
-
-@torch.no_grad()
-def _distance(query, gallery, query_mask, gallery_mask, chunk_size):
-    _check(query, gallery, query_mask, gallery_mask, chunk_size)
-    out = torch.empty(len(query), len(gallery), device=query.device)  # (Q, G)
-    # Under autocast the products would silently run in half precision.
-    with torch.autocast(query.device.type, enabled=False):
-        queries = Side(unit_rows(query), query_mask)
-        for g in range(0, len(gallery), chunk_size):
-            g_rows = slice(g, g + chunk_size)
-            chunk = Side(unit_rows(gallery[g_rows]), None if gallery_mask is None else gallery_mask[g_rows])
-            for q in range(0, len(query), chunk_size):
-                q_rows = slice(q, q + chunk_size)
-                distance_block(queries, chunk, q_rows, out=out[q_rows, g_rows])
-    return out
-
-
-def _check(query, gallery, query_mask, gallery_mask, chunk_size):
-    named = {"query": query, "gallery": gallery, "query_mask": query_mask, "gallery_mask": gallery_mask}
-    named = {name: value for name, value in named.items() if value is not None}
-    for name, value in named.items():
-        if not isinstance(value, torch.Tensor):
-            raise DPMError(f"{name} must be a torch tensor, got {type(value).__name__}; use torch.from_numpy")
-        if value.is_complex():
-            raise DPMError(f"{name} must hold real numbers, got {value.dtype}")
-    shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in named.items())
-    width = query.shape[-1] if query.dim() == 2 else 0
-    fits = all(value.dim() == 2 and value.shape[1] == width for value in named.values())
-    fits = fits and (query_mask is None or len(query_mask) == len(query))
-    fits = fits and (gallery_mask is None or len(gallery_mask) == len(gallery))
-    if not fits or width == 0:
-        raise DPMError(f"shapes do not fit: {shapes}; expected (Q, D) and (G, D), masks of the same shapes")
-    if len({value.device for value in named.values()}) > 1:
-        devices = ", ".join(f"{name} {value.device}" for name, value in named.items())
-        raise DPMError(f"query, gallery and masks must be on one device, got {devices}")
-    if chunk_size < 1:
-        raise DPMError(f"chunk_size must be at least 1, got {chunk_size}")

@@ -21,7 +21,7 @@ from dpm_plugin.apps.picture_index.page import answers_page
 from dpm_plugin.apps.picture_index.querying import Answer, Match, search
 from dpm_plugin.apps.picture_index.reading import list_pictures, read_picture
 from dpm_plugin.apps.picture_index.store import FOLDER, add_batch, find_index, locked, read_index
-from dpm_plugin.evaluation.search import exact
+from dpm_plugin.evaluation.search import blocks
 from helpers.page import Tags
 from helpers.runs import untrained_run
 
@@ -344,9 +344,9 @@ def test_an_index_is_searched_chunk_by_chunk_with_the_same_results(run, place, m
         shapes.append((len(queries), len(gallery)))
         return block(queries, gallery, rows)
 
-    block = exact.distance_block
-    monkeypatch.setattr(exact, "distance_block", watched)
-    monkeypatch.setitem(exact.CHUNK_SIZES, "cpu", 2)
+    block = blocks.distance_block
+    monkeypatch.setattr(blocks, "distance_block", watched)
+    monkeypatch.setitem(blocks.CHUNK_SIZES, "cpu", 2)
     found, _ = search(queries(place), index, extractor, top=4)
     assert max(shapes) == (2, 2)  # of 9 pictures
     for answer, wanted in zip(found, expected, strict=True):

@@ -9,11 +9,11 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dpm_plugin.evaluation import streamed_metric
+from dpm_plugin.evaluation import metric, positives
+from dpm_plugin.evaluation.metric import evaluate_rank, streamed_evaluate_rank
 from dpm_plugin.evaluation.extract import Features
-from dpm_plugin.evaluation.metric import evaluate_rank
 from dpm_plugin.evaluation.protocol import evaluate
-from dpm_plugin.evaluation.streamed_metric import masked_blocks, streamed_evaluate_rank
+from dpm_plugin.evaluation.search import MaskedBlocks
 from dpm_plugin.method.retrieval import query_mask_distance
 from dpm_plugin.utils.errors import DPMError
 from experiments.benchmark.features import draw, draw_masks
@@ -22,7 +22,7 @@ from experiments.oracles.plain_metric import loop_metric
 
 
 def blocks_of(distmat):
-    distmat = torch.from_numpy(np.asarray(distmat, dtype=np.float32))
+    distmat = torch.from_numpy(distmat)
     return lambda gallery_rows: lambda query_rows: distmat[query_rows][:, gallery_rows].clone()
 
 
@@ -35,19 +35,21 @@ def cases(draw):
         rng.integers(0, high, n) for high, n in ((ids, count_q), (ids, count_g), (cameras, count_q), (cameras, count_g))
     ]
     assume(any(((labels[1] == p) & (labels[3] != c)).any() for p, c in zip(labels[0], labels[2])))
-    return rng.integers(0, values, (count_q, count_g)) / 4, *labels
+    distmat = rng.integers(0, values, (count_q, count_g)) / 4
+    dtype = draw(st.sampled_from([np.float16, np.float32, np.float64]))
+    return 1 + 1e-12 * distmat if dtype == np.float64 else distmat.astype(dtype), *labels  # alike in float32
 
 
 @pytest.mark.filterwarnings("ignore:.*left out of CMC")
 @settings(max_examples=150, deadline=None)
 @given(cases(), st.integers(1, 60), st.sampled_from([1, 2, 7, 1000]), st.sampled_from([1, 3, 1000]))
 def test_equals_the_walk_over_every_ranked_list_for_any_chunks_and_ties(case, max_rank, chunk_size, query_block):
-    with mock.patch.object(streamed_metric, "QUERY_BLOCK", query_block):
+    with mock.patch.object(positives, "QUERY_BLOCK", query_block), mock.patch.object(metric, "CHUNK_SIZE", chunk_size):
         cmc, mAP = streamed_evaluate_rank(blocks_of(case[0]), *case[1:], max_rank, chunk_size=chunk_size)
+        whole = evaluate_rank(*case, max_rank=max_rank, use_cython=False)
     expected = loop_metric(*case, min(max_rank, case[0].shape[1]))
     np.testing.assert_allclose(cmc, expected[0], atol=1e-6)
     assert mAP == pytest.approx(expected[1], abs=1e-12)
-    whole = evaluate_rank(*case, max_rank=max_rank, use_cython=False)
     assert cmc.dtype == whole[0].dtype and cmc.tolist() == whole[0].tolist() and mAP == whole[1]
 
 
@@ -66,13 +68,13 @@ def test_masked_blocks_are_the_masked_distance_memory_mapped_or_not(tmp_path, ma
     np.save(tmp_path / "rows.npy", gallery.rows.numpy())
     for rows in (gallery.rows, np.load(tmp_path / "rows.npy", mmap_mode="r")):
         with torch.autocast("cpu", dtype=torch.bfloat16):  # does not lower the precision
-            cmc, mAP = streamed_evaluate_rank(masked_blocks(query.rows, rows, mask), *labels, chunk_size=64)
+            cmc, mAP = streamed_evaluate_rank(MaskedBlocks(query.rows, rows, mask), *labels, chunk_size=64)
         assert cmc.tolist() == expected[0].tolist() and mAP == expected[1]
 
 
 def test_images_of_several_identities_with_one_feature_come_in_gallery_order():
     rows = torch.eye(4)[[0, 0, 0, 1, 0, 0]]  # distances 0, 0, 0, 1, 0, 0
-    blocks = masked_blocks(torch.eye(4)[:1], rows, torch.ones(1, 4))
+    blocks = MaskedBlocks(torch.eye(4)[:1], rows, torch.ones(1, 4))
     _, mAP = streamed_evaluate_rank(blocks, [1], [2, 1, 3, 1, 1, 1], [0], [1, 1, 1, 1, 0, 1], chunk_size=2)
     assert mAP == pytest.approx((1 / 2 + 2 / 4 + 3 / 5) / 3)  # the fifth image is under the query's own camera
 
@@ -85,7 +87,7 @@ def test_memory_does_not_grow_with_the_matrix():
     labels = (query.pids.numpy(), gallery.pids.numpy(), camids[0], camids[1] + 3)
 
     def metric():
-        return streamed_evaluate_rank(masked_blocks(query.rows, gallery.rows, None), *labels)
+        return streamed_evaluate_rank(MaskedBlocks(query.rows, gallery.rows, None), *labels)
 
     used = take_turns({"metric": metric}, rounds=1, warmup=0)["metric"]
     assert used.memory_mb < 50
@@ -172,4 +174,4 @@ def test_gallery_features_that_are_not_finite_are_named_when_they_are_read():
     gallery.rows[333, 0] = float("nan")
     labels = (query.pids.numpy(), gallery.pids.numpy(), *camids)
     with pytest.raises(DPMError, match="gallery row 333 holds NaN"):
-        streamed_evaluate_rank(masked_blocks(query.rows, gallery.rows, None), *labels, chunk_size=50)
+        streamed_evaluate_rank(MaskedBlocks(query.rows, gallery.rows, None), *labels, chunk_size=50)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from dpm_plugin.inference.open_run import open_run
-from dpm_plugin.method.masked_arcface import masked_cosine
+from dpm_plugin.method.masked_cosine import masked_cosine
 from experiments.reproduce import tables
 from experiments.reproduce.cli import WHAT, Tools, main, parse
 from experiments.reproduce.setting import make_setting

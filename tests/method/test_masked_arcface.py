@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpm_plugin import DPMError, MaskedArcFace
-from dpm_plugin.method.masked_arcface import MASK_VARIANTS, masked_cosine
+from dpm_plugin.method.masked_cosine import MASK_VARIANTS, masked_cosine
 
 
 def unit(row):

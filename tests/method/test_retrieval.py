@@ -10,23 +10,10 @@ from hypothesis import strategies as st
 
 from dpm_plugin.method.retrieval import cosine_distance, mutual_mask_distance, query_mask_distance, shuffled_masks
 from dpm_plugin.utils.errors import DPMError
+from helpers.loops import loop_cosine
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden" / "retrieval.npz"
 DTYPES = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64])
-
-
-def loop_distance(query, gallery, query_mask, gallery_mask=None):
-    """1 - cos(m_g * q, m_q * g), pair by pair in float64."""
-    query, gallery = query.double().numpy(), gallery.double().numpy()
-    query_mask = np.ones_like(query) if query_mask is None else query_mask.double().numpy()
-    gallery_mask = np.ones_like(gallery) if gallery_mask is None else gallery_mask.double().numpy()
-    out = np.ones((len(query), len(gallery)))
-    for i, (q, mq) in enumerate(zip(query, query_mask)):
-        for j, (g, mg) in enumerate(zip(gallery, gallery_mask)):
-            seen_query, seen_gallery = mg * q, mq * g / np.linalg.norm(g)
-            lengths = np.linalg.norm(seen_query) * np.linalg.norm(seen_gallery)
-            out[i, j] = 1 - seen_query @ seen_gallery / lengths
-    return out
 
 
 @st.composite
@@ -56,7 +43,7 @@ def test_every_distance_equals_the_loop_over_pairs_for_any_chunking(case):
     }
     for name, (distance, *masks) in found.items():
         assert distance.dtype == torch.float32 and distance.shape == (len(query), len(gallery))
-        expected = loop_distance(query, gallery, *masks)
+        expected = 1 - loop_cosine(query, gallery, *masks)
         np.testing.assert_allclose(distance.numpy(), expected, rtol=0, atol=2e-6, err_msg=name)
 
 

@@ -1,11 +1,14 @@
 """Approximate top-k: candidates by faiss from a compressed gallery, ranked by their exact masked distance."""
 
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import torch
+from torch import Tensor
 
-from dpm_plugin.evaluation.search.exact import pack, ready_queries, unpack
-from dpm_plugin.evaluation.search.gallery import Gallery
-from dpm_plugin.method.masked_cosine import Side, distance_block
+from dpm_plugin.evaluation.search.blocks import MaskedBlocks
+from dpm_plugin.evaluation.search.gallery import AnyGallery, Gallery
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import replacing
 
@@ -13,37 +16,31 @@ CENTROIDS = 16  # of a part of a row: 4 bits
 TRAINING_ROWS = 16_384
 ROWS_PER_LIST = 64  # of the training rows, for the centres of lists
 ADDED_ROWS = 8192  # in one step
-NOWHERE = 2**32 - 1  # index of a place that no candidate takes
 
 
 class ApproximateIndex:
-    """Searches the inner product of q̂ * m with compressed unit rows, then ranks the best candidates exactly.
+    """Finds candidates by the numerator of the masked cosine from compressed rows, and ranks these exactly.
 
-    The numerator of the masked cosine, (q̂ * m) ĝᵀ, orders the images nearly as the cosine does: its denominator
-    differs little from image to image. The rows are product-quantised to 4 bits for every ``part`` channels and
-    all compared in registers (faiss' "fast scan"); at the default that is an eighth of a byte a channel, 96 MB
-    for 1,000,000 x 768. No image is left out beforehand, so the recall depends little on how the features are
-    spread. With ``lists`` only the images near the query are scanned; that pays where identities form tight
-    clusters, and loses recall where they do not.
+    The numerator (q̂ * m) ĝᵀ orders the images nearly as the cosine does: its denominator differs little from image
+    to image. The rows are product-quantised to 4 bits for every ``part`` channels (faiss' "fast scan"): by default
+    an eighth of a byte a channel, 96 MB for 1,000,000 x 768. All are compared, so the recall depends little on how
+    the features are spread. With ``lists`` only the images near the query are; that pays where identities form
+    tight clusters, and loses recall where they do not.
 
     Args:
         gallery: :class:`Gallery`, or what that takes; kept for the exact distances of the candidates.
         part: channels that share one 4-bit code, a divisor of D. Default: the largest up to 4; with 2, twice the
             memory and time of a scan, and a clearly better recall.
         lists: clusters that the gallery is split into. Default: 0, not split. A few times sqrt(G) is usual.
-        seed: of the choice of the training rows.
-
-    Attributes:
-        gallery: as a :class:`Gallery`.
-        index: faiss' index.
+        seed: of the choice of the training rows. Default: 0.
 
     Raises:
         DPMError: faiss is not installed, the gallery is too small, or an option that does not fit it.
     """
 
-    def __init__(self, gallery, *, part=None, lists=0, seed=0):
+    def __init__(self, gallery: AnyGallery, *, part: int | None = None, lists: int = 0, seed: int = 0) -> None:
         faiss = _faiss()
-        self.gallery = gallery if isinstance(gallery, Gallery) else Gallery(gallery)
+        self.gallery = Gallery.of(gallery)
         dim, count = self.gallery.dim, len(self.gallery)
         part = part or max(size for size in (1, 2, 3, 4) if dim % size == 0)
         if part < 1 or dim % part:
@@ -55,34 +52,37 @@ class ApproximateIndex:
             )
         kind = f"IVF{lists}," if lists else ""
         self.index = faiss.index_factory(dim, f"{kind}PQ{dim // part}x4fs", faiss.METRIC_INNER_PRODUCT)
-        self._train(lists, seed)
+        for part_of_index in (self.index.pq, self.index) if lists else (self.index.pq,):
+            part_of_index.cp.min_points_per_centroid = 1  # no warning from faiss for a small gallery
+        trained = min(max(TRAINING_ROWS, ROWS_PER_LIST * lists), count)
+        rows = np.sort(np.random.default_rng(seed).choice(count, trained, replace=False))
+        self.index.train(self.gallery.unit_rows(torch.from_numpy(rows), "cpu").numpy())
         for _, unit in self.gallery.chunks(ADDED_ROWS, "cpu"):
             self.index.add(unit.numpy())
 
-    def _train(self, lists, seed):
-        wanted = min(max(TRAINING_ROWS, ROWS_PER_LIST * lists), len(self.gallery))
-        rows = np.sort(np.random.default_rng(seed).choice(len(self.gallery), wanted, replace=False))
-        self.index.pq.cp.min_points_per_centroid = 1  # no warning from faiss for a small gallery
-        if lists:
-            self.index.cp.min_points_per_centroid = 1
-        self.index.train(self.gallery.unit_rows(torch.from_numpy(rows), "cpu").numpy())
-
     @torch.no_grad()
-    def search(self, query, query_mask, k=50, *, candidates=None, probes=None):
+    def search(
+        self,
+        query: Tensor,
+        query_mask: Tensor | None,
+        k: int = 50,
+        *,
+        candidates: int | None = None,
+        probes: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """The k nearest images among the candidates of each query.
 
         Args:
-            query, query_mask: (Q, D) tensors as of :func:`topk`; the mask may be None.
-            k: images for each query, 1 to G. Default: 50.
+            query, query_mask, k: as in :func:`topk`.
             candidates: images whose exact distance is computed, k to G. Default: 10 k, or G.
             probes: of the ``lists``, those nearest to the query that are scanned. Default: an eighth of them.
 
         Returns:
-            distances (Q, k) float32, ascending, and indices (Q, k) int64, on the query's device, as of
-            :func:`topk`; infinity and -1 where the probed lists held fewer than k images.
+            distances (Q, k) and indices (Q, k) as :func:`topk` gives them; infinity and -1 where the probed
+            lists held fewer than k images.
 
         Raises:
-            DPMError: as of :func:`topk`, or options out of their range.
+            DPMError: as :func:`topk`, or options out of their range.
         """
         count = len(self.gallery)
         candidates = min(10 * k, count) if candidates is None else candidates
@@ -91,30 +91,24 @@ class ApproximateIndex:
                 f"k is {k} and candidates is {candidates}; expected 1 <= k <= candidates <= {count}, the "
                 "images of the gallery"
             )
-        queries = ready_queries(query, query_mask, self.gallery.dim)
-        found = self._candidates(queries, candidates, probes)
-        keys = torch.full((len(query), k), int(pack(torch.tensor(float("inf")), NOWHERE)), device=query.device)
-        with torch.autocast(query.device.type, enabled=False):
-            for row, numbers in enumerate(found):
-                numbers = numbers[numbers >= 0]
-                side = Side(self.gallery.unit_rows(numbers, query.device))
-                distance = distance_block(queries, side, slice(row, row + 1))[0]  # (c,)
-                best = pack(distance, numbers.to(query.device)).topk(min(k, len(numbers)), largest=False).values
-                keys[row, : len(best)] = best
-        distances, indices = unpack(keys)
-        return distances, indices.masked_fill_(indices == NOWHERE, -1)
-
-    def _candidates(self, queries, count, probes):
-        """(Q, count) int64 gallery numbers of the largest inner products; -1 where there are fewer."""
         lists = getattr(self.index, "nlist", 0)
-        if lists:
-            self.index.nprobe = max(1, lists // 8) if probes is None else probes
         if probes is not None and not 1 <= probes <= lists:
             raise DPMError(f"probes is {probes}, but must be between 1 and the {lists} lists of the index")
-        _, numbers = self.index.search(queries.seen.cpu().numpy(), count)
-        return torch.from_numpy(numbers)
+        if lists:
+            self.index.nprobe = probes or max(1, lists // 8)
+        blocks = MaskedBlocks(query, self.gallery, query_mask)
+        _, found = self.index.search(blocks.queries.seen.cpu().numpy(), candidates)  # (Q, c), -1 where there are fewer
+        distances = torch.full((len(query), k), float("inf"), device=query.device)
+        indices = torch.full((len(query), k), -1, device=query.device)
+        for row, numbers in enumerate(torch.from_numpy(found)):
+            numbers = numbers[numbers >= 0].sort().values  # in gallery order, as ties are to come
+            nearest, order = blocks(numbers)(slice(row, row + 1))[0].sort(stable=True)  # (c,)
+            count = min(k, len(numbers))
+            distances[row, :count] = nearest[:count]
+            indices[row, :count] = numbers.to(query.device)[order[:count]]
+        return distances, indices
 
-    def save(self, path):
+    def save(self, path: str | Path) -> None:
         """Write the index without the gallery to ``path``; a DPMError says why it cannot be written."""
         faiss = _faiss()
         try:
@@ -124,7 +118,7 @@ class ApproximateIndex:
             raise DPMError(f"index '{path}' cannot be written: {error.strerror}") from error
 
     @classmethod
-    def open(cls, path, gallery):
+    def open(cls, path: str | Path, gallery: AnyGallery) -> "ApproximateIndex":
         """Read an index that :meth:`save` wrote, for the same gallery.
 
         Raises:
@@ -132,7 +126,7 @@ class ApproximateIndex:
         """
         faiss = _faiss()
         index = cls.__new__(cls)
-        index.gallery = gallery if isinstance(gallery, Gallery) else Gallery(gallery)
+        index.gallery = Gallery.of(gallery)
         try:
             index.index = faiss.read_index(str(path))
         except RuntimeError as error:
@@ -146,7 +140,7 @@ class ApproximateIndex:
         return index
 
 
-def _faiss():
+def _faiss() -> ModuleType:
     try:
         import faiss
     except ImportError as error:

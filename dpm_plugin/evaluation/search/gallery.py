@@ -1,11 +1,15 @@
 """Gallery features that are read chunk by chunk: in memory, on a GPU, or memory-mapped from a file."""
 
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from dpm_plugin.method.masked_cosine import EPS, unit_rows
+from dpm_plugin.method.masked_cosine import unit_rows
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import replacing
 
@@ -15,25 +19,21 @@ LENGTH_ERROR = 0.01  # of a stored unit row; float16 and bfloat16 round by less
 
 
 class Gallery:
-    """Features to search.
+    """Features to search, as they are.
 
-    Any features can be searched as they are. Unit rows, as :meth:`from_features` and :meth:`save` make them,
-    save every search their normalisation (a seventh of the time for 100 queries).
+    Unit rows, as :meth:`from_features` and :meth:`save` make them, save every search their normalisation (a seventh
+    of the time for 100 queries).
 
     Args:
         rows: (G, D) float16, bfloat16, float32 or float64 tensor on any device, or a NumPy array of float16, 32
-            or 64, memory-mapped (``np.load(path, mmap_mode="r")``) where it is larger than the memory.
+            or 64, memory-mapped (``np.load(path, mmap_mode="r")``) where it is larger than the memory. Not copied.
         unit: the rows have length 1 (or 0) already, up to the rounding of their type. Default: False.
-
-    Attributes:
-        rows: the tensor, sharing the memory of what was given.
-        unit: as given.
 
     Raises:
         DPMError: not two-dimensional, no row, or a type that is not listed.
     """
 
-    def __init__(self, rows, *, unit=False):
+    def __init__(self, rows: Tensor | np.ndarray, *, unit: bool = False) -> None:
         self.rows = _as_tensor(rows)
         self.unit = unit
         if self.rows.dim() != 2 or 0 in self.rows.shape or not self.rows.is_floating_point():
@@ -42,20 +42,24 @@ class Gallery:
                 f"{tuple(self.rows.shape)} of {self.rows.dtype}"
             )
 
-    def __len__(self):
+    @classmethod
+    def of(cls, rows: "AnyGallery") -> "Gallery":
+        """``rows`` themselves where they are a gallery, else ``Gallery(rows)``."""
+        return rows if isinstance(rows, Gallery) else cls(rows)
+
+    def __len__(self) -> int:
         return len(self.rows)
 
     @property
-    def dim(self):
-        """D."""
+    def dim(self) -> int:
+        """D, the width of the rows."""
         return self.rows.shape[1]
 
     @classmethod
-    def from_features(cls, features, dtype=torch.float32):
-        """Normalised once, in memory: unit rows of ``dtype``, on the device of ``features``.
+    def from_features(cls, features: Tensor | np.ndarray, dtype: torch.dtype = torch.float32) -> "Gallery":
+        """Unit rows of ``features`` (G, D), in memory on their device.
 
         Args:
-            features: as ``rows`` of :class:`Gallery`.
             dtype: float32 (default), or float16 or bfloat16 for half the memory; a distance then moves by up to
                 1e-3 or 1e-2.
         """
@@ -65,8 +69,8 @@ class Gallery:
             rows[start : start + ROWS] = unit
         return cls(rows, unit=True)
 
-    def save(self, path, dtype="float32"):
-        """Write unit rows to ``path``, a NumPy ``.npy`` file; memory for 1024 rows is enough.
+    def save(self, path: str | Path, dtype: str = "float32") -> None:
+        """Write unit rows to ``path``, a NumPy ``.npy`` file, in memory for 1024 rows.
 
         Args:
             dtype: "float32" (default) or "float16".
@@ -86,7 +90,7 @@ class Gallery:
             raise DPMError(f"gallery '{path}' cannot be written: {error.strerror}") from error
 
     @classmethod
-    def open(cls, path):
+    def open(cls, path: str | Path) -> "Gallery":
         """Memory-map a file that :meth:`save` wrote.
 
         Raises:
@@ -96,7 +100,7 @@ class Gallery:
             gallery = cls(np.load(path, mmap_mode="r", allow_pickle=False), unit=True)
         except (OSError, ValueError, EOFError) as error:
             raise DPMError(f"gallery '{path}' cannot be read: {error}") from error
-        lengths = torch.linalg.vector_norm(gallery.rows[:ROWS].float(), dim=1)
+        lengths = gallery.rows[:ROWS].float().norm(dim=1)
         if not ((lengths - 1).abs().minimum(lengths) < LENGTH_ERROR).all():
             raise DPMError(
                 f"the rows of '{path}' are not of length 1: it was not written by Gallery.save; search "
@@ -104,12 +108,12 @@ class Gallery:
             )
         return gallery
 
-    def chunks(self, size, device=None):
-        """Yield (number of the first row, (c, D) unit rows as of :meth:`unit_rows`) over the whole gallery."""
+    def chunks(self, size: int, device: torch.device | str | None = None) -> Iterator[tuple[int, Tensor]]:
+        """Yield (number of the first row, :meth:`unit_rows` (c, D) from there) over the whole gallery."""
         for start in range(0, len(self), size):
             yield start, self.unit_rows(slice(start, start + size), device)
 
-    def unit_rows(self, which, device=None):
+    def unit_rows(self, which: slice | Tensor, device: torch.device | str | None = None) -> Tensor:
         """Float32 rows of length 1 (a zero row stays zero) on ``device`` (default: where they are stored).
 
         Args:
@@ -120,15 +124,12 @@ class Gallery:
         """
         rows = self.rows
         # index_select takes half the time of rows[which].
-        stored = rows[which] if isinstance(which, slice) else rows.index_select(0, which.to(rows.device))
-        stored = stored.to(device or rows.device)
+        unit = rows[which] if isinstance(which, slice) else rows.index_select(0, which.to(rows.device))
+        unit = unit.to(device or rows.device)
         if not self.unit:
-            unit = unit_rows(stored)
-        elif stored.dtype == torch.float32:
-            unit = stored
-        else:  # rounding made the rows longer or shorter
-            unit = stored.float()
-            unit /= torch.linalg.vector_norm(unit, dim=1, keepdim=True).clamp_(min=EPS)
+            unit = unit_rows(unit)
+        elif unit.dtype != torch.float32:  # rounding made the rows longer or shorter
+            unit = F.normalize(unit.float())
         finite = unit.sum(dim=1).isfinite()  # (c,): NaN and infinity survive a sum, and no unit row's overflows
         if not finite.all():
             bad = int((~finite).nonzero()[0])
@@ -137,7 +138,10 @@ class Gallery:
         return unit
 
 
-def _as_tensor(rows):
+AnyGallery = Gallery | Tensor | np.ndarray
+
+
+def _as_tensor(rows: Tensor | np.ndarray) -> Tensor:
     if isinstance(rows, torch.Tensor):
         return rows.detach()
     if not isinstance(rows, np.ndarray):

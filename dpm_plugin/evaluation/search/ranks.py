@@ -1,18 +1,22 @@
-"""Exact ranks of chosen gallery images under the query's mask, in bounded memory."""
+"""Where chosen gallery images stand in a ranking, counted in bounded memory; shared by search and the metric."""
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from dpm_plugin.evaluation.search.exact import blocks, pack, ready_queries, size_of_chunks
-from dpm_plugin.evaluation.search.gallery import Gallery
+from dpm_plugin.evaluation.search.blocks import MaskedBlocks
+from dpm_plugin.evaluation.search.gallery import AnyGallery
 from dpm_plugin.utils.errors import DPMError
 
 
 @torch.no_grad()
-def ranks(query, gallery, query_mask, indices, *, chunk_size=None):
+def ranks(
+    query: Tensor, gallery: AnyGallery, query_mask: Tensor | None, indices: Tensor, *, chunk_size: int | None = None
+) -> Tensor:
     """Where chosen gallery images stand in the whole ranking of each query, without the ranking itself.
 
     Args:
-        query, gallery, query_mask, chunk_size: as of :func:`dpm_plugin.evaluation.search.topk`.
+        query, gallery, query_mask, chunk_size: as in :func:`dpm_plugin.evaluation.search.topk`.
         indices: (Q, k) int64, rows of the gallery.
 
     Returns:
@@ -22,44 +26,56 @@ def ranks(query, gallery, query_mask, indices, *, chunk_size=None):
     Raises:
         DPMError: as ``topk``, or ``indices`` that do not fit.
     """
-    gallery = gallery if isinstance(gallery, Gallery) else Gallery(gallery)
-    queries = ready_queries(query, query_mask, gallery.dim)
+    blocks = MaskedBlocks(query, gallery, query_mask, chunk_size)
     if indices.dim() != 2 or len(indices) != len(query) or indices.is_floating_point():
         raise DPMError(
             f"indices must be (Q, k) whole numbers of {len(query)} queries, got {tuple(indices.shape)} {indices.dtype}"
         )
-    if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < len(gallery):
-        raise DPMError(
-            f"indices must be between 0 and {len(gallery) - 1}, got {int(indices.min())} to {int(indices.max())}"
-        )
-    chunk_size = size_of_chunks(chunk_size, query.device)
-    with torch.autocast(query.device.type, enabled=False):  # it would silently use half precision
-        keys, order = _keys(queries, gallery, indices, chunk_size).sort(dim=1)  # (Q, k)
-        before = _count(queries, gallery, keys, chunk_size)
-    return torch.empty_like(order).scatter_(1, order, before + 1)
+    last = len(blocks.gallery) - 1
+    if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) <= last:
+        raise DPMError(f"indices must be between 0 and {last}, got {int(indices.min())} to {int(indices.max())}")
+    distance = torch.empty(indices.shape, device=query.device)  # (Q, k)
+    # From the very blocks that are compared with it afterwards: those of a block of another shape may be rounded
+    # otherwise, and an image would come before its own copy.
+    starts = (indices // blocks.chunk_size).unique() * blocks.chunk_size
+    for rows, start, block in blocks.walk(starts.tolist()):
+        take_distances(block, indices[rows] - start, distance[rows])
+    before = torch.zeros_like(indices)
+    for rows, start, block in blocks.walk():
+        before[rows] += count_before(block, start, indices[rows], distance[rows])
+    return before + 1
 
 
-def _keys(queries, gallery, indices, chunk_size):
-    """The keys (Q, k) of the chosen images.
+def take_distances(block: Tensor, columns: Tensor, distance: Tensor) -> None:
+    """Write into ``distance`` (q, n) what ``block`` (q, c) has in ``columns`` (q, n); those beyond it stay."""
+    row, n = inside(columns, block)
+    distance[row, n] = block[row, columns[row, n]]
 
-    Their distances are taken from the very blocks that are compared with them afterwards: those of a block of
-    another shape may be rounded otherwise, and an image would come before its own copy.
+
+def inside(columns: Tensor, block: Tensor) -> tuple[Tensor, ...]:
+    """Where ``columns`` (q, n) are columns of ``block`` (q, c): rows and places, (m,) each."""
+    return ((columns >= 0) & (columns < block.shape[1])).nonzero(as_tuple=True)
+
+
+def count_before(block: Tensor, start: int, images: Tensor, distance: Tensor) -> Tensor:
+    """How many gallery images of a block come before each of ``images``: nearer, or as near and earlier.
+
+    Args:
+        block: (q, c) distances to the gallery from ``start`` on.
+        images: (q, n) gallery numbers.
+        distance: (q, n) theirs; of those within the block, exactly as the block has them.
+
+    Returns:
+        (q, n) int64.
     """
-    keys = torch.zeros_like(indices)
-    starts = ((indices // chunk_size).unique() * chunk_size).tolist()
-    for rows, start, distance in blocks(queries, gallery, chunk_size, starts):
-        column = indices[rows] - start  # (q, k)
-        here = (column >= 0) & (column < distance.shape[1])
-        found = pack(distance.gather(1, column.clamp(0, distance.shape[1] - 1)), indices[rows])
-        keys[rows] = torch.where(here, found, keys[rows])
-    return keys
-
-
-def _count(queries, gallery, keys, chunk_size):
-    """How many gallery images come before each of the ``keys`` (Q, k), which ascend."""
-    places = torch.zeros(len(keys), keys.shape[1] + 1, dtype=torch.int64, device=keys.device)
-    for rows, start, distance in blocks(queries, gallery, chunk_size):
-        images = pack(distance, start + torch.arange(distance.shape[1], device=keys.device))  # (q, c)
-        place = torch.searchsorted(keys[rows], images, right=True)  # behind the keys that are not larger
-        places[rows] += torch.zeros_like(places[rows]).scatter_add_(1, place, torch.ones_like(place))
-    return places.cumsum(dim=1)[:, :-1]
+    if block.device.type == "cpu":  # NumPy's sort of plain values is ten times faster there
+        ordered = torch.from_numpy(np.sort(block.numpy(), axis=1))
+    else:
+        ordered = block.sort(dim=1).values
+    nearer = torch.searchsorted(ordered, distance)
+    up_to = torch.searchsorted(ordered, distance, right=True)
+    columns = images - start
+    tied = columns.where(up_to - nearer > 1, -1)
+    for row, n in zip(*(each.tolist() for each in inside(tied, block))):
+        nearer[row, n] += (block[row, : columns[row, n]] == distance[row, n]).sum()
+    return torch.where(columns < block.shape[1], nearer, up_to)

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from dpm_plugin import torchreid_host
-from dpm_plugin.evaluation.metric import evaluate_rank
-from dpm_plugin.evaluation.streamed_metric import masked_blocks, streamed_evaluate_rank
+from dpm_plugin.evaluation.metric import evaluate_rank, streamed_evaluate_rank
+from dpm_plugin.evaluation.search import MaskedBlocks
 from dpm_plugin.method.retrieval import query_mask_distance
 from experiments.benchmark.features import draw, draw_masks
 from experiments.benchmark.report import compared
@@ -74,7 +74,7 @@ def _streamed(settings, queries, dim, size):
         return evaluate_rank(distmat.cpu().numpy(), *labels, use_cython=False)
 
     def ours():
-        return streamed_evaluate_rank(masked_blocks(query.rows, gallery.rows, mask), *labels)
+        return streamed_evaluate_rank(MaskedBlocks(query.rows, gallery.rows, mask), *labels)
 
     timings = take_turns({"whole matrix": whole, "ours": ours}, rounds=settings.rounds, device=settings.device)
     difference = _difference(timings["whole matrix"].result, timings["ours"].result)

@@ -3,10 +3,11 @@
 import math
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 
-def masked_cosine(features, prototypes, mask):
+def masked_cosine(features: Tensor, prototypes: Tensor, mask: Tensor) -> Tensor:
     """(B, K) of cos(x, m * W / |W|), one image at a time."""
     rows = []
     for x, m in zip(features, mask):
@@ -15,7 +16,9 @@ def masked_cosine(features, prototypes, mask):
     return torch.stack(rows)
 
 
-def masked_arcface(features, prototypes, mask, labels, scale=30.0, margin=0.5):
+def masked_arcface(
+    features: Tensor, prototypes: Tensor, mask: Tensor, labels: Tensor, scale: float = 30.0, margin: float = 0.5
+) -> Tensor:
     """(B, K) logits of Eq. 7."""
     cosine = masked_cosine(features, prototypes, mask)
     rows = []

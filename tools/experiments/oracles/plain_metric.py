@@ -3,7 +3,14 @@
 import numpy as np
 
 
-def loop_metric(distmat, q_pids, g_pids, q_camids, g_camids, max_rank):
+def loop_metric(
+    distmat: np.ndarray,
+    q_pids: np.ndarray,
+    g_pids: np.ndarray,
+    q_camids: np.ndarray,
+    g_camids: np.ndarray,
+    max_rank: int,
+) -> tuple[np.ndarray, float]:
     """CMC, (max_rank,), and mAP; ties in gallery order."""
     cmcs, precisions = [], []
     for row, pid, camid in zip(distmat, q_pids, q_camids):

@@ -9,19 +9,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
-from dpm_plugin.apps.image_index import (
-    FOLDER,
-    Answer,
-    Index,
-    Match,
-    answers_page,
-    check_model,
-    describe,
-    index_images,
-    list_images,
-    read_index,
-    search,
-)
+from dpm_plugin.apps.image_index.fingerprint import describe
+from dpm_plugin.apps.image_index.indexing import check_model, index_images, list_images
+from dpm_plugin.apps.image_index.page import answers_page
+from dpm_plugin.apps.image_index.searching import Answer, Match, search
+from dpm_plugin.apps.image_index.store import FOLDER, Index, read_index
 from dpm_plugin.inference.extractor import DPMExtractor
 from dpm_plugin.utils.command import Parser, exit_code
 from dpm_plugin.utils.errors import DPMError

@@ -13,8 +13,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from dpm_plugin import DPMError, DPMExtractor
-from dpm_plugin.apps.image_index import FOLDER, index_images, list_images, read_index, store
-from dpm_plugin.apps.image_index.store import add_batch, locked
+from dpm_plugin.apps.image_index import store
+from dpm_plugin.apps.image_index.indexing import index_images, list_images
+from dpm_plugin.apps.image_index.store import FOLDER, add_batch, locked, read_index
 from dpm_plugin.utils.images import read_image
 from helpers.images import cut, draw_noise
 from helpers.runs import untrained_run

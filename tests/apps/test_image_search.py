@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from search import main
 
 from dpm_plugin import DPMExtractor
-from dpm_plugin.apps.image_index import Answer, Index, Match, answers_page, read_index, search
+from dpm_plugin.apps.image_index.page import answers_page
+from dpm_plugin.apps.image_index.searching import Answer, Match, search
+from dpm_plugin.apps.image_index.store import Index, read_index
 from dpm_plugin.evaluation.search import exact
 from helpers.images import cut, draw_noise
 from helpers.page import Tags

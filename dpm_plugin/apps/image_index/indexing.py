@@ -40,7 +40,7 @@ def index_images(root: str | Path, extractor: DPMExtractor, model: dict, folder:
     Args:
         root: folder of the images; folders in it are searched too.
         extractor: the model.
-        model: its description by :func:`dpm_plugin.apps.image_index.describe`.
+        model: its description by :func:`dpm_plugin.apps.image_index.fingerprint.describe`.
         folder: of the index. Default: ``.dpm_index`` in ``root``.
 
     Raises:

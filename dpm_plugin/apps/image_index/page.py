@@ -31,21 +31,15 @@ def answers_page(answers: Sequence[Answer], index: Index) -> str:
         )
     thumbnail = lru_cache(maxsize=256)(_thumbnail)  # the lists of a query, and of like queries, share most images
 
+    def tile(kind: str, match: Match) -> Tile:
+        return Tile(thumbnail(match.path), f"rank {match.rank}", _caption(kind, match), shown(match.name))
+
     def article(number: int, answer: Answer) -> Article:
         name = shown(answer.path.name)
-        lists = [
-            Panel(
-                "list",
-                TITLES[kind],
-                [
-                    Tile(thumbnail(match.path), f"rank {match.rank}", _caption(kind, match), shown(match.name))
-                    for match in matches
-                ],
-            )
-            for kind, matches in answer.lists
-        ]
+        query = Panel("query", "Query", [Tile(thumbnail(answer.path), name)])
+        lists = [Panel("list", TITLES[kind], [tile(kind, each) for each in found]) for kind, found in answer.lists]
         facts = [] if answer.hidden is None else [f"{answer.hidden:.0%} hidden"]
-        return Article(number, name, facts, [Panel("query", "Query", [Tile(thumbnail(answer.path), name)])], lists)
+        return Article(number, name, facts, [query], lists)
 
     return page((article(*each) for each in enumerate(answers, start=1)), title, intro, beside=True)
 

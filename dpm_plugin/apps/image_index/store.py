@@ -42,7 +42,7 @@ class Index(NamedTuple):
     Attributes:
         folder: of the index.
         root: folder of the images.
-        model: see :func:`dpm_plugin.apps.image_index.describe`.
+        model: see :func:`dpm_plugin.apps.image_index.fingerprint.describe`.
         paths: of N images, relative to ``root``, with forward slashes, sorted.
         stamps: of each image when it was embedded.
         embedding: (N, D) float32; memory-mapped, unless there are batches that are not merged yet.

@@ -62,7 +62,7 @@ def _index(options: argparse.Namespace) -> None:
     done = index_images(options.folder, extractor, model, options.index)
     _list_unreadable(done.unreadable)
     print(
-        f"{done.count:,} images in '{shown(done.folder)}': {done.embedded:,} embedded now, {done.removed:,} "
+        f"{done.total:,} images in '{shown(done.folder)}': {done.embedded:,} embedded now, {done.removed:,} "
         "that are gone removed"
     )
 

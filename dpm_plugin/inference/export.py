@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from dpm_plugin.inference.extractor import DPMExtractor
+from dpm_plugin.method.model import DPM
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import write_file
 
@@ -60,7 +61,7 @@ class RetrievalGraph(nn.Module):
         images (B, 3, H, W) -> embedding (B, D), mask (B, D), both float32; embedding alone without mask branch.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: DPM) -> None:
         super().__init__()
         self.model = model
         self.outputs = ("embedding", "mask") if model.has_mask else ("embedding",)
@@ -103,8 +104,8 @@ def export(extractor: DPMExtractor, path: str | Path) -> Exported:
 
 def _onnx(graph: RetrievalGraph, extractor: DPMExtractor) -> tuple[bytes, Run | None]:
     """The file's bytes, and what runs them where onnxruntime is installed."""
-    names, program = list(graph.outputs), _traced(graph, extractor.image_size)
-    program = torch.onnx.export(program, dynamo=True, input_names=["images"], output_names=names, verbose=False)
+    names, traced = list(graph.outputs), _traced(graph, extractor.image_size)
+    program = torch.onnx.export(traced, dynamo=True, input_names=["images"], output_names=names, verbose=False)
     program.model.metadata_props.update(_preparation(extractor))
     message = program.model_proto
     if message.ByteSize() > LARGEST:

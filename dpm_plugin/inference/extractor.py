@@ -12,6 +12,7 @@ from torch import nn
 
 from dpm_plugin.data.transforms import evaluation_transform
 from dpm_plugin.inference.open_run import open_trained
+from dpm_plugin.method.model import DPM
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.images import read_image
 from dpm_plugin.utils.runtime import autocast, pick_device
@@ -61,7 +62,7 @@ class DPMExtractor:
 
     def __init__(
         self,
-        source: str | Path | nn.Module,
+        source: str | Path | DPM,
         *,
         image_size: tuple[int, int] | None = None,
         mean: Sequence[float] | None = None,
@@ -76,14 +77,16 @@ class DPMExtractor:
         self.device, self.batch_size, self.bgr = pick_device(device), batch_size, bgr
         preparation = {"image_size": image_size, "mean": mean, "std": std}
         given = [name for name, value in preparation.items() if value is not None]
+        self.model: DPM
+        self.image_size: tuple[int, int]
         if isinstance(source, nn.Module):
             if not hasattr(source, "embed"):
                 raise DPMError(f"a {type(source).__name__} has no masks to extract; use torchreid's FeatureExtractor")
-            if len(given) < 3:
+            if image_size is None or mean is None or std is None:
                 missing = ", ".join(name for name in preparation if name not in given)
                 raise DPMError(f"a model does not say how its images were prepared in training; give {missing}")
             self.model, self.config, self.amp = source.to(self.device).eval(), None, "off"
-            self.image_size, self.mean, self.std = (tuple(value) for value in preparation.values())
+            self.image_size, self.mean, self.std = (image_size[0], image_size[1]), tuple(mean), tuple(std)
         else:
             if given:
                 raise DPMError(f"{', '.join(given)} belong to a model; '{source}' has its own settings")
@@ -92,7 +95,8 @@ class DPMExtractor:
             self.image_size = data.height, data.width
             self.mean, self.std = tuple(data.norm_mean), tuple(data.norm_std)
             self.amp = self.config.train.amp if self.device.type == "cuda" else "off"
-        self.transform = evaluation_transform(*self.image_size, self.mean, self.std)
+        height, width = self.image_size
+        self.transform = evaluation_transform(height, width, self.mean, self.std)
 
     def __call__(
         self, images: OneImage | Sequence[OneImage], cameras: int | Sequence[int] | torch.Tensor | None = None
@@ -155,8 +159,9 @@ class DPMExtractor:
 def _as_list(images: OneImage | Sequence[OneImage]) -> list[OneImage]:
     if isinstance(images, (np.ndarray, torch.Tensor)):
         return list(images) if images.ndim == 4 else [images]
-    is_list = hasattr(images, "__iter__") and not isinstance(images, (str, os.PathLike, Image.Image))
-    return list(images) if is_list else [images]  # of what is neither, prepare() says what it should be
+    if isinstance(images, (str, os.PathLike, Image.Image)) or not hasattr(images, "__iter__"):
+        return [images]  # of what is no image, prepare() says what it should be
+    return list(images)
 
 
 def _as_indices(cameras: int | Sequence[int] | torch.Tensor | None, count: int) -> torch.Tensor | None:

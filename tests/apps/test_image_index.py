@@ -153,7 +153,7 @@ def test_two_processes_do_not_write_one_index(tmp_path):
     draw_noise(tmp_path / "a.png")
     with locked(tmp_path / FOLDER), pytest.raises(DPMError, match="another process"):
         update(tmp_path)
-    assert not (tmp_path / FOLDER).exists() and update(tmp_path).count == 1
+    assert not (tmp_path / FOLDER).exists() and update(tmp_path).total == 1
 
 
 def test_an_index_of_another_model_is_refused_and_kept(tmp_path):
@@ -201,7 +201,7 @@ def test_an_index_is_memory_mapped_and_joined_with_batches_that_are_not_merged_y
     update(tmp_path)
     index = read_index(tmp_path / FOLDER)
     assert str(tmp_path / FOLDER / index.features) in Path("/proc/self/maps").read_text()
-    add_batch(tmp_path / FOLDER, ["1.png"], [(1, 1)], torch.full((1, 3), 0.5))  # "1.png" anew, after an interruption
+    add_batch(tmp_path / FOLDER, {"1.png": (1, 1)}, torch.full((1, 3), 0.5))  # "1.png" anew, after an interruption
     joined = read_index(tmp_path / FOLDER)
     assert joined.paths == index.paths and joined.stamps[1] == (1, 1)
     assert torch.equal(joined.embedding[[0, 2]], index.embedding[[0, 2]]) and (joined.embedding[1] == 0.5).all()
@@ -245,7 +245,7 @@ def test_unreadable_files_are_listed_and_passed_over_until_they_can_be_read(tmp_
     cut(tmp_path / "cut.png")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     done = update(tmp_path)
-    assert done.count == done.embedded == 1
+    assert done.total == done.embedded == 1
     assert [line.split("'")[1].rsplit("/")[-1] for line in done.unreadable] == [
         "cut.png",
         "empty.png",

@@ -1,7 +1,6 @@
 """Embed a folder of images once; later only the new and changed ones."""
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -17,13 +16,13 @@ from dpm_plugin.utils.text import shown
 
 
 class Indexed(NamedTuple):
-    """What was done: ``count`` images in the index, ``embedded`` of them now, ``removed`` ones gone.
+    """What was done: ``total`` images in the index, ``embedded`` of them now, ``removed`` ones gone.
 
     ``unreadable``: one line for each file that was passed over. ``folder``: of the index.
     """
 
     folder: Path
-    count: int
+    total: int
     embedded: int
     removed: int
     unreadable: list[str]
@@ -61,8 +60,8 @@ def index_images(root: str | Path, extractor: DPMExtractor, model: dict, folder:
                 )
             known = dict(zip(index.paths, index.stamps))
         present = {name: _stamp(root / name) for name in names}
-        new = [name for name in names if name not in known or known[name] != present[name]]
-        unreadable = _embed(new, present, extractor, root, folder, model)
+        new = {name: stamp for name, stamp in present.items() if name not in known or known[name] != stamp}
+        unreadable = _embed(new, extractor, root, folder, model)
         if len(unreadable) == len(names):
             raise DPMError(f"none of the {len(names)} images in '{shown(root)}' can be read; first: {unreadable[0]}")
         index = read_index(folder)
@@ -115,19 +114,17 @@ def _refuse(error: OSError) -> NoReturn:
     raise DPMError(f"folder '{shown(error.filename)}' cannot be read: {error.strerror}") from error
 
 
-def _stamp(path: Path) -> Stamp | None:
+def _stamp(path: Path) -> Stamp:
     try:
         status = os.stat(path)
     except OSError:  # a broken link; reading it will say so
-        return None
+        return -1, -1
     return status.st_size, status.st_mtime_ns
 
 
-def _embed(
-    names: Sequence[str], stamps: dict[str, Stamp], extractor: DPMExtractor, root: Path, folder: Path, model: dict
-) -> list[str]:
+def _embed(stamps: dict[str, Stamp], extractor: DPMExtractor, root: Path, folder: Path, model: dict) -> list[str]:
     """Embed and store the images of these names; returns a line for each unreadable one."""
-    unreadable, size = [], extractor.batch_size
+    names, unreadable, size = list(stamps), [], extractor.batch_size
     progress = Progress(len(names), "images", lambda text: print(f"   embedded: {text}", flush=True))
 
     def prepared(name: str) -> torch.Tensor | DPMError:
@@ -139,15 +136,15 @@ def _embed(
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as readers:
         for start in range(0, len(names), size):
             batch = names[start : start + size]
-            images = dict(zip(batch, readers.map(prepared, batch)))
-            unreadable += [str(image) for image in images.values() if isinstance(image, DPMError)]
-            images = {name: image for name, image in images.items() if isinstance(image, torch.Tensor)}
+            read = dict(zip(batch, readers.map(prepared, batch)))
+            unreadable += [str(image) for image in read.values() if isinstance(image, DPMError)]
+            images = {name: image for name, image in read.items() if isinstance(image, torch.Tensor)}
             if images:
                 embedding = extractor(list(images.values())).embedding  # (b, D)
                 if not embedding.isfinite().all():
                     raise DPMError("the model's embedding of an image is not finite; was it trained to the end?")
                 if not (folder / "index.json").exists():
-                    write_list(folder, root, model, None, [], [])
-                add_batch(folder, list(images), [stamps[name] for name in images], embedding)
+                    write_list(folder, root, model, None, {})
+                add_batch(folder, {name: stamps[name] for name in images}, embedding)
             progress.at(start + len(batch))
     return unreadable

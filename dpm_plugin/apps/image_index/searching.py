@@ -97,9 +97,13 @@ def search(
             for query in range(len(rows))
         ]
 
+    on = None if mask is None else ranked(mask, None)
     off = ranked(None, mask)
-    on = [None] * len(off) if mask is None else ranked(mask, None)
-    return [Answer(path, hidden_share(path), *lists) for (_, path), *lists in zip(images, on, off)], unreadable
+    answers = [
+        Answer(path, hidden_share(path), None if on is None else on[query], off[query])
+        for query, (_, path) in enumerate(images)
+    ]
+    return answers, unreadable
 
 
 def _match(index: Index, row: int, rank: int, score: float, other_rank: int | None) -> Match:

@@ -103,10 +103,8 @@ def read_index(place: str | Path) -> Index:
         ) from error
 
 
-def write_list(
-    folder: Path, root: Path, model: dict, features: str | None, paths: Sequence[str], stamps: Sequence[Stamp]
-) -> None:
-    """Write index.json; arguments as in :class:`Index`."""
+def write_list(folder: Path, root: Path, model: dict, features: str | None, stamps: dict[str, Stamp]) -> None:
+    """Write index.json; ``stamps`` are those of the paths, the other arguments as in :class:`Index`."""
     folder, root = folder.resolve(), root.resolve()
     inside = folder.is_relative_to(root)  # then images and index may move together
     content = {
@@ -114,14 +112,15 @@ def write_list(
         "root": os.path.relpath(root, folder) if inside else str(root),
         "model": model,
         "features": features,
-        "pictures": list(zip(paths, stamps)),
+        "pictures": list(stamps.items()),
     }
     write_file(folder / "index.json", json.dumps(content, indent=0) + "\n")
 
 
-def add_batch(folder: Path, paths: Sequence[str], stamps: Sequence[Stamp], embedding: torch.Tensor) -> None:
-    """Write a finished batch: paths, stamps and embedding (b, D) as in :class:`Index`."""
-    _write_features(folder / _next_name(folder, "batch"), embedding, {"pictures": json.dumps(list(zip(paths, stamps)))})
+def add_batch(folder: Path, stamps: dict[str, Stamp], embedding: torch.Tensor) -> None:
+    """Write a finished batch: stamps of b paths, and their embedding (b, D)."""
+    metadata = {"pictures": json.dumps(list(stamps.items()))}
+    _write_features(folder / _next_name(folder, "batch"), embedding, metadata)
 
 
 def merge(index: Index, keep: Sequence[int], root: Path) -> None:
@@ -132,8 +131,8 @@ def merge(index: Index, keep: Sequence[int], root: Path) -> None:
     old = index.batches + _files(index.folder, "features")
     features = _next_name(index.folder, "features")
     _write_features(index.folder / features, index.embedding[keep], {})
-    paths, stamps = ([values[row] for row in keep] for values in (index.paths, index.stamps))
-    write_list(index.folder, root, index.model, features, paths, stamps)
+    stamps = {index.paths[row]: index.stamps[row] for row in keep}
+    write_list(index.folder, root, index.model, features, stamps)
     for path in old:
         path.unlink(missing_ok=True)
 

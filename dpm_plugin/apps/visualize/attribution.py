@@ -43,7 +43,7 @@ def occlusion_sensitivity(
     """
     painted = [
         logits_of(image.masked_fill(grid.boxes(patches)[:, None].to(image.device), 0.0))[:, channels]  # (b, K)
-        for patches in torch.arange(len(grid)).split(batch_size)
+        for patches in torch.arange(grid.patches).split(batch_size)
     ]
     return (logits_of(image[None])[:, channels] - torch.cat(painted)).T
 
@@ -51,7 +51,7 @@ def occlusion_sensitivity(
 def gradient_times_input(
     generator: HierarchicalMaskGenerator,
     patch_maps: Sequence[torch.Tensor],
-    mean_maps: Sequence[torch.Tensor],
+    mean_maps: Sequence[torch.Tensor] | torch.Tensor,
     channels: torch.Tensor,
 ) -> torch.Tensor:
     """Gradient of a channel's logit by the patch maps, times map minus mean map; summed over features and maps.
@@ -72,5 +72,6 @@ def gradient_times_input(
     rows = []
     for channel in channels:
         gradients = torch.autograd.grad(logits[channel], leaves, retain_graph=True)
-        rows.append(sum((gradient * gap).sum(dim=1) for gradient, gap in zip(gradients, gaps)).flatten())  # (P,)
+        products = torch.cat([gradient * gap for gradient, gap in zip(gradients, gaps)])  # (M, C, h, w)
+        rows.append(products.sum(dim=(0, 1)).flatten())  # (P,)
     return torch.stack(rows)

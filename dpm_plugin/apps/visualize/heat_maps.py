@@ -21,10 +21,12 @@ class PatchGrid(NamedTuple):
     @property
     def shape(self) -> tuple[int, int]:
         """Rows h and columns w of patches (Eq. 1)."""
-        sizes = zip(self.image_size, self.patch_size, self.stride, strict=True)
-        return tuple((size - patch) // step + 1 for size, patch, step in sizes)
+        rows, columns = ((size - patch) // step + 1 for size, patch, step in zip(*self, strict=True))
+        return rows, columns
 
-    def __len__(self) -> int:
+    @property
+    def patches(self) -> int:
+        """P = h x w."""
         return self.shape[0] * self.shape[1]
 
     def summed(self, values: torch.Tensor) -> torch.Tensor:
@@ -38,13 +40,13 @@ class PatchGrid(NamedTuple):
 
     def boxes(self, patches: torch.Tensor) -> torch.Tensor:
         """The pixels of these patches, (b,) numbers row by row: (b, H, W) bool."""
-        return self.summed(torch.eye(len(self))[patches]) > 0
+        return self.summed(torch.eye(self.patches)[patches]) > 0
 
 
 def patch_grid(model: DPM, image_size: tuple[int, int]) -> PatchGrid:
     """The grid of a model on images of (height, width) pixels."""
     embed = model.backbone.transformer.patch_embed
-    return PatchGrid(tuple(image_size), tuple(embed.patch_size), tuple(embed.stride))
+    return PatchGrid(image_size, embed.patch_size, embed.stride)
 
 
 def overlay_drivers(image: Image.Image, values: np.ndarray) -> Image.Image:

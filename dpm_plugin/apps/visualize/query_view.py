@@ -95,7 +95,7 @@ class Viewer:
         """What is seen in the query at ``position``, 0 .. Q - 1."""
         item = self.dataset[position]
         data = {"img": item["img"][None], "camid": torch.tensor([item["camid"]])}
-        grid = patch_grid(self.run.model, data["img"].shape[-2:])
+        grid = patch_grid(self.run.model, tuple(item["img"].shape[-2:]))
         encoded = self._encode(data, need_heads=True)
         attention = encoded.head_logits[0].float().softmax(dim=-1).cpu()  # (N, P), Eq. 5
         path, mask = self.query.paths[position], self.query.mask
@@ -107,7 +107,7 @@ class Viewer:
             occlusion=getattr(self.dataset, "visibility", {}).get(path),
             channels=() if mask is None else self._channels(position, data, encoded, grid),
             attention=grid.mean(attention).numpy(),
-            patches=len(grid),
+            patches=grid.patches,
             off=self._ranking(position, None),
             on=None if mask is None else self._ranking(position, mask[position : position + 1]),
         )
@@ -145,4 +145,5 @@ class Viewer:
         """The mean patch maps of up to MEAN_OVER queries, (M, C, h, w)."""
         positions = evenly_spaced(len(self.dataset), MEAN_OVER)
         batches = (self._encode(data).patch_maps for data in self.run.loader("query", positions))
-        return sum(torch.stack([one.float().sum(dim=0) for one in maps]) for maps in batches) / len(positions)
+        sums = (torch.stack([one.float().sum(dim=0) for one in maps]) for maps in batches)
+        return sum(sums, torch.zeros(())) / len(positions)

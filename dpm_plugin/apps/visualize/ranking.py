@@ -63,7 +63,8 @@ def outcome(off: Ranking, on: Ranking | None) -> str | None:
     Returns:
         the word, or None without mask or without positive.
     """
-    if on is None or on.average_precision is None:
+    before, after = off.average_precision, None if on is None else on.average_precision
+    if before is None or after is None:
         return None
-    gain = on.average_precision - off.average_precision
+    gain = after - before
     return "same" if abs(gain) < SAME else "helped" if gain > 0 else "hurt"

@@ -78,7 +78,6 @@ class DPMExtractor:
         preparation = {"image_size": image_size, "mean": mean, "std": std}
         given = [name for name, value in preparation.items() if value is not None]
         self.model: DPM
-        self.image_size: tuple[int, int]
         if isinstance(source, nn.Module):
             if not hasattr(source, "embed"):
                 raise DPMError(f"a {type(source).__name__} has no masks to extract; use torchreid's FeatureExtractor")

@@ -166,7 +166,7 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(runs, place, t
 
 def hostile_page(name):
     matches = [Match(rank, f"<b>/{name}", f"/gone/{name}", 0.5, 3 - rank, 0.25) for rank in (1, 2)]
-    index = Index(Path("/index"), Path("/gone") / name, {"name": name}, [], [], None, None, [])
+    index = Index(Path("/index"), Path("/gone") / name, {"name": name}, [], [], None, [])
     return answers_page([Answer(Path("/gone") / name, 0.5, matches, matches)], index)
 
 

@@ -88,14 +88,9 @@ def search(
     def ranked(own_mask: torch.Tensor | None, other_mask: torch.Tensor | None) -> list[list[Match]]:
         """A list for each query under ``own_mask``; with a mask branch, also the ranks under ``other_mask``."""
         distances, rows = topk(embedding, gallery, own_mask, count)  # (Q, count)
-        others = None if mask is None else ranks(embedding, gallery, other_mask, rows).tolist()
-        return [
-            [
-                _match(index, row, place + 1, 1 - distance, None if others is None else others[query][place])
-                for place, (row, distance) in enumerate(zip(rows[query].tolist(), distances[query].tolist()))
-            ]
-            for query in range(len(rows))
-        ]
+        others = [[None] * count] * len(rows) if mask is None else ranks(embedding, gallery, other_mask, rows).tolist()
+        lists = zip(rows.tolist(), distances.tolist(), others)
+        return [[_match(index, *each) for each in zip(range(1, count + 1), *columns)] for columns in lists]
 
     on = None if mask is None else ranked(mask, None)
     off = ranked(None, mask)
@@ -106,9 +101,9 @@ def search(
     return answers, unreadable
 
 
-def _match(index: Index, row: int, rank: int, score: float, other_rank: int | None) -> Match:
+def _match(index: Index, rank: int, row: int, distance: float, other_rank: int | None) -> Match:
     path = index.root / index.paths[row]
-    return Match(rank, index.paths[row], path, score, other_rank, hidden_share(path))
+    return Match(rank, index.paths[row], path, 1 - distance, other_rank, hidden_share(path))
 
 
 def hidden_share(path: Path) -> float | None:

@@ -46,7 +46,6 @@ class Index(NamedTuple):
         paths: of N images, relative to ``root``, with forward slashes, sorted.
         stamps: of each image when it was embedded.
         embedding: (N, D) float32; memory-mapped, unless there are batches that are not merged yet.
-        features: name of the features file; None before the first merge.
         batches: paths of the batch files.
     """
 
@@ -56,7 +55,6 @@ class Index(NamedTuple):
     paths: list[str]
     stamps: list[Stamp]
     embedding: torch.Tensor
-    features: str | None
     batches: list[Path]
 
 
@@ -76,9 +74,9 @@ def read_index(place: str | Path) -> Index:
                 f"index '{shown(folder)}' has format {content['format']}, this version reads {FORMAT}; "
                 "delete the folder and index again"
             )
-        features, entries, blocks = content["features"], content["pictures"], []
-        if features is not None:
-            blocks.append(_read_features(folder / Path(features).name)[0])
+        entries, blocks = content["pictures"], []
+        if content["features"] is not None:
+            blocks.append(_read_features(folder / Path(content["features"]).name)[0])
         batches = _files(folder, "batch")
         for path in batches:
             embedding, metadata = _read_features(path)
@@ -94,7 +92,7 @@ def read_index(place: str | Path) -> Index:
         if rows != list(range(len(entries))):  # else it stays memory-mapped
             embedding = embedding[rows]
         root = (folder.resolve() / content["root"]).resolve()
-        return Index(folder, root, content["model"], paths, stamps, embedding, features, batches)
+        return Index(folder, root, content["model"], paths, stamps, embedding, batches)
     except DPMError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -104,7 +102,13 @@ def read_index(place: str | Path) -> Index:
 
 
 def write_list(folder: Path, root: Path, model: dict, features: str | None, stamps: dict[str, Stamp]) -> None:
-    """Write index.json; ``stamps`` are those of the paths, the other arguments as in :class:`Index`."""
+    """Write index.json.
+
+    Args:
+        folder, root, model: as in :class:`Index`.
+        features: name of the features file; None before the first merge.
+        stamps: by path.
+    """
     folder, root = folder.resolve(), root.resolve()
     inside = folder.is_relative_to(root)  # then images and index may move together
     content = {

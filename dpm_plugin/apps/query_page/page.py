@@ -13,7 +13,11 @@ KINDS = {True: "right", False: "wrong", None: "any"}  # of a ranked image, as cl
 
 
 def page(
-    articles: Iterable[Article], title: str, intro: str, rows: Sequence[tuple[str, float, float]] = (), beside=False
+    articles: Iterable[Article],
+    title: str,
+    intro: str,
+    rows: Sequence[tuple[str, float, float]] = (),
+    beside: bool = False,
 ) -> str:
     """The text of the page. It loads nothing: its content security policy forbids it.
 

@@ -1,4 +1,4 @@
-"""What is shown of a query, in pictures and words: the source of its PNG and of its place on the page."""
+"""What is shown of a query, in images and words: the source of its PNG and of its place on the page."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

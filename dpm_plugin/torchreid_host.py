@@ -18,8 +18,8 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="Cython evaluation")
     from torchreid import data, engine, losses, metrics, models, optim, utils  # noqa: F401 (for the other modules)
 
-from dpm_plugin.utils.errors import DPMError, UnreadableImage
-from dpm_plugin.utils.images import Undecodable, decode
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.images import read_image
 
 Engine = engine.Engine
 ImageSoftmaxEngine = engine.ImageSoftmaxEngine
@@ -148,27 +148,8 @@ def compiled_rank_available():
     return bool(_module_of(metrics.evaluate_rank).IS_CYTHON_AVAI)
 
 
-def read_image(path):
-    """Open ``path`` as RGB.
-
-    Replaces torchreid's reader, which retries an unreadable file for ever.
-
-    Raises:
-        UnreadableImage: the file is no readable image; the message names it.
-        DPMError: it is missing.
-    """
-    if not Path(path).is_file():
-        raise DPMError(f"image '{path}' does not exist; was the data set moved while it was in use?")
-    try:
-        return decode(path)
-    except Undecodable as error:
-        raise UnreadableImage(
-            f"image '{path}' cannot be read ({error}); replace it by an intact copy or remove it"
-        ) from error
-
-
 def install_read_image():
-    """Make every torchreid dataset use :func:`read_image`; repeating it is harmless."""
+    """Make every torchreid dataset use our ``read_image``; torchreid's own retries an unreadable file for ever."""
     _module_of(ImageDataset).read_image = read_image
     _module_of(utils.read_image).read_image = read_image
     utils.read_image = read_image

@@ -2,11 +2,37 @@
 """Write a trained model for other programs: tools/export.py RUN_OR_CHECKPOINT OUT.onnx|OUT.pt2."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
-from dpm_plugin.inference.export.cli import main
+from dpm_plugin.inference.export import INSTALL, export
+from dpm_plugin.inference.extractor import DPMExtractor
+from dpm_plugin.utils.command import Parser, exit_code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit code: 0, 2 for an error in one line, 130 when interrupted."""
+    parser = Parser(prog="export", description="Write a trained model as ONNX (.onnx) or torch.export (.pt2) file.")
+    parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's data.save_dir, a checkpoint, or zoo:NAME")
+    parser.add_argument("out", metavar="OUT", help="file to write; ends in .onnx or .pt2")
+    parser.add_argument("--config-file", help="yaml file with the settings of a checkpoint that lies in no run")
+    options = parser.parse_args(argv)
+
+    def work() -> None:
+        extractor = DPMExtractor(options.source, config_file=options.config_file, device="cpu")
+        done = export(extractor, options.out)
+        size = ", ".join(map(str, extractor.image_size))
+        outputs = ", ".join(f"{name} (B, {extractor.model.feature_dim})" for name in done.outputs)
+        print(f"{options.out}: images (B, 3, {size}) -> {outputs}, {done.size / 1e6:.1f} MB")
+        if done.difference is None:
+            print(f"not compared with PyTorch: onnxruntime is not installed; {INSTALL}")
+        else:
+            print(f"largest difference from PyTorch: {done.difference:.1e}")
+
+    return exit_code(work)
+
 
 if __name__ == "__main__":
     sys.exit(main())

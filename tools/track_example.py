@@ -2,16 +2,18 @@
 """People tracked by a DPM model's features: ``tools/track_example.py VIDEO DETECTIONS --model RUN [--out FILE]``.
 
 An example for ``deep-sort-realtime`` (``pip install "dpm-torchreid[track]"``); the few lines that matter are
-in ``track``. VIDEO is whatever OpenCV opens, a video or pictures (``frames/%06d.jpg``). DETECTIONS are lines
+in ``track``. VIDEO is whatever OpenCV opens, a video or images (``frames/%06d.jpg``). DETECTIONS are lines
 ``frame,-1,left,top,width,height,confidence`` as of the MOT challenge, frames from 1, boxes in pixels; the
 output has the same form with the track's number in the second place.
 """
 
 import sys
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -19,21 +21,32 @@ from dpm_plugin import DPMError, DPMExtractor
 from dpm_plugin.utils.command import Parser, exit_code
 from dpm_plugin.utils.files import write_file
 
+# As DeepSort takes them: [left, top, width, height] in pixels, confidence, class.
+Detection = tuple[list[float], float, None]
 
-def track(frames, detections, extractor, **options):
+
+def track(
+    frames: Iterable[np.ndarray],
+    detections: dict[int, list[Detection]],
+    extractor: DPMExtractor,
+    max_cosine_distance: float = 0.2,
+) -> Iterator[tuple[int, list]]:
     """Yield (frame number from 1, confirmed tracks with a box in that frame).
 
     Args:
         frames: iterable of BGR frames (H, W, 3), as OpenCV reads them.
-        detections: {frame number: [([left, top, width, height], confidence, None), ...]}.
-        extractor: DPMExtractor(..., bgr=True).
-        options: of DeepSort.
+        detections: by frame number.
+        extractor: made with ``bgr=True``.
+        max_cosine_distance: of two features of one person. Default: 0.2.
+
+    Raises:
+        DPMError: deep-sort-realtime is not installed.
     """
     try:
         from deep_sort_realtime.deepsort_tracker import DeepSort
     except ImportError as error:
         raise DPMError(f'the tracker is not installed ({error}): pip install "dpm-torchreid[track]"') from error
-    tracker = DeepSort(embedder=None, **options)  # it is given our features instead of computing its own
+    tracker = DeepSort(max_cosine_distance=max_cosine_distance, embedder=None)  # it is given our features instead
     for number, frame in enumerate(frames, start=1):
         found = [box for box in detections.get(number, []) if _crop(frame, box[0]).size]
         features = extractor([_crop(frame, box[0]) for box in found]).embedding.numpy()
@@ -41,13 +54,13 @@ def track(frames, detections, extractor, **options):
         yield number, [each for each in tracks if each.is_confirmed() and each.time_since_update == 0]
 
 
-def _crop(frame, box):
+def _crop(frame: np.ndarray, box: Sequence[float]) -> np.ndarray:
     left, top, width, height = (int(value) for value in box)
     return frame[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)]
 
 
-def read_frames(video):
-    """The frames of a video as BGR arrays.
+def read_frames(video: str | Path) -> Iterator[np.ndarray]:
+    """The frames of a video as BGR arrays (H, W, 3).
 
     Raises:
         DPMError: OpenCV cannot open it, or it holds no frame.
@@ -66,8 +79,8 @@ def read_frames(video):
         capture.release()
 
 
-def read_detections(path):
-    """{frame number: [([left, top, width, height], confidence, None), ...]} of a MOT file.
+def read_detections(path: str | Path) -> dict[int, list[Detection]]:
+    """The detections of a MOT file by frame number.
 
     Raises:
         DPMError: missing, or a line is not of that form; names it.
@@ -86,10 +99,10 @@ def read_detections(path):
     return detections
 
 
-def main(argv=None):
-    """Returns the exit code: 0, 2 for an error in one line, 130 when interrupted."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit code: 0, 2 for an error in one line, 130 when interrupted."""
     parser = Parser(description="Track people with deep-sort-realtime and a DPM model's features.")
-    parser.add_argument("video", help="a video, or a pattern of pictures like frames/%%06d.jpg")
+    parser.add_argument("video", help="a video, or a pattern of images like frames/%%06d.jpg")
     parser.add_argument("detections", help="MOT file of boxes")
     parser.add_argument(
         "--model", required=True, metavar="RUN_OR_CHECKPOINT", help="a run's data.save_dir, a checkpoint, or zoo:NAME"
@@ -101,12 +114,10 @@ def main(argv=None):
     parser.add_argument("--out", help="file to write (default: the screen)")
     options = parser.parse_args(argv)
 
-    def work():
+    def work() -> None:
         detections = read_detections(options.detections)
         extractor = DPMExtractor(options.model, config_file=options.config_file, bgr=True)
-        tracked = track(
-            read_frames(options.video), detections, extractor, max_cosine_distance=options.max_cosine_distance
-        )
+        tracked = track(read_frames(options.video), detections, extractor, options.max_cosine_distance)
         lines = (
             f"{number},{each.track_id},{','.join(f'{value:.1f}' for value in each.to_ltwh(orig=True))},1"
             for number, tracks in tracked

@@ -131,7 +131,7 @@ def test_an_identity_without_any_readable_image_is_an_error(workers, train):
 def test_an_image_that_vanishes_is_an_error_even_so(train):
     data = manager(train.parents[1])
     (train / "0007_c1_f0000000.jpg").unlink()
-    with pytest.raises(DPMError, match="does not exist; was the data set moved"):
+    with pytest.raises(DPMError, match="does not exist; was it moved"):
         epoch(data)
 
 

@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dpm_plugin.apps.check_data.examining import examine
-from dpm_plugin.apps.picture_index.reading import read_picture
-from dpm_plugin.torchreid_host import read_image
 from dpm_plugin.utils.errors import UnreadableImage
-from dpm_plugin.utils.images import LARGEST
+from dpm_plugin.utils.images import LARGEST, read_image
 from helpers.fuzz import Refused, fuzz, outcome, sizes  # noqa: F401, a fixture
 
 # Pillow warns of what it then refuses, or reads around.
@@ -64,7 +62,7 @@ def files(draw):
 def read_everywhere(path):
     """What training reads; searches and checks must agree on whether it can be read."""
     found = outcome(read_image, str(path))
-    other = outcome(read_picture, path)
+    other = outcome(read_image, path, True)
     problem = examine(str(path)).problem
     assert isinstance(found, Refused) == isinstance(other, Refused) == bool(problem or path.stat().st_size == 0)
     if isinstance(found, Refused):

@@ -10,8 +10,9 @@ from PIL import Image
 
 from dpm_plugin.apps.check_data import check_dataset, check_folder
 from dpm_plugin.apps.check_data.report import as_json, summary
-from dpm_plugin.apps.visualize.gallery import choose_queries
-from dpm_plugin.apps.visualize.page import tile
+from dpm_plugin.apps.query_page.article import Tile
+from dpm_plugin.apps.query_page.page import figure
+from dpm_plugin.apps.visualize.visualize_run import choose_queries
 from dpm_plugin.data import OccludedDuke, PartialREID, PDukeMTMC
 from helpers.data import draw
 from helpers.fuzz import Refused, fuzz, outcome, sizes  # noqa: F401, a fixture
@@ -115,7 +116,7 @@ def test_pages_show_every_name_as_text(fuzz):  # noqa: F811
     picture = Image.new("RGB", (2, 2))
 
     def check(name):
-        text = tile(picture, name, name)
+        text = figure(Tile(picture, name, name))
         tags = Tags(text)
         assert [tag for tag, _ in tags.tags] == ["figure", "img", "figcaption"]
         assert sorted(tags.tags[1][1]) == ["alt", "src"] and tags.tags[1][1]["alt"] == name

@@ -108,6 +108,18 @@ class Browser:
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         return answer["result"].get("value")
 
+    def visible(self):
+        """The ids of the articles that are seen, with commas between."""
+        seen = "[...document.querySelectorAll('article')].filter(a => a.offsetHeight > 0)"
+        return self.ask(f"{seen}.map(a => a.id).join()")
+
+    def check_quiet(self):
+        """Since the page was opened it has loaded nothing but itself, and nothing went wrong in it."""
+        parts = [event["params"] for event in self.events if event.get("method") == "Network.requestWillBeSent"]
+        requests = [part["request"]["url"][:5] for part in parts]
+        assert requests and set(requests) <= {"file:", "data:"}
+        assert not {"Runtime.exceptionThrown", "Log.entryAdded"} & {event.get("method") for event in self.events}
+
     def press(self, key, modifiers=0):
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, modifiers=modifiers)

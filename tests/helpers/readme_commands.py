@@ -14,14 +14,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
 from dpm_plugin import build
 from dpm_plugin.config import load_config
-from dpm_plugin.inference.export import cli as export_cli
-from dpm_plugin.inference.export.exporting import Exported
+from dpm_plugin.inference.export import Exported
 from dpm_plugin.torchreid_host import model_names
 from dpm_plugin.weights.files import read_checkpoint, read_state
 from experiments.benchmark.cli import parse as parse_benchmark
@@ -181,9 +179,9 @@ def convert_checkpoint(place, args):
 
 def export_file(place, args):
     # What is written is tested, and where a package for it is missing, in test_export.py.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_cli, "export", lambda extractor, path: Exported(("embedding", "mask"), 0, None))
-        assert "embedding (B, 16)" in succeeded(export_cli.main, args)
+    export = tool("export")
+    export.export = lambda extractor, path: Exported(("embedding", "mask"), 0, None)
+    assert "embedding (B, 16)" in succeeded(export.main, args)
     assert args[1].endswith((".onnx", ".pt2"))
 
 

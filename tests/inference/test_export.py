@@ -8,13 +8,12 @@ import re
 import numpy as np
 import pytest
 import torch
+from export import main
 from PIL import Image
 
-import dpm_plugin.inference.export
-from dpm_plugin import DPMExtractor, query_mask_distance
-from dpm_plugin.inference.export import exporting
-from dpm_plugin.inference.export.cli import main
-from dpm_plugin.inference.export.graph import RetrievalGraph
+from dpm_plugin import DPMError, DPMExtractor, query_mask_distance
+from dpm_plugin.inference import export
+from dpm_plugin.inference.export import RetrievalGraph
 from helpers.runs import untrained_run
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -53,20 +52,19 @@ def onnx_file(run):
     return path
 
 
-def prepared_by_its_metadata(picture, metadata):
+def prepared_by_its_metadata(image, metadata):
     """With Pillow and numpy alone, as a user of the file would."""
     height, width = json.loads(metadata["image_size"])
     mean, std = (np.float32(json.loads(metadata[name])) for name in ("mean", "std"))
-    pixels = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32) / 255
+    pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32) / 255
     return ((pixels - mean) / std).transpose(2, 0, 1)
 
 
 def check_preparation(metadata, extractor):
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 21, 3), dtype=np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 21, 3), dtype=np.uint8))
     assert metadata["channels"] == "RGB" and metadata["model"] == "dpm_vit_tiny"
-    np.testing.assert_allclose(
-        prepared_by_its_metadata(picture, metadata), extractor.prepare(picture).numpy(), atol=1e-5
-    )
+    found = prepared_by_its_metadata(image, metadata)
+    np.testing.assert_allclose(found, extractor.prepare(image).numpy(), atol=1e-5)
 
 
 def test_an_onnx_file_computes_what_pytorch_does_for_any_batch_size(onnx_file, extractor):
@@ -103,7 +101,7 @@ def test_without_mask_branch_there_is_an_embedding_alone(tmp_path):
 
 
 def test_the_four_lines_of_numpy_are_the_masked_distance(extractor):
-    lines = re.search(r"::\n\n((?:    .+\n)+)", inspect.getdoc(dpm_plugin.inference.export)).group(1)
+    lines = re.search(r"::\n\n((?:    .+\n)+)", inspect.getdoc(export)).group(1)
     assert lines.count("\n") == 4
     query, gallery = extractor(images(5)), extractor(images(8))
     given = {"np": np, "q": query.embedding.numpy(), "m": query.mask.numpy(), "g": gallery.embedding.numpy()}
@@ -119,7 +117,7 @@ def test_a_file_that_computes_something_else_is_not_written(run, tmp_path, monke
     def wrong(graph, extractor):
         return b"content", lambda images: [value + error * (2 * len(images)) for value in graph(images)]
 
-    monkeypatch.setattr(exporting, "_torch", wrong)
+    monkeypatch.setattr(export, "_torch", wrong)
     (tmp_path / "model.pt2").write_text("the old one", encoding="utf-8")
     assert main([str(run), str(tmp_path / "model.pt2")]) == 2
     said = capsys.readouterr().err
@@ -149,14 +147,14 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(run, tmp_path,
 
 
 def test_a_folder_that_cannot_be_written_is_named(extractor, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "_torch", lambda graph, extractor: (b"content", graph))
+    monkeypatch.setattr(export, "_torch", lambda graph, extractor: (b"content", graph))
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(dpm_plugin.DPMError, match="file/model.pt2' cannot be written"):
-        dpm_plugin.inference.export.export(extractor, tmp_path / "file" / "model.pt2")
+    with pytest.raises(DPMError, match="file/model.pt2' cannot be written"):
+        export.export(extractor, tmp_path / "file" / "model.pt2")
 
 
 def test_missing_packages_are_named_with_the_command_that_installs_them(extractor, tmp_path, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else found(name))
-    with pytest.raises(dpm_plugin.DPMError, match=r"onnxscript: pip install \"dpm-torchreid\[export\]\""):
-        dpm_plugin.inference.export.export(extractor, tmp_path / "model.onnx")
+    with pytest.raises(DPMError, match=r"onnxscript: pip install \"dpm-torchreid\[export\]\""):
+        export.export(extractor, tmp_path / "model.onnx")

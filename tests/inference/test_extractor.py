@@ -1,4 +1,4 @@
-"""DPMExtractor and torchreid's own FeatureExtractor: any picture in, the evaluation's features out."""
+"""DPMExtractor and torchreid's own FeatureExtractor: any image in, the evaluation's features out."""
 
 import shutil
 from pathlib import Path
@@ -35,7 +35,7 @@ def extractor(run):
     return DPMExtractor(run[0], device="cpu")
 
 
-def picture(seed=0, size=(20, 50)):
+def drawn(seed=0, size=(20, 50)):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
 
 
@@ -44,12 +44,12 @@ def same(one, other, tolerance=1e-5):
         torch.testing.assert_close(got, expected, atol=tolerance, rtol=tolerance)
 
 
-def test_a_picture_has_the_features_of_the_runs_own_evaluation(run, extractor):
+def test_an_image_has_the_features_of_the_runs_own_evaluation(run, extractor):
     evaluation = Extractor(run[0])
     expected = evaluation.features(evaluation.loader("query"), "query")
     found = extractor(expected.paths, cameras=expected.camids)
     same(found, (expected.embedding, expected.mask, expected.cls))
-    assert found.embedding.std(dim=0).min() > 0.01  # so the pictures counted
+    assert found.embedding.std(dim=0).min() > 0.01  # so the images counted
     neutral = extractor(expected.paths)
     assert (neutral.cls - found.cls).abs().max() > 0.1  # so the cameras above counted
     assert found.mask.std(dim=0).mean() > 0.01
@@ -57,24 +57,17 @@ def test_a_picture_has_the_features_of_the_runs_own_evaluation(run, extractor):
     assert torch.equal(extractor.prepare(expected.paths[0]), transform(Image.open(expected.paths[0])))
 
 
-def test_every_kind_of_picture_gives_the_same_features(run, extractor, tmp_path):
-    image = picture()
+def test_every_kind_of_image_gives_the_same_features(run, extractor, tmp_path):
+    image = drawn()
     image.save(tmp_path / "a.png")
     array = np.array(image)
     expected = extractor(image)
     tensor = torch.from_numpy(array).permute(2, 0, 1)
-    kinds = [
-        str(tmp_path / "a.png"),
-        tmp_path / "a.png",
-        array,
-        array[None],
-        tensor,
-        tensor[None],
-        extractor.prepare(image),
-    ]
+    path = tmp_path / "a.png"
+    kinds = [str(path), path, array, array[None], tensor, tensor[None], extractor.prepare(image)]
     for kind in kinds:
         assert all(map(torch.equal, extractor(kind), expected))
-    assert (extractor(picture(1)).embedding - expected.embedding).abs().max() > 0.01
+    assert (extractor(drawn(1)).embedding - expected.embedding).abs().max() > 0.01
     mixed = extractor([kinds[0], array, kinds[4], kinds[6]])
     same(mixed, [value.expand(4, -1) for value in expected])
     opencv = DPMExtractor(run[0], device="cpu", bgr=True)
@@ -85,19 +78,19 @@ def test_every_kind_of_picture_gives_the_same_features(run, extractor, tmp_path)
 def test_a_file_is_turned_as_its_exif_tag_says(extractor, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned clockwise by 90 degrees
-    picture(size=(50, 20)).save(tmp_path / "a.jpg", exif=exif)
+    drawn(size=(50, 20)).save(tmp_path / "a.jpg", exif=exif)
     with Image.open(tmp_path / "a.jpg") as lying:
         upright = lying.convert("RGB").transpose(Image.Transpose.ROTATE_270)
     assert torch.equal(extractor.prepare(tmp_path / "a.jpg"), extractor.prepare(upright))
 
 
 def test_batches_and_order_do_not_matter(run):
-    pictures = [picture(seed) for seed in range(7)]
+    images = [drawn(seed) for seed in range(7)]
     small, whole = DPMExtractor(run[0], device="cpu", batch_size=3), DPMExtractor(run[0], device="cpu")
-    found = small(pictures, cameras=[0, 1, 2, 0, 1, 2, 9])
-    same(found, whole(pictures, cameras=torch.tensor([0, 1, 2, 0, 1, 2, 9])))
+    found = small(images, cameras=[0, 1, 2, 0, 1, 2, 9])
+    same(found, whole(images, cameras=torch.tensor([0, 1, 2, 0, 1, 2, 9])))
     for place in range(7):
-        alone = whole(pictures[place], cameras=[0, 1, 2, 0, 1, 2, None][place])
+        alone = whole(images[place], cameras=[0, 1, 2, 0, 1, 2, None][place])
         same(alone, [value[place : place + 1] for value in found])
     none = small([])
     assert none.embedding.shape == none.mask.shape == none.cls.shape == (0, 16)
@@ -107,39 +100,34 @@ def test_a_model_with_its_preparation_is_the_same_as_its_run(run, extractor):
     model = run[1].train()
     own = DPMExtractor(model, image_size=(32, 16), mean=MEAN, std=STD, device="cpu")
     assert not model.training
-    assert all(map(torch.equal, own(picture()), extractor(picture())))
+    assert all(map(torch.equal, own(drawn()), extractor(drawn())))
 
 
 def test_another_checkpoint_of_the_run_and_one_with_a_config_file_open(run, extractor, tmp_path):
     shutil.copy(run[0] / "model" / "last.pth.tar", run[0] / "model" / "model.pth.tar-1")
-    assert all(
-        map(
-            torch.equal,
-            DPMExtractor(run[0] / "model" / "model.pth.tar-1", device="cpu")(picture()),
-            extractor(picture()),
-        )
-    )
+    other = DPMExtractor(run[0] / "model" / "model.pth.tar-1", device="cpu")
+    assert all(map(torch.equal, other(drawn()), extractor(drawn())))
     shutil.copy(run[0] / "model" / "last.pth.tar", tmp_path / "alone.pth")
     (tmp_path / "settings.yaml").write_text(run[2].dump(), encoding="utf-8")
     alone = DPMExtractor(tmp_path / "alone.pth", config_file=tmp_path / "settings.yaml", device="cpu")
-    assert all(map(torch.equal, alone(picture()), extractor(picture())))
+    assert all(map(torch.equal, alone(drawn()), extractor(drawn())))
     wrong = load_config(overrides={**SETTINGS, "vit.embed_dim": 32})
     (tmp_path / "settings.yaml").write_text(wrong.dump(), encoding="utf-8")
     with pytest.raises(DPMError, match="of another encoder"):
         DPMExtractor(tmp_path / "alone.pth", config_file=tmp_path / "settings.yaml", device="cpu")
 
 
-@pytest.mark.parametrize("name", ["dpm_vit_tiny", "vit_baseline_tiny"])  # layouts of DPM's release and of TransReID
-def test_a_file_of_any_layout_opens_with_a_config_file(tmp_path, name):
+@pytest.mark.parametrize("name", ["dpm_vit_tiny", "vit_baseline_tiny"])  # key names of DPM's release and of TransReID
+def test_a_file_of_any_key_names_opens_with_a_config_file(tmp_path, name):
     folder, model, config = untrained_run(tmp_path / "run", model__name=name)
     (tmp_path / "settings.yaml").write_text(config.dump(), encoding="utf-8")
     theirs = {f"module.{key}": value for key, value in to_released(model.state_dict()).items()}
     torch.save({"model": theirs}, tmp_path / "released.pth")
     save_file(model.state_dict(), tmp_path / "ours.safetensors")
-    expected = DPMExtractor(folder, device="cpu")(picture(), cameras=1).embedding
+    expected = DPMExtractor(folder, device="cpu")(drawn(), cameras=1).embedding
     for file in ("released.pth", "ours.safetensors"):
         opened = DPMExtractor(tmp_path / file, config_file=tmp_path / "settings.yaml", device="cpu")
-        assert torch.equal(opened(picture(), cameras=1).embedding, expected)
+        assert torch.equal(opened(drawn(), cameras=1).embedding, expected)
     encoder = {key: value for key, value in model.state_dict().items() if key.startswith("backbone.")}
     torch.save(encoder, tmp_path / "encoder.pth")
     with pytest.raises(DPMError, match="is no checkpoint of '.*': it lacks 'classifier.weight'"):
@@ -149,7 +137,7 @@ def test_a_file_of_any_layout_opens_with_a_config_file(tmp_path, name):
 def test_a_baseline_has_no_mask(tmp_path):
     folder, *_ = untrained_run(tmp_path / "run", model__name="vit_baseline_tiny")
     extractor = DPMExtractor(folder, device="cpu")
-    assert extractor(picture()).mask is None and extractor([]).mask is None
+    assert extractor(drawn()).mask is None and extractor([]).mask is None
 
 
 @pytest.mark.parametrize(
@@ -192,22 +180,22 @@ def test_a_model_alone_asks_for_its_preparation(run):
         (np.zeros((4, 4), np.uint8), r"\(4, 4\)"),
         (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\)"),
         (torch.zeros(3, 9, 9), r"\(3, 32, 16\)"),
-        (7, "7 is no picture"),
+        (7, "7 is no image"),
         ("gone.jpg", "'gone.jpg' does not exist"),
         ("{tmp}/text.jpg", "text.jpg' cannot be read"),
     ],
 )
-def test_a_wrong_picture_is_named_by_its_place(extractor, tmp_path, wrong, said):
-    (tmp_path / "text.jpg").write_text("no picture", encoding="utf-8")
+def test_a_wrong_image_is_named_by_its_place(extractor, tmp_path, wrong, said):
+    (tmp_path / "text.jpg").write_text("no image", encoding="utf-8")
     wrong = wrong.format(tmp=tmp_path) if isinstance(wrong, str) else wrong
-    with pytest.raises(DPMError, match=f"picture 2 of 2: .*{said}"):
-        extractor([picture(), wrong])
+    with pytest.raises(DPMError, match=f"image 2 of 2: .*{said}"):
+        extractor([drawn(), wrong])
 
 
 @pytest.mark.parametrize("cameras", [[0], [0, 1, 2], "left", [[0, 1]]])
-def test_cameras_that_do_not_fit_the_pictures_are_refused(extractor, cameras):
+def test_cameras_that_do_not_fit_the_images_are_refused(extractor, cameras):
     with pytest.raises(DPMError, match="cameras"):
-        extractor([picture(), picture()], cameras)
+        extractor([drawn(), drawn()], cameras)
 
 
 # ---- torchreid's own ----
@@ -220,8 +208,8 @@ def feature_extractor(path, **options):
 
 def test_torchreids_extractor_gives_the_features_of_a_runs_checkpoint(run, extractor):
     own = feature_extractor(run[0] / "model" / "last.pth.tar")
-    pictures = [np.array(picture(seed)) for seed in range(3)]
-    torch.testing.assert_close(own(pictures), extractor(pictures).embedding, atol=1e-5, rtol=1e-5)
+    images = [np.array(drawn(seed)) for seed in range(3)]
+    torch.testing.assert_close(own(images), extractor(images).embedding, atol=1e-5, rtol=1e-5)
     assert own.model.num_classes == 1  # as torchreid asked
 
 
@@ -238,17 +226,8 @@ def test_torchreids_extractor_refuses_a_checkpoint_of_another_model(tmp_path):
 
 
 def test_a_shape_that_was_asked_for_is_kept(run):
-    model = dpm_plugin.dpm_vit_tiny(
-        4,
-        pretrained=False,
-        img_size=(32, 16),
-        stride=8,
-        patch_size=8,
-        embed_dim=16,
-        depth=2,
-        num_heads=2,
-        mask_blocks=(1, 2),
-    )
+    shape = dict(img_size=(32, 16), stride=8, patch_size=8, embed_dim=16, depth=2, num_heads=2, mask_blocks=(1, 2))
+    model = dpm_plugin.dpm_vit_tiny(4, pretrained=False, **shape)
     utils.load_pretrained_weights(model, str(run[0] / "model" / "last.pth.tar"))
     assert model.backbone.transformer.patch_embed.stride == (8, 8) and model.num_cameras == 0
     assert torch.equal(model.neck.weight, run[1].neck.weight)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from export import main as export
+from search import main as search
 
 from dpm_plugin.apps.convert_checkpoint import main as convert
-from dpm_plugin.apps.picture_index.cli import main as search
-from dpm_plugin.inference.export.cli import main as export
 from dpm_plugin.torchreid_host import models
 from helpers.data import draw, write_occluded_duke
 from helpers.payload import Payload

@@ -1,11 +1,11 @@
 """deep-sort-realtime with our features: through its own torchreid embedder, and as tools/track_example.py does it."""
 
-import importlib.util
-from pathlib import Path
+import importlib
 
 import numpy as np
 import pytest
 import torch
+import track_example
 from PIL import Image
 
 from dpm_plugin import DPMExtractor
@@ -14,23 +14,14 @@ from helpers.runs import untrained_run
 pytest.importorskip("deep_sort_realtime", reason="deep-sort-realtime is not installed")
 from deep_sort_realtime.deepsort_tracker import DeepSort
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "track_example.py"
 COUNT = 14
-# As its torchreid embedder prepares pictures: 256 x 128 pixels, ImageNet's mean (both are also our defaults).
+# As its torchreid embedder prepares images: 256 x 128 pixels, ImageNet's mean (both are also our defaults).
 CHANGES = dict(data__height=256, data__width=128, vit__patch_size=32, vit__stride=32)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return untrained_run(tmp_path_factory.mktemp("tracking") / "run", **CHANGES)[0]
-
-
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("track_example", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def people():
@@ -65,7 +56,7 @@ def check_tracks(lines):
     assert {frame for frame, *_ in lines} == set(range(3, COUNT + 1))  # DeepSort confirms after 3 frames
 
 
-def test_the_example_follows_each_person_by_one_number(tool, run, tmp_path):
+def test_the_example_follows_each_person_by_one_number(run, tmp_path):
     frames, boxes = film()
     for number, frame in enumerate(frames):
         Image.fromarray(frame[..., ::-1]).save(tmp_path / f"{number:03d}.png")
@@ -77,16 +68,16 @@ def test_the_example_follows_each_person_by_one_number(tool, run, tmp_path):
     (tmp_path / "boxes.txt").write_text(text, encoding="utf-8")
     out = tmp_path / "out" / "tracks.txt"
     arguments = [str(tmp_path / "%03d.png"), str(tmp_path / "boxes.txt"), "--model", str(run), "--out", str(out)]
-    assert tool.main(arguments) == 0
+    assert track_example.main(arguments) == 0
     rows = [line.split(",") for line in out.read_text(encoding="utf-8").splitlines()]
     check_tracks([(int(row[0]), row[1], float(row[2]), float(row[3])) for row in rows])
 
 
-def test_the_example_gives_the_tracker_the_features_of_the_crops(tool, run):
+def test_the_example_gives_the_tracker_the_features_of_the_crops(run):
     frames, boxes = film()
     extractor = DPMExtractor(run, bgr=True, device="cpu")
     detections = {number: [(box, 0.9, None) for box in here] for number, here in enumerate(boxes, start=1)}
-    *_, (_, tracks) = tool.track(frames, detections, extractor)
+    *_, (_, tracks) = track_example.track(frames, detections, extractor)
     expected = extractor(people()).embedding
     for each in tracks:
         person = int(each.to_ltwh(orig=True)[1] == 28)
@@ -102,11 +93,11 @@ def test_the_example_gives_the_tracker_the_features_of_the_crops(tool, run):
         (["{tmp}/gone.mp4", "{tmp}/boxes.txt", "--model", "{tmp}/gone"], "gone' does not exist"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(tool, run, tmp_path, capsys, arguments, said):
+def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path, capsys, arguments, said):
     (tmp_path / "boxes.txt").write_text("1,-1,0,0,9,9,1\n", encoding="utf-8")
     (tmp_path / "wrong.txt").write_text("1,-1,0,0,9,9,1\n1,-1,0\n", encoding="utf-8")
     arguments = [argument.format(run=run, tmp=tmp_path) for argument in arguments]
-    assert tool.main([*arguments, "--out", str(tmp_path / "out.txt")]) == 2
+    assert track_example.main([*arguments, "--out", str(tmp_path / "out.txt")]) == 2
     error = capsys.readouterr().err.splitlines()
     assert said in error[-1] and error[-1].startswith("error: ") and not (tmp_path / "out.txt").exists()
 
@@ -155,5 +146,5 @@ def test_its_torchreid_embedder_takes_another_preparation_afterwards(tracker, tm
         found = torch.from_numpy(tracker.embedder.predict(people()))
     finally:
         tracker.embedder.model.preprocess = kept
-    pictures = [Image.fromarray(np.ascontiguousarray(person[..., ::-1])) for person in people()]
-    torch.testing.assert_close(found, other(pictures).embedding, atol=1e-4, rtol=1e-4)
+    images = [Image.fromarray(np.ascontiguousarray(person[..., ::-1])) for person in people()]
+    torch.testing.assert_close(found, other(images).embedding, atol=1e-4, rtol=1e-4)

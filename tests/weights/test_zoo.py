@@ -8,13 +8,13 @@ import gdown
 import numpy as np
 import pytest
 import torch
+from export import main as export
 from PIL import Image
+from search import main as search
 
 from dpm_plugin import DPMError, DPMExtractor, load_weights
-from dpm_plugin.apps.picture_index.cli import main as search
 from dpm_plugin.config import load_config, model_kwargs
-from dpm_plugin.inference.export import exporting
-from dpm_plugin.inference.export.cli import main as export
+from dpm_plugin.inference import export as exporting
 from dpm_plugin.models import MODELS
 from dpm_plugin.torchreid_host import models
 from dpm_plugin.weights import published as zoo

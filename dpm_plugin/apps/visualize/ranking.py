@@ -1,4 +1,4 @@
-"""One query's ranked gallery, left out and ordered as in the metric."""
+"""One query's ranked gallery, without junk and ordered as in the metric."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ class Ranking(NamedTuple):
     Attributes:
         order: (G',) positions in the gallery set.
         similarity: (G',) cosine similarities, descending.
-        right: (G',) bool, whether the image shows the query's identity.
+        right: (G',) bool, whether the image is a positive: one of the query's identity.
     """
 
     order: np.ndarray
@@ -22,51 +22,49 @@ class Ranking(NamedTuple):
 
     @property
     def first_match(self) -> int | None:
-        """Rank of the first right image, from 1; None where there is none to find."""
+        """Rank of the first positive, from 1; None where there is none."""
         return int(self.right.argmax()) + 1 if self.right.any() else None
 
     @property
     def average_precision(self) -> float | None:
-        """The query's share of mAP, in [0, 1]; None where there is no image to find."""
+        """The query's share of mAP, in [0, 1]; None without positive."""
         ranks = np.flatnonzero(self.right) + 1
         return float(np.mean(np.arange(1, len(ranks) + 1) / ranks)) if len(ranks) else None
 
-    def rank_of(self, position):
+    def rank_of(self, position: int) -> int:
         """Rank, from 1, of the gallery image at ``position`` of the gallery set."""
         return int(np.flatnonzero(self.order == position)[0]) + 1
 
 
-def rank_gallery(distance, pid, camid, gallery_pids, gallery_camids):
+def rank_gallery(
+    distance: np.ndarray, pid: int, camid: int, gallery_pids: np.ndarray, gallery_camids: np.ndarray
+) -> Ranking:
     """Rank the gallery for one query as :func:`dpm_plugin.evaluate_rank` does.
 
-    Images of the query's own identity under its own camera are left out; equal distances keep the order of
-    the gallery.
+    Junk, the images of the query's own identity under its own camera, is left out; equal distances keep the order
+    of the gallery.
 
     Args:
         distance: (G,) cosine distances, smaller is nearer.
         pid, camid: of the query.
         gallery_pids, gallery_camids: (G,) of the gallery.
-
-    Returns:
-        Ranking.
     """
-    distance = np.asarray(distance)
-    gallery_pids, gallery_camids = np.asarray(gallery_pids), np.asarray(gallery_camids)
     order = np.argsort(distance, kind="stable")
     order = order[(gallery_pids[order] != pid) | (gallery_camids[order] != camid)]
     return Ranking(order, 1 - distance[order], gallery_pids[order] == pid)
 
 
-def outcome(off, on):
+def outcome(off: Ranking, on: Ranking | None) -> str | None:
     """What the mask did to one query: "helped", "hurt" or, for a change below SAME, "same" average precision.
 
     Args:
-        off, on: Ranking without and with the mask; ``on`` is None for a model without mask.
+        off, on: without and with the mask; ``on`` is None for a model without mask.
 
     Returns:
-        the word, or None without mask or without an image to find.
+        the word, or None without mask or without positive.
     """
-    if on is None or on.average_precision is None:
+    before, after = off.average_precision, None if on is None else on.average_precision
+    if before is None or after is None:
         return None
-    gain = on.average_precision - off.average_precision
+    gain = after - before
     return "same" if abs(gain) < SAME else "helped" if gain > 0 else "hurt"

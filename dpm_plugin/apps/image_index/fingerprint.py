@@ -6,30 +6,29 @@ from pathlib import Path
 
 import torch
 
+from dpm_plugin.inference.extractor import DPMExtractor
 from dpm_plugin.weights.published import published
 
 
-def describe(extractor, source=None, config_file=None):
-    """What an index remembers of its model.
+def describe(extractor: DPMExtractor, source: str | None = None, config_file: str | None = None) -> dict:
+    """What an index remembers of its model, for JSON.
 
     Args:
-        extractor: :class:`dpm_plugin.DPMExtractor`.
+        extractor: the model.
         source, config_file: where it was opened from, for a later query; None where that is not to be kept.
-
-    Returns:
-        dict for JSON.
     """
+    model, config = extractor.model, extractor.config
     return {
         "fingerprint": fingerprint(extractor),
-        "name": extractor.model.backbone.backbone_name if extractor.config is None else extractor.config.model.name,
+        "name": model.backbone.backbone_name if config is None else config.model.name,
         "image_size": list(extractor.image_size),
-        "feature_dim": extractor.model.feature_dim,
+        "feature_dim": model.feature_dim,
         "source": source if source is None or published(source) else str(Path(source).absolute()),
         "config_file": None if config_file is None else str(Path(config_file).absolute()),
     }
 
 
-def fingerprint(extractor):
+def fingerprint(extractor: DPMExtractor) -> str:
     """SHA-256 over the weights behind an embedding and every setting that changes it but is no weight."""
     model = extractor.model
     backbone, generator = model.backbone, model.mask_generator

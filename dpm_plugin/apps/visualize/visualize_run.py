@@ -1,23 +1,39 @@
 """From a run's folder to one PNG a query and index.html."""
 
-import difflib
 import re
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from dpm_plugin.apps.visualize.figure import draw_query
-from dpm_plugin.apps.visualize.page import page, query_section
-from dpm_plugin.apps.visualize.pictures import open_picture
+import torch
+from PIL import Image
+
+from dpm_plugin.apps.query_page import Article, page
+from dpm_plugin.apps.visualize.png import draw_article
+from dpm_plugin.apps.visualize.query_article import query_article
+from dpm_plugin.apps.visualize.query_view import Viewer
 from dpm_plugin.apps.visualize.ranking import SAME
-from dpm_plugin.apps.visualize.views import Viewer
 from dpm_plugin.inference.run_extractor import Extractor, evenly_spaced
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.images import read_image
 from dpm_plugin.utils.progress import Progress
+from dpm_plugin.utils.text import nearest
+
+HEIGHT = 192  # pixels of an image on the page and in the PNG
 
 
 def visualize_run(
-    folder, out=None, *, root=None, queries=24, topk=10, channels=6, dataset=None, device="cpu", drivers="paint"
-):
+    folder: str | Path,
+    out: str | Path | None = None,
+    *,
+    root: str | Path | None = None,
+    queries: int | Sequence[str] = 24,
+    topk: int = 10,
+    channels: int = 6,
+    dataset: str | None = None,
+    device: str | torch.device = "cpu",
+    drivers: str = "paint",
+) -> Path:
     """Draw what a finished run sees in its queries.
 
     Args:
@@ -29,7 +45,7 @@ def visualize_run(
         channels: mask channels a query. Default: 6.
         dataset: one of the run's targets. Default: the first.
         device: torch device. Default: "cpu".
-        drivers: "paint" or "gradient", see :mod:`dpm_plugin.apps.visualize.drivers`. Default: "paint".
+        drivers: "paint" or "gradient", see :mod:`dpm_plugin.apps.visualize.attribution`. Default: "paint".
 
     Returns:
         the path of ``index.html``; beside it lies one PNG a query.
@@ -43,41 +59,43 @@ def visualize_run(
     positions = choose_queries([path for path, *_ in run.loader("query").dataset.query], queries)
     viewer = Viewer(run, channels, drivers)
     out = Path(folder) / "visualize" if out is None else Path(out)
+    title = f"{run.config.model.name} on {run.dataset}"
+    rows = [(name, row.rank1, row.mAP) for name, row in viewer.result.rows.items()]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return _write(viewer, positions, out, topk)
+        text = page(_drawn(viewer, positions, out, topk), title, _intro(viewer, len(positions)), rows)
+        (out / "index.html").write_text(text, encoding="utf-8")
     except OSError as error:
         raise DPMError(f"'{out}' cannot be written: {error.strerror or error}") from error
+    return out / "index.html"
 
 
-def _write(viewer, positions, out, topk):
-    image_size = viewer.run.datamanager.height, viewer.run.datamanager.width
+def _drawn(viewer: Viewer, positions: Sequence[int], out: Path, topk: int) -> Iterator[Article]:
+    """The article of each query, once its PNG is written."""
+    manager = viewer.run.datamanager
+    size = max(1, round(HEIGHT * manager.width / manager.height)), HEIGHT  # in the model's proportions
+
+    def opened(path: str) -> Image.Image:
+        return read_image(path).resize(size, Image.Resampling.LANCZOS)
 
     @lru_cache(maxsize=4 * topk)  # the two lists of a query share most of their images
-    def gallery(position):
+    def gallery(position: int) -> tuple[str, Image.Image]:
         path = viewer.gallery.paths[position]
-        return path, open_picture(path, image_size)
+        return path, opened(path)
 
     progress = Progress(len(positions), "queries", lambda text: print(f"   drawn: {text}", flush=True))
-    sections, outcomes = [], []
     for done, position in enumerate(positions, start=1):
         view = viewer.view(position)
-        shown = view, open_picture(view.path, image_size), gallery, topk, viewer.drivers
-        draw_query(*shown).savefig(out / png_name(view), format="png")
-        sections.append(query_section(*shown))
-        outcomes.append(view.outcome)
+        article = query_article(view, opened(view.path), gallery, topk, viewer.drivers)
+        draw_article(article).save(out / png_name(article))
+        yield article
         progress.at(done)
-    index = out / "index.html"
-    index.write_text(page(sections, outcomes, *_heading(viewer, positions)), encoding="utf-8")
-    return index
 
 
-def _heading(viewer, positions):
-    """Title, introduction and rows of the page."""
-    run, result = viewer.run, viewer.result
-    title = f"{run.config.model.name} on {run.dataset}"
+def _intro(viewer: Viewer, count: int) -> str:
+    run = viewer.run
     intro = (
-        f"{len(positions)} of {len(viewer.query)} queries and a gallery of {len(viewer.gallery)} images, "
+        f"{count} of {len(viewer.query)} queries and a gallery of {len(viewer.gallery)} images, "
         f"after {run.epoch} epochs, seed {run.config.train.seed}. Gallery images of the query's own identity "
         "and camera are left out, as in the metric. "
     )
@@ -87,27 +105,26 @@ def _heading(viewer, positions):
             "or more; (was 5) is a gallery image's rank without the mask. "
             f"The lists compare the features {run.feature} the neck. "
         )
-    intro += "The table is the evaluation of all queries."
-    return title, intro, [(name, row.rank1, row.mAP) for name, row in result.rows.items()]
+    return intro + "The table is the evaluation of all queries."
 
 
-def choose_queries(paths, wanted):
+def choose_queries(paths: Sequence[str], chosen: int | Sequence[str]) -> list[int]:
     """Positions of the queries to show.
 
     Args:
         paths: of all queries.
-        wanted: a number, or a list of names: a file's name with or without its ending, or the end of its
+        chosen: a number, or a list of names: a file's name with or without its ending, or the end of its
             path.
 
     Raises:
         DPMError: fewer than one query, or a name that no query has; the message says the nearest one.
     """
-    if isinstance(wanted, int):
-        return evenly_spaced(len(paths), wanted)
-    if not wanted:
+    if isinstance(chosen, int):
+        return evenly_spaced(len(paths), chosen)
+    if not chosen:
         raise DPMError("no query was named; give a number or file names")
     positions = []
-    for name in wanted:
+    for name in chosen:
         parts = Path(name).parts
         found = [
             position
@@ -115,12 +132,12 @@ def choose_queries(paths, wanted):
             if name == path.stem or parts and path.parts[-len(parts) :] == parts
         ]
         if not found:
-            near = difflib.get_close_matches(name, [Path(path).name for path in paths], n=1, cutoff=0.0)
-            raise DPMError(f"no query is called '{name}'; the nearest name is '{near[0]}'")
+            near = nearest(name, [Path(path).name for path in paths])
+            raise DPMError(f"no query is called '{name}'; the nearest name is '{near}'")
         positions += found
     return list(dict.fromkeys(positions))
 
 
-def png_name(view):
+def png_name(article: Article) -> str:
     """Name of a query's PNG: its number, then its file's name in letters that every file system has."""
-    return f"{view.position + 1:05d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', Path(view.path).stem)[:60]}.png"
+    return f"{article.number:05d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', Path(article.name).stem)[:60]}.png"

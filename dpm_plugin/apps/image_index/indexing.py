@@ -1,0 +1,150 @@
+"""Embed a folder of images once; later only the new and changed ones."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import torch
+from PIL import Image
+
+from dpm_plugin.apps.image_index.store import FOLDER, Index, Stamp, add_batch, locked, merge, read_index, write_list
+from dpm_plugin.inference.extractor import DPMExtractor
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.progress import Progress
+from dpm_plugin.utils.text import shown
+
+
+class Indexed(NamedTuple):
+    """What was done: ``total`` images in the index, ``embedded`` of them now, ``removed`` ones gone.
+
+    ``unreadable``: one line for each file that was passed over. ``folder``: of the index.
+    """
+
+    folder: Path
+    total: int
+    embedded: int
+    removed: int
+    unreadable: list[str]
+
+
+def index_images(root: str | Path, extractor: DPMExtractor, model: dict, folder: str | Path | None = None) -> Indexed:
+    """Bring the index of a folder of images up to date.
+
+    An image is embedded where it is new, or its size or time of change is another than in the index. The
+    order of an index is that of its sorted paths, so it does not depend on when an image was added; values
+    differ by the rounding of another batch at most. After an interruption the next call goes on: at most one
+    batch is lost.
+
+    Args:
+        root: folder of the images; folders in it are searched too.
+        extractor: the model.
+        model: its description by :func:`dpm_plugin.apps.image_index.fingerprint.describe`.
+        folder: of the index. Default: ``.dpm_index`` in ``root``.
+
+    Raises:
+        DPMError: no readable image, an index of another model or folder, or a folder that cannot be
+            written. An index that was there stays as it is.
+    """
+    root, folder = Path(root), Path(root) / FOLDER if folder is None else Path(folder)
+    names = list_images(root, leave_out=folder)
+    with locked(folder):
+        known = {}
+        if (folder / "index.json").exists():
+            index = read_index(folder)
+            check_model(index, model)
+            if index.root != root.resolve() and index.root.exists():  # one that is gone was moved
+                raise DPMError(
+                    f"index '{shown(index.folder)}' is of the images in '{shown(index.root)}', not of those in "
+                    f"'{shown(root)}'; name another --index"
+                )
+            known = dict(zip(index.paths, index.stamps))
+        present = {name: _stamp(root / name) for name in names}
+        new = {name: stamp for name, stamp in present.items() if name not in known or known[name] != stamp}
+        unreadable = _embed(new, extractor, root, folder, model)
+        if len(unreadable) == len(names):
+            raise DPMError(f"none of the {len(names)} images in '{shown(root)}' can be read; first: {unreadable[0]}")
+        index = read_index(folder)
+        keep = [row for row, name in enumerate(index.paths) if present.get(name) == index.stamps[row]]
+        if index.batches or len(keep) < len(index.paths) or index.root != root.resolve():
+            merge(index, keep, root)
+    return Indexed(folder, len(keep), len(new) - len(unreadable), len(known.keys() - present.keys()), unreadable)
+
+
+def check_model(index: Index, model: dict) -> None:
+    """Refuse an index that was made by another model than ``model``, as in :func:`index_images`.
+
+    Raises:
+        DPMError: the models differ.
+    """
+    if index.model["fingerprint"] != model["fingerprint"]:
+        raise DPMError(
+            f"index '{shown(index.folder)}' was made by another model ('{index.model['name']}' from "
+            f"'{index.model['source']}'); use that one, or index again into another folder"
+        )
+
+
+def list_images(folder: str | Path, leave_out: str | Path | None = None) -> list[str]:
+    """Files below ``folder`` whose ending belongs to a format that Pillow reads, sorted.
+
+    Hidden files and folders are left out, and so is the folder ``leave_out``.
+
+    Returns:
+        paths relative to ``folder``, with forward slashes.
+
+    Raises:
+        DPMError: no such folder, it cannot be listed, or there is no image in it.
+    """
+    folder, hidden = Path(folder), None if leave_out is None else Path(leave_out).resolve()
+    if not folder.is_dir():
+        raise DPMError(f"'{shown(folder)}' is no folder of images")
+    endings = {ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN}
+    found = []
+    for top, folders, files in os.walk(folder, onerror=_refuse):
+        place = Path(top)
+        folders[:] = [name for name in folders if name[0] != "." and (place / name).resolve() != hidden]
+        images = [name for name in files if name[0] != "." and os.path.splitext(name)[1].lower() in endings]
+        found += [(place / name).relative_to(folder).as_posix() for name in images]
+    if not found:
+        raise DPMError(f"there is no image in '{shown(folder)}'; looked for endings such as .jpg, .png, .tif")
+    return sorted(found)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise DPMError(f"folder '{shown(error.filename)}' cannot be read: {error.strerror}") from error
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        status = os.stat(path)
+    except OSError:  # a broken link; reading it will say so
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _embed(stamps: dict[str, Stamp], extractor: DPMExtractor, root: Path, folder: Path, model: dict) -> list[str]:
+    """Embed and store the images of these names; returns a line for each unreadable one."""
+    names, unreadable, size = list(stamps), [], extractor.batch_size
+    progress = Progress(len(names), "images", lambda text: print(f"   embedded: {text}", flush=True))
+
+    def prepared(name: str) -> torch.Tensor | DPMError:
+        try:
+            return extractor.prepare(root / name)
+        except DPMError as error:
+            return error
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as readers:
+        for start in range(0, len(names), size):
+            batch = names[start : start + size]
+            read = dict(zip(batch, readers.map(prepared, batch)))
+            unreadable += [str(image) for image in read.values() if isinstance(image, DPMError)]
+            images = {name: image for name, image in read.items() if isinstance(image, torch.Tensor)}
+            if images:
+                embedding = extractor(list(images.values())).embedding  # (b, D)
+                if not embedding.isfinite().all():
+                    raise DPMError("the model's embedding of an image is not finite; was it trained to the end?")
+                if not (folder / "index.json").exists():
+                    write_list(folder, root, model, None, {})
+                add_batch(folder, {name: stamps[name] for name in images}, embedding)
+            progress.at(start + len(batch))
+    return unreadable

@@ -1,0 +1,129 @@
+"""Rank an index's images for query images, with and without the query's mask."""
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from dpm_plugin.apps.image_index.store import Index
+from dpm_plugin.evaluation.search import Gallery, ranks, topk
+from dpm_plugin.inference.extractor import DPMExtractor
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.text import shown
+
+
+class Match(NamedTuple):
+    """One image of a ranked list.
+
+    Attributes:
+        rank: from 1.
+        name: path in the index, relative to its folder of images.
+        path: where it lies.
+        score: cosine similarity, in [-1, 1].
+        other_rank: its rank in the other list; None for a model without mask.
+        hidden: occluded share of the person, 0 to 1; None where it is not known.
+    """
+
+    rank: int
+    name: str
+    path: Path
+    score: float
+    other_rank: int | None
+    hidden: float | None
+
+
+class Answer(NamedTuple):
+    """One query: its path, its occluded share or None, and ranked lists.
+
+    ``on`` is with the query's mask on every image of the index (None without mask branch), ``off`` without.
+    """
+
+    path: Path
+    hidden: float | None
+    on: list[Match] | None
+    off: list[Match]
+
+    @property
+    def lists(self) -> list[tuple[str, list[Match]]]:
+        """Name and matches of the lists there are, the one with the mask first."""
+        named = [("mask on", self.on), ("mask off", self.off)]
+        return [(name, matches) for name, matches in named if matches is not None]
+
+
+def search(
+    queries: Sequence[str | Path], index: Index, extractor: DPMExtractor, top: int = 20
+) -> tuple[list[Answer], list[str]]:
+    """Rank the index for each query, reading it chunk by chunk: no distance matrix is built.
+
+    Args:
+        queries: paths of images.
+        index: made by the model of ``extractor``.
+        extractor: the model.
+        top: length of a ranked list. Default: 20.
+
+    Returns:
+        (answers, lines on the queries that could not be read). Equal scores keep the index's order.
+
+    Raises:
+        DPMError: no query can be read, the index is empty, or ``top`` is below 1.
+    """
+    if top < 1:
+        raise DPMError(f"the number of results must be at least 1, got {top}")
+    if not index.paths:
+        raise DPMError(f"index '{shown(index.folder)}' holds no image yet; run tools/search.py index again")
+    images, unreadable = {}, []
+    for place, path in enumerate(map(Path, queries)):
+        try:
+            images[place, path] = extractor.prepare(path)
+        except DPMError as error:
+            unreadable.append(str(error))
+    if not images:
+        raise DPMError(f"no query can be read; the first: {unreadable[0]}")
+    embedding, mask, _ = extractor(list(images.values()))
+    gallery, count = Gallery(index.embedding), min(top, len(index.paths))
+
+    def ranked(own_mask: torch.Tensor | None, other_mask: torch.Tensor | None) -> list[list[Match]]:
+        """A list for each query under ``own_mask``; with a mask branch, also the ranks under ``other_mask``."""
+        distances, rows = topk(embedding, gallery, own_mask, count)  # (Q, count)
+        others = [[None] * count] * len(rows) if mask is None else ranks(embedding, gallery, other_mask, rows).tolist()
+        lists = zip(rows.tolist(), distances.tolist(), others)
+        return [[_match(index, *each) for each in zip(range(1, count + 1), *columns)] for columns in lists]
+
+    on = None if mask is None else ranked(mask, None)
+    off = ranked(None, mask)
+    answers = [
+        Answer(path, hidden_share(path), None if on is None else on[query], off[query])
+        for query, (_, path) in enumerate(images)
+    ]
+    return answers, unreadable
+
+
+def _match(index: Index, rank: int, row: int, distance: float, other_rank: int | None) -> Match:
+    path = index.root / index.paths[row]
+    return Match(rank, index.paths[row], path, 1 - distance, other_rank, hidden_share(path))
+
+
+def hidden_share(path: Path) -> float | None:
+    """The occluded share of the person in an image, as a ``visibility.json`` of the synthetic benchmark has it.
+
+    That lies in the image's folder or the one above, and maps relative paths to ``{"hidden": share}``.
+    None where there is none.
+    """
+    path = path.absolute()
+    for folder in list(path.parents)[:2]:
+        record = _visibility(folder).get(path.relative_to(folder).as_posix())
+        if isinstance(record, dict) and isinstance(record.get("hidden"), (int, float)):
+            return float(record["hidden"])
+    return None
+
+
+@lru_cache(maxsize=256)
+def _visibility(folder: Path) -> dict:
+    try:
+        records = json.loads((folder / "visibility.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return records if isinstance(records, dict) else {}

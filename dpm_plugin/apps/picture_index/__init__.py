@@ -1,1 +1,0 @@
-"""Search in a folder of one's own pictures: ``indexing`` embeds them once, ``querying`` ranks them."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dpm_plugin.apps.convert_checkpoint import main as convert
+from convert_checkpoint import main as convert
 from dpm_plugin.apps.picture_index.cli import main as search
 from dpm_plugin.inference.export.cli import main as export
 from dpm_plugin.torchreid_host import models

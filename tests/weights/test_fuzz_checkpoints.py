@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dpm_plugin.apps.convert_checkpoint import convert
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.weights import files as checkpoint
-from dpm_plugin.weights.load import load_backbone_file, load_weights
+from dpm_plugin.weights.load import load_pretrained, load_weights
 from helpers.fuzz import Refused, fuzz, outcome, sizes  # noqa: F401, a fixture
 from helpers.model import tiny_model, to_released
 
@@ -131,7 +131,7 @@ def try_everything(model, path, before):
         untouched = set(before) - set(report.loaded)
         assert all(torch.equal(after[key], before[key]) for key in untouched)
     model.load_state_dict(before)
-    outcome(load_backbone_file, model.backbone, path)
+    outcome(load_pretrained, model.backbone, path)
     assert all(value.isfinite().all() for value in model.state_dict().values())
     converted = path.with_suffix(".converted")
     layout = outcome(convert, path, converted)
@@ -153,7 +153,7 @@ def test_state_dicts_with_other_names_types_shapes_and_wrappers(fuzz, model, sta
             model, path, {key: value + 1 if value.is_floating_point() else value for key, value in before.items()}
         )
         if layout in ("dpm", "released") and not changes:
-            assert report.layout == layout and not report.missing and not report.skipped
+            assert report.naming == layout and not report.missing and not report.skipped
         capsys.readouterr()
 
     fuzz(contents(), check)

@@ -18,7 +18,7 @@ from dpm_plugin.config import load_config
 from dpm_plugin.evaluation.search import Gallery
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.weights.files import read_checkpoint
-from dpm_plugin.weights.load import load_backbone_file, load_weights
+from dpm_plugin.weights.load import load_pretrained, load_weights
 from helpers.data import write_occluded_duke
 from helpers.model import tiny_model
 
@@ -191,7 +191,7 @@ def test_no_reader_of_weights_or_galleries_executes_a_payload(save, name, model,
         read_checkpoint,
         lambda file: load_weights(model, file),
         Gallery.open,
-        lambda file: load_backbone_file(model.backbone, file),
+        lambda file: load_pretrained(model.backbone, file),
         lambda file: torchreid_host.utils.load_checkpoint(str(file)),
         lambda file: torchreid_host.utils.load_pretrained_weights(model, str(file)),
         lambda file: torchreid_host.utils.resume_from_checkpoint(str(file), model),

@@ -10,7 +10,8 @@ import timm
 import torch
 
 from dpm_plugin import load_weights
-from dpm_plugin.apps.convert_checkpoint import convert, main
+from convert_checkpoint import main
+from dpm_plugin.apps.convert_checkpoint import convert
 from dpm_plugin.torchreid_host import models
 from dpm_plugin.weights.files import read_checkpoint
 from helpers.model import TINY, tiny_model, to_released
@@ -58,7 +59,7 @@ def test_a_converted_file_loads_as_its_source_does(tmp_path, model):
     convert(source, tmp_path / "ours.pth")
     by_source, by_converted = tiny_model(), tiny_model()
     reports = load_weights(by_source, source), load_weights(by_converted, tmp_path / "ours.pth")
-    assert [report.layout for report in reports] == ["released", "dpm"]
+    assert [report.naming for report in reports] == ["released", "dpm"]
     assert reports[0][1:] == reports[1][1:] and reports[0].unused == ["base.fc.weight", "base.fc.bias"]
     assert bits(by_source.state_dict()) == bits(by_converted.state_dict())
 
@@ -71,7 +72,7 @@ def test_a_training_checkpoint_of_ours_becomes_a_plain_released_one(tmp_path, mo
 
 def test_the_encoder_goes_to_timm_and_back(tmp_path, model):
     torch.save(model.state_dict(), tmp_path / "ours.pth")
-    layout, left_out = convert(tmp_path / "ours.pth", tmp_path / "timm.safetensors", "timm")
+    layout, *_, left_out = convert(tmp_path / "ours.pth", tmp_path / "timm.safetensors", "timm")
     assert layout == "dpm" and set(left_out) == {
         key for key in model.state_dict() if not key.startswith("backbone.transformer.")
     }
@@ -83,7 +84,7 @@ def test_the_encoder_goes_to_timm_and_back(tmp_path, model):
     convert(tmp_path / "plain.pth", tmp_path / "ours.pth", "dpm")
     convert(tmp_path / "ours.pth", tmp_path / "again.pth", "timm")
     assert bits(read_checkpoint(tmp_path / "again.pth")) == bits(plain.state_dict())
-    _, left_out = convert(tmp_path / "plain.pth", tmp_path / "released.pth", "released")
+    *_, left_out = convert(tmp_path / "plain.pth", tmp_path / "released.pth", "released")
     assert left_out == ["head.weight", "head.bias"]
 
 

@@ -15,12 +15,11 @@ import torch
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import replacing
 
-# torchreid writes rank1 as a numpy scalar; these are the only globals beyond torch's own
-# that its files need, and none of them can run code.
-_NUMPY_SCALARS = [np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
-_NUMPY_SCALARS += [
-    (np._core.multiarray.scalar, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")
-]
+# torchreid writes rank1 as a numpy scalar. These are the only globals beyond torch's own that its files need, and none
+# of them can run code; numpy's module was named otherwise before numpy 2.
+_SCALAR: Any = np.float64(0).__reduce__()[0]
+_NUMPY_SCALARS: list[Any] = [np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
+_NUMPY_SCALARS += [(_SCALAR, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")]
 MOST_WRAPPERS = 4  # dicts around a state dict, such as {"model": {"state_dict": ...}}
 
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import timm
 from torch import Tensor, nn
@@ -70,18 +70,20 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
             is then as it was.
     """
     path = local_file(path)
-    state, own, sizes = read_state(path), model.state_dict(), {}
-    encoder = model.backbone.transformer if isinstance(getattr(model, "backbone", None), ViT) else None
-    named = to_own_names(state) if encoder is not None else Renamed(recognise(state), state, [])
+    state, own = read_state(path), model.state_dict()
+    sizes: dict[str, str] = {}
+    vit: Any = getattr(model, "backbone", None)
+    has_vit = isinstance(vit, ViT)
+    named = to_own_names(state) if has_vit else Renamed(recognise(state), state, [])
     state, where = named.state, f"'{path}' ({named.naming} names)"
     _check_numbers(state, own, f"'{path}'")
     has_blocks = any(key.startswith(BLOCKS) for key in state)
-    if encoder is not None and has_blocks:
+    if has_vit and has_blocks:
         _check_blocks(state, own, where, type(model).__name__)
-        state, sizes = fit_embeddings(state, encoder, square=named.naming == "timm", prefix=ENCODER)
+        state, sizes = fit_embeddings(state, vit.transformer, square=named.naming == "timm", prefix=ENCODER)
     fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
     is_start = any(key != "classifier.weight" and value.dim() for key, value in fits.items())
-    if not is_start or (encoder is not None and not has_blocks):
+    if not is_start or (has_vit and not has_blocks):
         raise DPMError(f"no tensor of {where} fits this {type(model).__name__}; was it made for another model?")
     report = LoadReport(
         named.naming,
@@ -131,7 +133,7 @@ def _check_blocks(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where:
         )
 
 
-def load_pretrained(vit: ViT, pretrained: bool | str | Path) -> None:
+def load_pretrained(vit: ViT, pretrained: Literal[True] | str | Path) -> None:
     """Fill the encoder of ``vit``.
 
     Args:
@@ -157,7 +159,7 @@ def load_pretrained(vit: ViT, pretrained: bool | str | Path) -> None:
 def _load_file(vit: ViT, path: str | Path) -> None:
     """Fill only the encoder of ``vit`` from a local file with any known tensor names (see ``load_weights``)."""
     if str(path).endswith(".npz"):  # the original JAX weights, which timm can read
-        plain = timm.create_model(vit.backbone_name, pretrained=False, num_classes=0)
+        plain: Any = timm.create_model(vit.backbone_name, pretrained=False, num_classes=0)
         try:
             plain.load_pretrained(str(path))
         except Exception as error:  # numpy, zip and key errors

@@ -68,18 +68,13 @@ def published(path: str | Path) -> Published | None:
     return ZOO[name]
 
 
-def local_file(path: str | Path) -> str | Path:
-    """``path`` as it is, or for ``zoo:NAME`` the file that :func:`fetch` gives."""
-    return path if published(path) is None else fetch(os.fspath(path).removeprefix(PREFIX))
-
-
 def cache_folder() -> Path:
     """The folder named by the environment variable DPM_CACHE, else ``dpm_torchreid`` in torch's hub folder."""
     return Path(os.environ.get(CACHE_VARIABLE) or Path(torch.hub.get_dir(), "dpm_torchreid")).expanduser()
 
 
-def fetch(name: str) -> Path:
-    """Path of the weights ``name``, a key of ``ZOO``, in the cache; downloads them where they are not there yet.
+def local_file(path: str | Path) -> str | Path:
+    """``path`` as it is, or for ``zoo:NAME`` the file in the cache, downloaded where it is not there yet.
 
     The file takes its name when it is whole and has been read, so an interrupted download leaves nothing.
 
@@ -87,27 +82,29 @@ def fetch(name: str) -> Path:
         DPMError: unknown name; or the file can't be had, with the page to download it from by hand and the
             place to put it.
     """
-    entry = published(PREFIX + name)
-    path = cache_folder() / entry.file
-    if path.is_file():
+    entry = published(path)
+    if entry is None:
         return path
-    print(f"=> fetching '{PREFIX}{name}' to '{path}'")
+    file = cache_folder() / entry.file
+    if file.is_file():
+        return file
+    print(f"=> fetching '{path}' to '{file}'")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:  # os.replace: same disk
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".download-") as folder:  # os.replace: same disk
             arrived = Path(folder, entry.file)
             download_from_drive(entry.drive_id, arrived)
             naming = recognise(read_state(arrived))
             if naming != "released":
                 raise DPMError(f"what came is a {naming} checkpoint, not one of DPM's released implementation")
-            os.replace(arrived, path)
+            os.replace(arrived, file)
     except Exception as error:  # network, Google's refusals, file system, a page instead of the file
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise DPMError(
-            f"'{PREFIX}{name}' can't be downloaded ({reason[:200]}); download {entry.page} by hand and put it "
-            f"at '{path}', or name a folder that has {entry.file} by {CACHE_VARIABLE}"
+            f"'{path}' can't be downloaded ({reason[:200]}); download {entry.page} by hand and put it "
+            f"at '{file}', or name a folder that has {entry.file} by {CACHE_VARIABLE}"
         ) from error
-    return path
+    return file
 
 
 def download_from_drive(drive_id: str, path: Path) -> None:

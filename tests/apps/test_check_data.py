@@ -6,23 +6,21 @@ import runpy
 import shutil
 import sys
 from collections import Counter
-from pathlib import Path
 
+import check_data as tool
 import numpy as np
 import pytest
 from PIL import Image
 
-from dpm_plugin.apps.check_data import check_dataset, check_folder, cli, examining
-from dpm_plugin.apps.check_data.cli import main
-from dpm_plugin.apps.check_data.examining import examine, examine_all
-from dpm_plugin.apps.check_data.findings import KINDS, find
+from dpm_plugin.apps.check_data import check_data, checking
+from dpm_plugin.apps.check_data.checking import Examined, examine, examine_all, find
 from dpm_plugin.apps.check_data.listing import Entry, Listed
+from dpm_plugin.apps.check_data.report import KINDS
 from dpm_plugin.data import DATASETS, OccludedDuke, SyntheticSpec
 from dpm_plugin.data.synthetic import generate
 from dpm_plugin.utils.errors import DPMError
 from helpers.data import SHARED_LISTS, touch, write_market, write_occluded_duke
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "check_data.py"
 SPEC = SyntheticSpec(
     height=32, width=16, train_ids=2, train_images=3, test_ids=2, gallery_images=2, query_images=1, distractor_ids=1
 )
@@ -51,7 +49,7 @@ def duke(tmp_path, monkeypatch):
 
 
 def check(top):
-    (found,) = check_dataset("occluded_duke", top.parent, jobs=1, show=silent)
+    (found,) = check_data("occluded_duke", top.parent, jobs=1, show=silent)
     return found
 
 
@@ -100,7 +98,7 @@ def test_a_name_that_the_data_set_does_not_understand_is_a_finding_instead_of_th
 def test_names_with_blanks_around_or_unprintable_letters_are_odd(tmp_path):
     for seed, name in enumerate(("0020_c1_f2\x07.jpg", " 0020_c1_f3.jpg", "line\nbreak.jpg", "good one.jpg")):
         noise(tmp_path / name, seed)
-    (found,) = check_folder(tmp_path, jobs=1, show=silent)
+    (found,) = check_data(tmp_path, jobs=1, show=silent)
     assert [finding.kind for finding in found.problems] == ["odd_name"] * 3
 
 
@@ -162,7 +160,7 @@ def test_the_published_occluded_duke_has_no_problem_and_1870_shared_images():
         for split, folder in folders.items()
         for name in (SHARED_LISTS / f"{split}.list").read_text().split()
     ]
-    examined = {each.path: examining.Examined(each.path, 1, os.path.basename(each.path), "") for each in entries}
+    examined = {each.path: Examined(each.path, os.path.basename(each.path)) for each in entries}
     found = find(Listed("occluded_duke", ".", entries, OccludedDuke.layout.published, []), examined)
     assert Counter(finding.kind for finding in found.findings) == {"shared": 1870} and not found.problems
 
@@ -175,24 +173,24 @@ def test_torchreids_own_data_set_is_checked_as_torchreid_reads_it(tmp_path):
     for seed, path in enumerate(sorted(top.rglob("*.jpg"))):
         noise(path, seed)
     cut(top / "query" / "0001_c1s1_000451_03.jpg")
-    (found,) = check_dataset("market1501", tmp_path, jobs=1, show=silent)
+    (found,) = check_data("market1501", tmp_path, jobs=1, show=silent)
     kinds = Counter(finding.kind for finding in found.problems)
     # One name in query and gallery with the same identity and camera is no problem, other bytes or not.
     assert kinds == {"unreadable": 1, "counts": 3} and found.splits["train"] == (4, 2, 2)
     touch(top, "query/cover.jpg")
-    (found,) = check_dataset("market1501", tmp_path, jobs=1, show=silent)
+    (found,) = check_data("market1501", tmp_path, jobs=1, show=silent)
     assert {finding.kind for finding in found.problems} == {"unreadable", "empty", "layout"}
 
 
 def test_every_drawing_is_checked_against_its_own_spec_and_none_is_drawn(tmp_path):
     with pytest.raises(DPMError, match="nothing is drawn"):
-        check_dataset("synthetic_occluded", tmp_path)
+        check_data("synthetic_occluded", tmp_path)
     assert list(tmp_path.iterdir()) == []
     folder = generate(SPEC, tmp_path, workers=1, verbose=False)
-    (found,) = check_dataset("synthetic_occluded", tmp_path, jobs=1, show=silent)
+    (found,) = check_data("synthetic_occluded", tmp_path, jobs=1, show=silent)
     assert found.problems == [] and found.splits["train"][:2] == (6, 2)
     next((folder / "query").glob("*.jpg")).unlink()
-    (found,) = check_dataset("synthetic_occluded", tmp_path, jobs=1, show=silent)
+    (found,) = check_data("synthetic_occluded", tmp_path, jobs=1, show=silent)
     assert [finding.kind for finding in found.problems] == ["counts"]
 
 
@@ -203,7 +201,7 @@ def test_every_data_set_of_the_plugin_can_be_checked(name, tmp_path):
         for part in parts:
             folder = tmp_path.joinpath(layout.folders[0], *(spellings[0] for spellings in part.path))
             noise(folder / "0001" / f"0001_c{1 + seed}_f1.png", len(list(tmp_path.rglob("*.png"))))
-    (found,) = check_dataset(name, tmp_path, jobs=1, show=silent)
+    (found,) = check_data(name, tmp_path, jobs=1, show=silent)
     assert {finding.kind for finding in found.problems} <= {"counts", "one_camera"}
     assert set(found.splits) == set(layout.splits)
 
@@ -212,7 +210,7 @@ def test_a_plain_folder_is_searched_to_its_depth(tmp_path):
     noise(tmp_path / "a" / "b" / "c.png", 1)
     shutil.copy(tmp_path / "a" / "b" / "c.png", tmp_path / "copy.PNG")
     touch(tmp_path, ".hidden.png", ".git/x.png", "notes.txt", "a/empty.jpg")
-    (found,) = check_folder(tmp_path, jobs=1, show=silent)
+    (found,) = check_data(tmp_path, jobs=1, show=silent)
     assert found.splits == {"images": (3, 0, 0)}
     assert Counter(finding.kind for finding in found.findings) == {"duplicate": 1, "empty": 1, "other_files": 1}
 
@@ -221,7 +219,7 @@ def test_a_folder_reading_itself_or_a_pipe_ends(tmp_path):
     noise(tmp_path / "a.png", 1)
     (tmp_path / "again").symlink_to(tmp_path)
     os.mkfifo(tmp_path / "pipe.png")
-    (found,) = check_folder(tmp_path, jobs=1, show=silent)
+    (found,) = check_data(tmp_path, jobs=1, show=silent)
     assert [(finding.kind, finding.detail) for finding in found.findings] == [("unreadable", "it is no file")]
 
 
@@ -229,15 +227,15 @@ def test_a_folder_reading_itself_or_a_pipe_ends(tmp_path):
 
 
 def test_several_processes_find_what_one_finds_and_tell_the_time_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(examining, "WORTH_A_PROCESS", 1)
-    monkeypatch.setattr(examining, "FILES_AT_A_TIME", 3)
+    monkeypatch.setattr(checking, "WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(checking, "FILES_AT_A_TIME", 3)
     paths = [tmp_path / f"{number}.png" for number in range(20)]
     for number, path in enumerate(paths):
         noise(path, number % 7)
     cut(paths[3])
     lines = []
     found = examine_all(map(str, paths), 2, lines.append)
-    assert found == {str(path): examine(str(path)) for path in paths} and found[str(paths[3])].problem
+    assert found == {str(path): examine(str(path)) for path in paths} and found[str(paths[3])].finding
     assert lines[-1] == "20/20 images, 0:00 left"
 
 
@@ -246,8 +244,8 @@ def die(path):
 
 
 def test_a_process_that_dies_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(examining, "WORTH_A_PROCESS", 1)
-    monkeypatch.setattr(examining, "examine", die)
+    monkeypatch.setattr(checking, "WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(checking, "examine", die)
     with pytest.raises(DPMError, match="ended from outside or by the decoder"):
         examine_all(["a", "b"], 2, silent)
 
@@ -256,7 +254,7 @@ def test_a_process_that_dies_is_an_error(tmp_path, monkeypatch):
 
 
 def test_the_tool_exits_with_0_where_all_is_clean(duke, capsys):
-    assert main(["occluded_duke", "--root", str(duke.parent), "--jobs", "1"]) == 0
+    assert tool.main(["occluded_duke", "--root", str(duke.parent), "--jobs", "1"]) == 0
     printed = capsys.readouterr()
     assert "clean" in printed.out and "train" in printed.out and "16/16 images" in printed.err
 
@@ -271,7 +269,7 @@ def test_the_tool_exits_with_1_and_reports_all_in_json(duke, tmp_path, capsys, m
     )
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(SystemExit) as caught:
-        runpy.run_path(str(TOOL), run_name="__main__")
+        runpy.run_path(tool.__file__, run_name="__main__")
     assert caught.value.code == 1
     content = json.loads(report.read_text(encoding="ascii"))
     assert content["clean"] is False and [each["problems"] for each in content["sets"]] == [14, 1]
@@ -303,7 +301,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, tmp_path, cap
     noise(tmp_path / "a.png", 1)
     before = sorted(tmp_path.rglob("*"))
     try:
-        code = main([text.format(tmp=tmp_path) for text in arguments])
+        code = tool.main([text.format(tmp=tmp_path) for text in arguments])
     except SystemExit as ended:
         code = ended.code
     error = capsys.readouterr().err.splitlines()[-1]
@@ -315,7 +313,7 @@ def test_an_interruption_leaves_no_half_report(duke, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "as_json", stop)
+    monkeypatch.setattr(tool, "as_json", stop)
     report = tmp_path / "r" / "x.json"
-    assert main(["occluded_duke", "--root", str(duke.parent), "--jobs", "1", "--json", str(report)]) == 130
+    assert tool.main(["occluded_duke", "--root", str(duke.parent), "--jobs", "1", "--json", str(report)]) == 130
     assert not report.parent.exists() or os.listdir(report.parent) == []

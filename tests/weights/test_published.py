@@ -68,13 +68,13 @@ def test_weights_are_fetched_once_and_load_by_their_name(cache, released, model,
     path, source = released
     asked = drive(path.read_bytes())
     for _ in range(2):
-        assert zoo.fetch("occluded_duke") == cache / "occluded_duke.pth"
+        assert zoo.local_file("zoo:occluded_duke") == cache / "occluded_duke.pth"
     assert asked == ["12rTyilUnwOy-lsaM65Y_ce_6AmOivgm1"]
     assert os.listdir(cache) == ["occluded_duke.pth"]
     report = load_weights(model, "zoo:occluded_duke")
     assert report.naming == "released" and report.skipped == ["classifier.weight"]
     assert torch.equal(model.neck.weight, source.neck.weight)
-    zoo.fetch("occluded_reid")
+    zoo.local_file("zoo:occluded_reid")
     assert asked[1:] == ["1J86byKnQocDK9XZeQuMvg-qvS_gN_zAd"]
 
 
@@ -118,7 +118,7 @@ def test_what_cannot_be_downloaded_names_the_page_and_the_place_and_leaves_nothi
 ):
     monkeypatch.setattr(zoo, "download_from_drive", download)
     with pytest.raises(DPMError) as error:
-        zoo.fetch("occluded_duke")
+        zoo.local_file("zoo:occluded_duke")
     message = str(error.value)
     assert reason in message and "\n" not in message
     assert "https://drive.google.com/file/d/12rTyilUnwOy-lsaM65Y_ce_6AmOivgm1/view" in message
@@ -130,10 +130,10 @@ def test_half_a_file_does_not_take_the_name(cache, released, drive):
     whole = released[0].read_bytes()
     drive(whole[: len(whole) // 2])
     with pytest.raises(DPMError):
-        zoo.fetch("occluded_duke")
+        zoo.local_file("zoo:occluded_duke")
     assert os.listdir(cache) == []
     drive(whole)
-    assert zoo.fetch("occluded_duke").is_file()
+    assert zoo.local_file("zoo:occluded_duke").is_file()
 
 
 def test_an_interrupted_download_leaves_nothing(cache, monkeypatch):
@@ -143,7 +143,7 @@ def test_an_interrupted_download_leaves_nothing(cache, monkeypatch):
 
     monkeypatch.setattr(zoo, "download_from_drive", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        zoo.fetch("occluded_duke")
+        zoo.local_file("zoo:occluded_duke")
     assert os.listdir(cache) == []
 
 
@@ -158,7 +158,7 @@ def test_a_refusal_of_older_gdown_versions_is_an_error_too(cache, monkeypatch):
     asked = []
     monkeypatch.setattr(gdown, "download", lambda **options: asked.append(options["id"]))
     with pytest.raises(DPMError, match="Google Drive refused it"):
-        zoo.fetch("occluded_reid")
+        zoo.local_file("zoo:occluded_reid")
     assert asked == ["1J86byKnQocDK9XZeQuMvg-qvS_gN_zAd"]
 
 
@@ -166,7 +166,7 @@ def test_a_cache_that_cannot_be_made_is_an_error(cache, drive):
     cache.write_text("a file where the folder should be")
     drive(b"")
     with pytest.raises(DPMError, match="can't be downloaded"):
-        zoo.fetch("occluded_duke")
+        zoo.local_file("zoo:occluded_duke")
 
 
 def test_an_unknown_name_is_an_error_with_the_nearest_known_one(model):

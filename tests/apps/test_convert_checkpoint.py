@@ -41,9 +41,8 @@ def test_released_to_ours_to_released_is_bit_equal(tmp_path, model, between, cap
     source, between, target = tmp_path / "released.pth", tmp_path / between, tmp_path / "back.pth"
     torch.save({f"module.{key}": value for key, value in state.items()}, source)
     assert tool.main([str(source), str(between)]) == 0
-    assert (
-        capsys.readouterr().out == f"=> '{source}' (released names) to '{between}' (dpm names): {len(state)} tensors\n"
-    )
+    done = f"=> '{source}' (released names) to '{between}' (dpm names): {len(state)} tensors\n"
+    assert capsys.readouterr().out == done
     assert tool.main([str(between), str(target), "--to", "released"]) == 0
     back = read_checkpoint(target)
     if between.suffix == ".pth":

@@ -230,13 +230,10 @@ def safetensors_file(shape, offsets, data=b""):
 
 def packed_zip(state):
     """A torch file whose records were packed again: ten thousand zeros for each byte."""
-    packed = io.BytesIO()
-    with (
-        zipfile.ZipFile(io.BytesIO(saved(state))) as source,
-        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target,
-    ):
-        for record in source.infolist():
-            target.writestr(record.filename, source.read(record))
+    packed, plain = io.BytesIO(), zipfile.ZipFile(io.BytesIO(saved(state)))
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in plain.namelist():
+            target.writestr(name, plain.read(name))
     return packed.getvalue()
 
 

@@ -154,12 +154,9 @@ def find(listed: Listed, examined: Mapping[str, Examined]) -> Checked:
 
 def _odd_names(paths: list[str]) -> Iterator[Finding]:
     for path in paths:
-        if not _name(path).isprintable() or _name(path) != _name(path).strip():
+        name = os.path.basename(path)
+        if not name.isprintable() or name != name.strip():
             yield Finding("odd_name", [path], "it has letters that cannot be printed, or blanks around it")
-
-
-def _name(path: str) -> str:
-    return path.replace("\\", "/").rpartition("/")[2]
 
 
 def _duplicates(entries: list[Entry], examined: Mapping[str, Examined]) -> Iterator[Finding]:
@@ -190,7 +187,7 @@ def _same_names(splits: Splits) -> Iterator[Finding]:
     places: dict[str, dict[str, Entry]] = defaultdict(dict)  # file name -> {split: entry}
     for split, entries in splits.items():
         for entry in entries:
-            places[_name(entry.path)].setdefault(split, entry)
+            places[os.path.basename(entry.path)].setdefault(split, entry)
     for name, found in places.items():
         differ = len({each[2:] for each in found.values()}) > 1
         if len(found) > 1 and ("train" in found or differ):

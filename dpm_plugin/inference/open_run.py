@@ -1,13 +1,14 @@
-"""A trained model, opened again with its settings: from a run's folder, or from a checkpoint."""
+"""Open a trained model again with its settings: from a run's folder, a checkpoint, or published weights."""
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from yacs.config import CfgNode
 
 from dpm_plugin.config import SCHEMA, flat, load_config, model_kwargs
+from dpm_plugin.method.model import DPM
 from dpm_plugin.models import MODELS
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.weights.files import plain_tensors, read_checkpoint, read_state
@@ -17,17 +18,16 @@ from dpm_plugin.weights.published import local_file, published
 
 
 class Trained(NamedTuple):
-    """``model`` is in eval mode, ``config`` what it was trained with, ``epoch`` how many epochs it saw.
+    """``model`` is in eval mode, ``config`` what it was trained with, ``epoch`` how many epochs it saw, if known."""
 
-    ``epoch`` is None where the checkpoint does not say.
-    """
-
-    model: torch.nn.Module
+    model: DPM
     config: CfgNode
-    epoch: int
+    epoch: int | None
 
 
-def open_trained(source, device="cpu", config_file=None):
+def open_trained(
+    source: str | Path, device: str | torch.device = "cpu", config_file: str | Path | None = None
+) -> Trained:
     """Open a run or a single checkpoint.
 
     Args:
@@ -36,9 +36,6 @@ def open_trained(source, device="cpu", config_file=None):
             any file that :func:`dpm_plugin.load_weights` reads.
         device: to put the model on. Default: "cpu".
         config_file: yaml file with the settings of a checkpoint that lies in no run. Default: None.
-
-    Returns:
-        Trained.
 
     Raises:
         DPMError: nothing there, no settings for it, or settings of another model.
@@ -53,7 +50,7 @@ def open_trained(source, device="cpu", config_file=None):
         raise DPMError(f"'{source}' does not exist; name a run's folder (data.save_dir) or a checkpoint in one")
     if source.is_dir():
         return open_run(source, device)
-    folder = run_of(source)
+    folder = _run_of(source)
     if folder is None:
         raise DPMError(
             f"'{source}' lies in no finished run of tools/main.py with one of the plugin's models, so its "
@@ -62,7 +59,12 @@ def open_trained(source, device="cpu", config_file=None):
     return open_run(folder, device, checkpoint=source)
 
 
-def open_run(folder, device="cpu", root=None, checkpoint=None):
+def open_run(
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    root: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+) -> Trained:
     """Open what ``tools/main.py`` left in ``data.save_dir``: ``results.json`` and ``model/last.pth.tar``.
 
     Args:
@@ -70,9 +72,6 @@ def open_run(folder, device="cpu", root=None, checkpoint=None):
         device: to put the model on. Default: "cpu".
         root: data root of the opened configuration; None keeps the run's.
         checkpoint: another one of the run's checkpoints. Default: ``model/last.pth.tar``.
-
-    Returns:
-        Trained.
 
     Raises:
         DPMError: a file is missing or unreadable, or the run's model is not one of the plugin's.
@@ -87,9 +86,9 @@ def open_run(folder, device="cpu", root=None, checkpoint=None):
     content = read_checkpoint(path)
     try:
         state, epoch = plain_tensors(content["state_dict"], path), int(content["epoch"])
-        model = _build(config, state, path)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DPMError(f"'{path}' is no checkpoint of tools/main.py: it lacks {error}") from error
+    model = _build(config, state, f"'{path}'")
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -99,38 +98,22 @@ def open_run(folder, device="cpu", root=None, checkpoint=None):
     return Trained(model.to(device).eval(), config, epoch)
 
 
-def run_of(checkpoint):
-    """The run's folder that ``RUN/model/<checkpoint>`` lies in; None where there is none of a plugin's model."""
-    folder = Path(checkpoint).expanduser().absolute().parent.parent
-    try:
-        name = _settings(folder)["model"]["name"]
-    except (DPMError, KeyError, TypeError):
-        return None
-    return folder if name in MODELS else None
-
-
-def load_as_trained(model, path):
+def load_as_trained(model: DPM, path: str | Path) -> None:
     """What torchreid's ``load_pretrained_weights`` does for the plugin's models.
 
-    torchreid's extractors, trackers and scripts build a model by its name alone, which says nothing of
-    stride, cameras or mask blocks. Such a model takes these from the run that the checkpoint lies in, so that
-    it computes what was trained. Every other model, and every other file, is left to
-    :func:`dpm_plugin.load_weights`.
-
-    Args:
-        model: one of the plugin's models; changed in place.
-        path: the checkpoint.
+    torchreid's extractors, trackers and scripts build a model by its name alone, which says nothing of stride, cameras
+    or mask blocks. Such a model, changed in place, takes these from the run that the checkpoint lies in, so that it
+    computes what was trained. Every other model, and every other file, is left to :func:`dpm_plugin.load_weights`.
 
     Raises:
         DPMError: unreadable, or of another model.
     """
-    folder = run_of(path) if getattr(model, "default_shape", False) else None
+    folder = _run_of(path) if getattr(model, "default_shape", False) else None
     if folder is None:
         load_weights(model, path)
         return
     trained, config, epoch = open_run(folder, next(model.parameters()).device, checkpoint=path)
-    same = (trained.backbone.backbone_name, trained.has_mask) == (model.backbone.backbone_name, model.has_mask)
-    if not same:
+    if (trained.backbone.backbone_name, trained.has_mask) != (model.backbone.backbone_name, model.has_mask):
         raise DPMError(f"'{path}' is of '{config.model.name}', not of the model that was built; build that one")
     for part in ("backbone", "mask_blocks", "mask_generator", "neck"):
         setattr(model, part, getattr(trained, part))
@@ -140,48 +123,53 @@ def load_as_trained(model, path):
     print(f"=> '{path}': as trained by '{folder}' ({epoch} epochs)")
 
 
-def _settings(folder):
+def _run_of(checkpoint: str | Path) -> Path | None:
+    """The run's folder that ``RUN/model/<checkpoint>`` lies in; None where there is none of a plugin's model."""
+    folder = Path(checkpoint).expanduser().absolute().parent.parent
+    try:
+        return folder if _settings(folder)["model"]["name"] in MODELS else None
+    except (DPMError, KeyError, TypeError):
+        return None
+
+
+def _settings(folder: Path) -> dict[str, Any]:
     """The configuration in a run's results.json, as nested dicts."""
     try:
-        settings = json.loads((folder / "results.json").read_text(encoding="utf-8"))["run"]["config"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return dict(json.loads((folder / "results.json").read_text(encoding="utf-8"))["run"]["config"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DPMError(
             f"'{folder}' is no finished run of tools/main.py: results.json with its settings cannot be read ({error})"
         ) from error
-    if not isinstance(settings, dict):
-        raise DPMError(f"'{folder}/results.json' holds no settings of a run; was it written by tools/main.py?")
-    return settings
 
 
-def _build(config, state, path):
-    """The untrained model of these settings, with the classes and cameras of ``state``, read from ``path``."""
-    weight, cameras = state["classifier.weight"], state.get("backbone.camera_embedding")
-    for name, rows in (("classifier.weight", weight), ("backbone.camera_embedding", cameras)):
+def _build(config: CfgNode, state: dict[str, torch.Tensor], source: str) -> DPM:
+    """The untrained model of these settings, with the classes and cameras of ``state``, read from ``source``."""
+    if "classifier.weight" not in state:
+        raise DPMError(f"{source} is no checkpoint of '{config.model.name}': it lacks 'classifier.weight'")
+    classes, cameras = state["classifier.weight"], state.get("backbone.camera_embedding")  # (N, D), (cameras, C)
+    for rows in (classes, cameras):
         if rows is not None and (rows.dim() != 2 or 0 in rows.shape):  # rows without numbers can be billions
+            name = "classifier.weight" if rows is classes else "backbone.camera_embedding"
             raise DPMError(
-                f"tensor '{name}' in '{path}' has shape {tuple(rows.shape)}, not one row for each class "
-                "or camera; the file is damaged"
+                f"tensor '{name}' in {source} has shape {tuple(rows.shape)}, not one row for each class or camera; "
+                "the file is damaged"
             )
-    arguments = model_kwargs(config, len(weight), 0 if cameras is None else len(cameras))
+    arguments = model_kwargs(config, len(classes), 0 if cameras is None else len(cameras))
     return MODELS[config.model.name](**{**arguments, "pretrained": False})
 
 
-def _open_checkpoint(path, config, config_file, device):
+def _open_checkpoint(path: str | Path, config: CfgNode, settings: str | Path, device: str | torch.device) -> Trained:
+    """Open a checkpoint of any naming with a configuration, which comes from ``settings``."""
     if config.model.name not in MODELS:
-        raise DPMError(f"'{config_file}' is of '{config.model.name}'; this needs one of {', '.join(sorted(MODELS))}")
+        raise DPMError(f"'{settings}' is of '{config.model.name}'; this needs one of {', '.join(sorted(MODELS))}")
     path = local_file(path)
-    layout, state, _ = to_own_names(read_state(path))
-    try:
-        model = _build(config, state, path)
-    except KeyError as error:
-        raise DPMError(
-            f"'{path}' ({layout} layout) is no checkpoint of '{config.model.name}': it lacks {error}"
-        ) from error
+    named = to_own_names(read_state(path))
+    model = _build(config, named.state, f"'{path}' ({named.naming} names)")
     report = load_weights(model, path)
     wrong = report.missing + report.skipped
     if wrong:
         raise DPMError(
-            f"'{path}' and '{config_file}' are of different models: {len(wrong)} tensors do not fit, "
+            f"'{path}' and '{settings}' are of different models: {len(wrong)} tensors do not fit, "
             f"the first is '{wrong[0]}'"
         )
     return Trained(model.to(device).eval(), config, None)

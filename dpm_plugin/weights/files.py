@@ -1,10 +1,12 @@
-"""Checkpoint files: read without executing anything, written whole or not at all."""
+"""Checkpoint files: read without running code that they hold, and written whole or not at all."""
 
 import tarfile
 import warnings
 import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -13,17 +15,16 @@ import torch
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import replacing
 
-# torchreid writes rank1 as a numpy scalar; these are the only globals beyond torch's own
-# that its files need, and none of them can run code.
-_NUMPY_SCALARS = [np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
-_NUMPY_SCALARS += [
-    (np._core.multiarray.scalar, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")
-]
+# torchreid writes rank1 as a numpy scalar. These are the only globals beyond torch's own that its files need, and none
+# of them can run code; numpy's module was named otherwise before numpy 2.
+_SCALAR: Any = np.float64(0).__reduce__()[0]
+_NUMPY_SCALARS: list[Any] = [np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
+_NUMPY_SCALARS += [(_SCALAR, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")]
 MOST_WRAPPERS = 4  # dicts around a state dict, such as {"model": {"state_dict": ...}}
 
 
-def read_checkpoint(path):
-    """Return the content of a safetensors file or of a torch file, with ``weights_only=True``, on the CPU.
+def read_checkpoint(path: str | Path) -> Any:
+    """The content of a safetensors file or of a torch file, with ``weights_only=True``, on the CPU.
 
     Raises:
         DPMError: missing, truncated, no checkpoint, or holding objects that could run code.
@@ -32,7 +33,9 @@ def read_checkpoint(path):
     if not path.is_file():
         raise DPMError(f"checkpoint '{path}' {'is a folder' if path.is_dir() else 'does not exist'}")
     try:
-        if _is_safetensors(path):
+        with open(path, "rb") as file:
+            start = file.read(9)
+        if start[8:] == b"{":  # safetensors: the length of a header in JSON, then the header
             return safetensors.torch.load_file(path)
         _check_records(path)
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
@@ -47,12 +50,7 @@ def read_checkpoint(path):
         ) from error
 
 
-def _is_safetensors(path):
-    with open(path, "rb") as file:
-        return file.read(9)[8:] == b"{"  # the length of a header in json, then the header
-
-
-def _check_records(path):
+def _check_records(path: Path) -> None:
     """Raise ValueError for a file that torch would load, but torch.save never wrote.
 
     A packed record can unpack to any size, many names can mean one record, and torch itself does not look at the
@@ -73,7 +71,7 @@ def _check_records(path):
             raise ValueError(f"the checksum of its record '{damaged}' is wrong")
 
 
-def _load_torch_file(path):
+def _load_torch_file(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UnicodeDecodeError:  # written by Python 2
@@ -82,7 +80,7 @@ def _load_torch_file(path):
             return torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
 
 
-def read_state(path):
+def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint as a flat dict, wrappers and ``module.`` prefixes removed.
 
     Raises:
@@ -95,12 +93,12 @@ def read_state(path):
     return plain_tensors(state, path)
 
 
-def plain_tensors(state, path):
+def plain_tensors(state: Any, path: str | Path) -> dict[str, torch.Tensor]:
     """``state``, read from ``path``, as a flat dict of ordinary tensors, ``module.`` prefixes removed.
 
     Raises:
-        DPMError: it is something else, two names become one, or a tensor is no dense one with all its numbers in
-            the file, such as one row that declares to be a billion.
+        DPMError: it is no dict of tensors, two names become one, or a tensor is not dense or declares more numbers
+            than the file holds.
     """
     pairs = state.items() if isinstance(state, dict) else ()
     if not pairs or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in pairs):
@@ -119,42 +117,17 @@ def plain_tensors(state, path):
     return tensors
 
 
-def check_numbers(state, own, source):
-    """Refuse numbers of another kind than in ``own``, which would be cast in silence, and damaged ones.
-
-    Args:
-        state, own: flat dicts of tensors; names that ``own`` lacks are passed over.
-        source: where ``state`` comes from, for the message.
-
-    Raises:
-        DPMError: names the tensor.
-    """
-    for key, value in state.items():
-        if key not in own:
-            continue
-        if (value.is_floating_point(), value.is_complex()) != (own[key].is_floating_point(), own[key].is_complex()):
-            raise DPMError(
-                f"tensor '{key}' of {source} is of {value.dtype}, in the model of {own[key].dtype}; it "
-                "was quantised or damaged"
-            )
-        if value.is_floating_point() and not value.float().isfinite().all():
-            raise DPMError(
-                f"tensor '{key}' of {source} holds NaN or infinity; the run diverged or the file is "
-                "damaged: take an earlier checkpoint"
-            )
-
-
-def write_checkpoint(state, path, before=None):
+def write_checkpoint(state: Any, path: str | Path, before: Callable[[], None] | None = None) -> None:
     """Write ``state`` to ``path``: beside it first, read back, then renamed, so that only whole files have its name.
 
     Args:
-        before: called without arguments when all is written and right before ``path`` is replaced. Default: None.
+        before: called when all is written and right before ``path`` is replaced. Default: None.
 
     Raises:
         DPMError: it cannot be written or read back; the old file is then as it was.
     """
 
-    def check(temporary):
+    def check(temporary: Path) -> None:
         read_checkpoint(temporary)
         if before is not None:
             before()
@@ -163,7 +136,7 @@ def write_checkpoint(state, path, before=None):
         torch.save(state, file)
 
 
-def write_state(state, path):
+def write_state(state: Mapping[str, torch.Tensor], path: str | Path) -> None:
     """Write a flat dict of tensors as :func:`write_checkpoint` does; as safetensors where ``path`` ends so."""
     if Path(path).suffix != ".safetensors":
         write_checkpoint(state, path)
@@ -174,12 +147,12 @@ def write_state(state, path):
 
 
 @contextmanager
-def _written(path):
+def _written(path: str | Path) -> Iterator[None]:
     """An error in writing ``path`` as a DPMError with its cause."""
     try:
         yield
     except (OSError, RuntimeError) as error:
-        cause = error
+        cause: BaseException | None = error
         while cause is not None and not isinstance(cause, (OSError, DPMError)):  # torch.save wraps what a file raises
             cause = cause.__cause__ or cause.__context__
         if cause is None:

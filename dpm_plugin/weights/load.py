@@ -1,19 +1,22 @@
-"""Weights into a model: a checkpoint of any layout with a report, or a pretrained backbone; never silently random."""
+"""Put weights into a model: from a checkpoint, with a report on every tensor, or pretrained ones for the encoder."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import timm
+from torch import Tensor, nn
 
 from dpm_plugin.method.vit import ViT
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.weights.files import check_numbers, read_state
-from dpm_plugin.weights.key_names import recognise, to_own_names
+from dpm_plugin.weights.files import read_state
+from dpm_plugin.weights.key_names import Renamed, recognise, to_own_names
 from dpm_plugin.weights.published import local_file
 from dpm_plugin.weights.resize import fit_embeddings
 
 ENCODER = "backbone.transformer."
+BLOCKS = ENCODER + "blocks."
 ENVIRONMENT_VARIABLE = "DPM_PRETRAINED"
 
 
@@ -21,7 +24,7 @@ class LoadReport(NamedTuple):
     """What ``load_weights`` did, as lists of the model's tensor names (``unused``: the file's).
 
     Attributes:
-        layout: see :func:`dpm_plugin.weights.key_names.recognise`.
+        naming: whose names the file uses, a key of ``dpm_plugin.weights.key_names.NAMINGS``.
         loaded: taken from the file; with those of ``resized``.
         resized: position or patch embedding of another image size, stride or patch size.
         skipped: in the file with a shape that does not fit; the model's own stays.
@@ -30,32 +33,31 @@ class LoadReport(NamedTuple):
         sizes: {name of a resized tensor: "16x8 to 22x11 patches"}.
     """
 
-    layout: str
-    loaded: list
-    resized: list
-    skipped: list
-    missing: list
-    unused: list
-    sizes: dict
+    naming: str
+    loaded: list[str]
+    resized: list[str]
+    skipped: list[str]
+    missing: list[str]
+    unused: list[str]
+    sizes: dict[str, str]
 
-    def __str__(self):
+    def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded"]
         for name in ("resized", "skipped", "missing", "unused"):
             tensors = getattr(self, name)
             if tensors:
                 shown = [f"{key}: {self.sizes[key]}" if key in self.sizes else key for key in tensors[:4]]
                 parts.append(f"{len(tensors)} {name} ({', '.join(shown)}{', ...' if len(tensors) > 4 else ''})")
-        return f"{self.layout} checkpoint: " + "; ".join(parts)
+        return f"{self.naming} checkpoint: " + "; ".join(parts)
 
 
-def load_weights(model, path):
-    """Load a checkpoint of any known layout into ``model``.
+def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
+    """Load a checkpoint with any known tensor names into ``model``.
 
-    Layouts are recognised by content: this package's own, the released DPM implementation's,
-    TransReID's ViT, and timm's; each plain or under ``state_dict`` or ``model``, with or
-    without ``module.``, as torch or safetensors file. Position and patch embedding are resized to the
-    model's grid. A classifier or camera embedding with another count of rows is skipped. A
-    stock torchreid model takes torchreid's own loader's rule: what matches in name and shape.
+    The names are recognised: this package's own, the released DPM implementation's, TransReID's ViT, and timm's; each
+    plain or under ``state_dict`` or ``model``, with or without ``module.``, as torch or safetensors file. Position and
+    patch embedding are resized to the model's grid. A classifier or camera embedding with another count of rows is
+    skipped. A stock torchreid model takes what matches in name and shape, as with torchreid's own loader.
 
     Args:
         path: a file, or ``zoo:NAME`` for published weights, see :mod:`dpm_plugin.weights.published`.
@@ -68,25 +70,28 @@ def load_weights(model, path):
             is then as it was.
     """
     path = local_file(path)
-    state = read_state(path)
-    own = model.state_dict()
-    layout, unused, sizes = recognise(state), [], {}
-    if isinstance(getattr(model, "backbone", None), ViT):
-        layout, state, unused = to_own_names(state)
-        check_numbers(state, own, f"'{path}'")
-        state, sizes = _fit_encoder(state, own, model, layout, path)
-    else:
-        check_numbers(state, own, f"'{path}'")
+    state, own = read_state(path), model.state_dict()
+    sizes: dict[str, str] = {}
+    vit: Any = getattr(model, "backbone", None)
+    has_vit = isinstance(vit, ViT)
+    named = to_own_names(state) if has_vit else Renamed(recognise(state), state, [])
+    state, where = named.state, f"'{path}' ({named.naming} names)"
+    _check_numbers(state, own, f"'{path}'")
+    has_blocks = any(key.startswith(BLOCKS) for key in state)
+    if has_vit and has_blocks:
+        _check_blocks(state, own, where, type(model).__name__)
+        state, sizes = fit_embeddings(state, vit.transformer, square=named.naming == "timm", prefix=ENCODER)
     fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
-    if not any(key != "classifier.weight" and value.dim() for key, value in fits.items()):
-        raise _fits_nothing(model, layout, path)
+    is_start = any(key != "classifier.weight" and value.dim() for key, value in fits.items())
+    if not is_start or (has_vit and not has_blocks):
+        raise DPMError(f"no tensor of {where} fits this {type(model).__name__}; was it made for another model?")
     report = LoadReport(
-        layout,
+        named.naming,
         loaded=[key for key in own if key in fits],
         resized=[key for key in own if key in sizes and key in fits],
         skipped=[key for key in own if key in state and key not in fits],
         missing=[key for key in own if key not in state],
-        unused=[key for key in state if key not in own] + unused,
+        unused=[key for key in state if key not in own] + named.unused,
         sizes=sizes,
     )
     model.load_state_dict({**own, **fits})
@@ -94,52 +99,42 @@ def load_weights(model, path):
     return report
 
 
-def _fit_encoder(state, own, model, layout, path):
-    """(state with embeddings of the model's sizes, sizes of a LoadReport); refuses another encoder's blocks."""
-    blocks = ENCODER + "blocks."
-    if not any(key.startswith(blocks) for key in state):
-        raise _fits_nothing(model, layout, path)
-    names = dict.fromkeys(key for key in [*own, *state] if key.startswith(blocks))
-    shapes = {key: [tuple(side[key].shape) if key in side else "none" for side in (state, own)] for key in names}
-    wrong = [key for key, (theirs, ours) in shapes.items() if theirs != ours]
-    if wrong:
-        theirs, ours = shapes[wrong[0]]
-        raise DPMError(
-            f"'{path}' ({layout} layout) is of another encoder than this {type(model).__name__}'s: {len(wrong)} "
-            f"tensors of its blocks differ, the first is '{wrong[0]}' ({theirs} in the file, {ours} in the model)"
-        )
-    encoder = {key.removeprefix(ENCODER): value for key, value in state.items() if key.startswith(ENCODER)}
-    encoder, sizes = fit_embeddings(encoder, model.backbone.transformer, square=layout == "timm")
-    state = {**state, **{ENCODER + key: value for key, value in encoder.items()}}
-    return state, {ENCODER + key: size for key, size in sizes.items()}
+def _check_numbers(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors of another kind of number than in ``own``, which would be cast in silence, and damaged ones.
+
+    Names that ``own`` lacks are passed over; ``source`` says in the message where ``state`` comes from.
+
+    Raises:
+        DPMError: names the tensor.
+    """
+    for key in [key for key in state if key in own]:
+        value, dtype = state[key], own[key].dtype
+        if (value.dtype.is_floating_point, value.dtype.is_complex) != (dtype.is_floating_point, dtype.is_complex):
+            raise DPMError(
+                f"tensor '{key}' of {source} is of {value.dtype}, in the model of {dtype}; it was quantised or damaged"
+            )
+        if value.is_floating_point() and not value.float().isfinite().all():
+            raise DPMError(
+                f"tensor '{key}' of {source} holds NaN or infinity; the run diverged or the file is "
+                "damaged: take an earlier checkpoint"
+            )
 
 
-def _fits_nothing(model, layout, path):
-    return DPMError(
-        f"no tensor of '{path}' ({layout} layout) fits this {type(model).__name__}; was it made for another model?"
+def _check_blocks(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where: str, model: str) -> None:
+    """Refuse the transformer blocks of another encoder."""
+    theirs, ours = (
+        {key: tuple(value.shape) for key, value in side.items() if key.startswith(BLOCKS)} for side in (state, own)
     )
+    wrong = [key for key in {**ours, **theirs} if theirs.get(key) != ours.get(key)]
+    if wrong:
+        raise DPMError(
+            f"{where} is of another encoder than this {model}'s: {len(wrong)} tensors of its blocks differ, the first "
+            f"is '{wrong[0]}' ({theirs.get(wrong[0], 'none')} in the file, {ours.get(wrong[0], 'none')} in the model)"
+        )
 
 
-def load_backbone_file(vit, path):
-    """Fill only the encoder from a local file of any known layout (see ``load_weights``)."""
-    if str(path).endswith(".npz"):  # the original JAX weights; timm knows their layout
-        plain = timm.create_model(vit.backbone_name, pretrained=False, num_classes=0)
-        try:
-            plain.load_pretrained(str(path))
-        except Exception as error:  # numpy, zip and key errors
-            raise DPMError(f"'{path}' is no .npz weight file of '{vit.backbone_name}': {error}") from error
-        load_state(vit, plain.state_dict(), f"'{path}'")
-        return
-    named = to_own_names(read_state(path))
-    state = {key.removeprefix(ENCODER): value for key, value in named.state.items() if key.startswith(ENCODER)}
-    if not state:
-        raise DPMError(f"'{path}' holds no ViT weights (it looks like a {named.layout} checkpoint)")
-    load_state(vit, state, f"'{path}'", square=named.layout == "timm")
-    print(f"=> backbone weights from '{path}' ({named.layout} layout)")
-
-
-def load_pretrained(vit, pretrained):
-    """Fill the encoder ``vit`` (:class:`dpm_plugin.method.vit.ViT`).
+def load_pretrained(vit: ViT, pretrained: Literal[True] | str | Path) -> None:
+    """Fill the encoder of ``vit``.
 
     Args:
         pretrained: True for the weights timm names for this backbone, unless the environment
@@ -152,17 +147,34 @@ def load_pretrained(vit, pretrained):
     choice = os.environ.get(ENVIRONMENT_VARIABLE, "") if pretrained is True else os.fspath(pretrained)
     if choice.lower() == "none":
         print(f"=> {ENVIRONMENT_VARIABLE}=none: '{vit.backbone_name}' starts from random weights")
-        return
-    if choice:
-        if not Path(choice).is_file():
-            source = f" (from {ENVIRONMENT_VARIABLE})" if pretrained is True else ""
-            raise DPMError(f"pretrained weight file '{choice}'{source} does not exist")
-        load_backbone_file(vit, choice)
-        return
-    load_state(vit, _timm_state(vit.backbone_name), f"timm's '{vit.backbone_name}'")
+    elif not choice:
+        _load_encoder(vit, _timm_state(vit.backbone_name), f"timm's '{vit.backbone_name}'")
+    elif Path(choice).is_file():
+        _load_file(vit, choice)
+    else:
+        source = f" (from {ENVIRONMENT_VARIABLE})" if pretrained is True else ""
+        raise DPMError(f"pretrained weight file '{choice}'{source} does not exist")
 
 
-def _timm_state(name):
+def _load_file(vit: ViT, path: str | Path) -> None:
+    """Fill only the encoder of ``vit`` from a local file with any known tensor names (see ``load_weights``)."""
+    if str(path).endswith(".npz"):  # the original JAX weights, which timm can read
+        plain: Any = timm.create_model(vit.backbone_name, pretrained=False, num_classes=0)
+        try:
+            plain.load_pretrained(str(path))
+        except Exception as error:  # numpy, zip and key errors
+            raise DPMError(f"'{path}' is no .npz weight file of '{vit.backbone_name}': {error}") from error
+        _load_encoder(vit, plain.state_dict(), f"'{path}'")
+        return
+    named = to_own_names(read_state(path))
+    state = {key.removeprefix(ENCODER): value for key, value in named.state.items() if key.startswith(ENCODER)}
+    if not state:
+        raise DPMError(f"'{path}' holds no ViT weights (it looks like a {named.naming} checkpoint)")
+    _load_encoder(vit, state, f"'{path}'", square=named.naming == "timm")
+    print(f"=> backbone weights from '{path}' ({named.naming} names)")
+
+
+def _timm_state(name: str) -> dict[str, Tensor]:
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # hub, network, cache and file errors of many libraries end here
@@ -174,17 +186,9 @@ def _timm_state(name):
         ) from error
 
 
-def load_state(vit, state, source, square=True):
-    """Load a plain timm state dict into ``vit``, resizing patch and position embeddings to its grid.
-
-    Args:
-        square: see :func:`fit_embeddings`.
-
-    Raises:
-        DPMError: a tensor is missing or has another shape; names the first.
-    """
-    transformer = vit.transformer
-    own = transformer.state_dict()
+def _load_encoder(vit: ViT, state: Mapping[str, Tensor], source: str, square: bool = True) -> None:
+    """Load a plain timm state dict whole into the encoder, its embeddings resized (:func:`fit_embeddings`)."""
+    own = vit.transformer.state_dict()
     state = {key: value for key, value in state.items() if key in own}
     missing = [key for key in own if key not in state]
     if missing:
@@ -192,13 +196,12 @@ def load_state(vit, state, source, square=True):
             f"{source} does not fit backbone '{vit.backbone_name}': {len(missing)} of {len(own)} tensors are "
             f"missing, the first is '{missing[0]}'"
         )
-    check_numbers(state, own, source)
-    state, _ = fit_embeddings(state, transformer, square)
-    wrong = [key for key in own if own[key].shape != state[key].shape]
-    if wrong:
-        key = wrong[0]
-        raise DPMError(
-            f"{source} does not fit backbone '{vit.backbone_name}': '{key}' is {tuple(state[key].shape)}, "
-            f"expected {tuple(own[key].shape)}"
-        )
-    transformer.load_state_dict(state)
+    _check_numbers(state, own, source)
+    state, _ = fit_embeddings(state, vit.transformer, square)
+    for key in own:
+        if own[key].shape != state[key].shape:
+            raise DPMError(
+                f"{source} does not fit backbone '{vit.backbone_name}': '{key}' is {tuple(state[key].shape)}, "
+                f"expected {tuple(own[key].shape)}"
+            )
+    vit.transformer.load_state_dict(state)

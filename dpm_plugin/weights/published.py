@@ -1,9 +1,9 @@
-"""The method's published weights by name, fetched once into a cache: ``model.load_weights zoo:occluded_duke``."""
+"""The weights that DPM's authors published, fetched by name (``zoo:occluded_duke``) and kept in a cache."""
 
 import os
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,8 +15,7 @@ from dpm_plugin.weights.key_names import recognise
 CACHE_VARIABLE = "DPM_CACHE"
 PREFIX = "zoo:"
 
-
-# What configs/released/ says of the model and its pictures: once more, as an installed package has no configs/.
+# What configs/released/ says of the model and its images: once more, as an installed package has no configs/.
 _SETTINGS = {
     "model.name": "dpm_vit",
     "vit.camera_weight": 3.0,
@@ -36,10 +35,10 @@ class Published(NamedTuple):
     drive_id: str
     file: str
     trained_on: str
-    settings: dict
+    settings: dict[str, Any]
 
     @property
-    def page(self):
+    def page(self) -> str:
         """Where a browser can download it."""
         return f"https://drive.google.com/file/d/{self.drive_id}/view"
 
@@ -55,7 +54,7 @@ ZOO = {
 }
 
 
-def published(path):
+def published(path: str | Path) -> Published | None:
     """The entry of ``ZOO`` that ``zoo:NAME`` means; None for every other path.
 
     Raises:
@@ -69,59 +68,48 @@ def published(path):
     return ZOO[name]
 
 
-def local_file(path):
-    """``path`` as it is, or for ``zoo:NAME`` the file that :func:`fetch` gives."""
-    return path if published(path) is None else fetch(os.fspath(path).removeprefix(PREFIX))
-
-
-def cache_folder():
+def cache_folder() -> Path:
     """The folder named by the environment variable DPM_CACHE, else ``dpm_torchreid`` in torch's hub folder."""
     return Path(os.environ.get(CACHE_VARIABLE) or Path(torch.hub.get_dir(), "dpm_torchreid")).expanduser()
 
 
-def fetch(name, download=None):
-    """Path of published weights in the cache; downloads them where they are not there yet.
+def local_file(path: str | Path) -> str | Path:
+    """``path`` as it is, or for ``zoo:NAME`` the file in the cache, downloaded where it is not there yet.
 
     The file takes its name when it is whole and has been read, so an interrupted download leaves nothing.
-
-    Args:
-        name: a key of ``ZOO``.
-        download: ``download(drive_id, path)`` instead of gdown's.
 
     Raises:
         DPMError: unknown name; or the file can't be had, with the page to download it from by hand and the
             place to put it.
     """
-    entry = published(PREFIX + name)
-    path = cache_folder() / entry.file
-    if path.is_file():
+    entry = published(path)
+    if entry is None:
         return path
-    print(f"=> fetching '{PREFIX}{name}' to '{path}'")
+    file = cache_folder() / entry.file
+    if file.is_file():
+        return file
+    print(f"=> fetching '{path}' to '{file}'")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:  # os.replace: same disk
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".download-") as folder:  # os.replace: same disk
             arrived = Path(folder, entry.file)
-            (download or download_from_drive)(entry.drive_id, arrived)
-            _check(arrived)
-            os.replace(arrived, path)
+            download_from_drive(entry.drive_id, arrived)
+            naming = recognise(read_state(arrived))
+            if naming != "released":
+                raise DPMError(f"what came is a {naming} checkpoint, not one of DPM's released implementation")
+            os.replace(arrived, file)
     except Exception as error:  # network, Google's refusals, file system, a page instead of the file
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise DPMError(
-            f"'{PREFIX}{name}' can't be downloaded ({reason[:200]}); download {entry.page} by hand and put it "
-            f"at '{path}', or name a folder that has {entry.file} by {CACHE_VARIABLE}"
+            f"'{path}' can't be downloaded ({reason[:200]}); download {entry.page} by hand and put it "
+            f"at '{file}', or name a folder that has {entry.file} by {CACHE_VARIABLE}"
         ) from error
-    return path
+    return file
 
 
-def download_from_drive(drive_id, path):
+def download_from_drive(drive_id: str, path: Path) -> None:
     """The one call of gdown; raises where it gets nothing."""
     import gdown  # loads only where a download is needed
 
     if gdown.download(id=drive_id, output=str(path)) is None:  # so older versions report a failure
         raise OSError("Google Drive refused it")
-
-
-def _check(path):
-    layout = recognise(read_state(path))
-    if layout != "released":
-        raise DPMError(f"what came is a {layout} checkpoint, not one of DPM's released implementation")

@@ -6,73 +6,73 @@ import runpy
 import shutil
 import sys
 from collections import Counter
-from pathlib import Path
 
+import check_data as tool
 import numpy as np
 import pytest
 from PIL import Image
 
-from dpm_plugin.apps.check_data import check_dataset, check_folder, cli, examining
-from dpm_plugin.apps.check_data.cli import main
-from dpm_plugin.apps.check_data.examining import examine, examine_all
-from dpm_plugin.apps.check_data.findings import KINDS, find
+from dpm_plugin.apps.check_data import check_data, checking
+from dpm_plugin.apps.check_data.checking import Examined, examine, examine_all, find
 from dpm_plugin.apps.check_data.listing import Entry, Listed
+from dpm_plugin.apps.check_data.report import KINDS
 from dpm_plugin.data import DATASETS, OccludedDuke, SyntheticSpec
 from dpm_plugin.data.synthetic import generate
 from dpm_plugin.utils.errors import DPMError
 from helpers.data import SHARED_LISTS, touch, write_market, write_occluded_duke
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "check_data.py"
+QUERY, TRAIN = "0020_c1_f0000001.jpg", "0003_c1_f0000000.jpg"
 SPEC = SyntheticSpec(
     height=32, width=16, train_ids=2, train_images=3, test_ids=2, gallery_images=2, query_images=1, distractor_ids=1
 )
 
 
-def silent(line):
-    pass
-
-
 def noise(path, seed):
-    """A picture whose bytes no other has."""
+    """Write an image whose bytes no other has."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 4, 3), dtype=np.uint8)).save(path)
+
+
+def distinct(top):
+    """Give the images below a folder bytes of their own."""
+    for seed, path in enumerate(sorted(top.rglob("*.jpg"))):
+        noise(path, seed)
+    return top
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 @pytest.fixture
 def duke(tmp_path, monkeypatch):
     """A small Occluded-Duke that is exactly as "published"."""
-    top = write_occluded_duke(tmp_path)
-    for seed, path in enumerate(sorted(top.rglob("*.jpg"))):
-        noise(path, seed)
+    top = distinct(write_occluded_duke(tmp_path))
     layout = OccludedDuke.layout
     small = type(layout)(**{**vars(layout), "published": {"train": (12, 3), "query": (2, 2), "gallery": (2, 2)}})
     monkeypatch.setattr(OccludedDuke, "layout", small)
     return top
 
 
-def check(top):
-    (found,) = check_dataset("occluded_duke", top.parent, jobs=1, show=silent)
+def check(what, root="reid-data"):
+    (found,) = check_data(what, root, jobs=1, show=str)
     return found
+
+
+def kinds(findings):
+    return Counter(finding.kind for finding in findings)
 
 
 def problems(top):
     """[(kind, file names)] of every problem."""
-    return [(finding.kind, [os.path.basename(path) for path in finding.files]) for finding in check(top).problems]
+    found = check("occluded_duke", top.parent).problems
+    return [(finding.kind, [os.path.basename(path) for path in finding.files]) for finding in found]
 
 
 def test_an_intact_data_set_is_clean_and_counted(duke):
-    found = check(duke)
+    found = check("occluded_duke", duke.parent)
     assert found.findings == []
     assert found.splits == {"train": (12, 3, 2), "query": (2, 2, 1), "gallery": (2, 2, 1)}
-
-
-def cut(path):
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-
-
-def text(path):
-    path.write_text("no picture", encoding="utf-8")
 
 
 def gone(path):
@@ -80,78 +80,69 @@ def gone(path):
     path.symlink_to("nowhere.jpg")
 
 
-@pytest.mark.parametrize("spoil", [cut, text, gone])
-def test_an_unreadable_image_is_named(spoil, duke):
-    spoil(duke / "query" / "0020_c1_f0000001.jpg")
-    assert problems(duke) == [("unreadable", ["0020_c1_f0000001.jpg"])]
-
-
-def test_a_file_of_no_bytes_is_named(duke):
-    (duke / "query" / "0020_c1_f0000001.jpg").write_bytes(b"")
-    assert problems(duke) == [("empty", ["0020_c1_f0000001.jpg"])]
-
-
-@pytest.mark.parametrize("name", ["cover.jpg", "0003_c9_f1.jpg", "12345678901_c1_f1.jpg"])
-def test_a_name_that_the_data_set_does_not_understand_is_a_finding_instead_of_the_end(name, duke):
-    noise(duke / "query" / name, 99)
-    assert problems(duke) == [("odd_name", [name])]
+@pytest.mark.parametrize(
+    "name, spoil, kind",
+    [
+        (QUERY, cut, "unreadable"),
+        (QUERY, lambda path: path.write_text("no image"), "unreadable"),
+        (QUERY, gone, "unreadable"),
+        (QUERY, lambda path: path.write_bytes(b""), "empty"),
+        ("cover.jpg", lambda path: noise(path, 99), "odd_name"),
+        ("0003_c9_f1.jpg", lambda path: noise(path, 99), "odd_name"),
+        ("12345678901_c1_f1.jpg", lambda path: noise(path, 99), "odd_name"),
+    ],
+)
+def test_a_file_or_name_that_cannot_be_read_is_a_finding_instead_of_the_end(name, spoil, kind, duke):
+    spoil(duke / "query" / name)
+    assert problems(duke) == [(kind, [name])]
 
 
 def test_names_with_blanks_around_or_unprintable_letters_are_odd(tmp_path):
     for seed, name in enumerate(("0020_c1_f2\x07.jpg", " 0020_c1_f3.jpg", "line\nbreak.jpg", "good one.jpg")):
         noise(tmp_path / name, seed)
-    (found,) = check_folder(tmp_path, jobs=1, show=silent)
-    assert [finding.kind for finding in found.problems] == ["odd_name"] * 3
+    assert kinds(check(tmp_path).problems) == {"odd_name": 3}
 
 
 @pytest.mark.parametrize(
     "old, new, detail",
     [
-        ("bounding_box_train/0003_c1_f0000000.jpg", "bounding_box_train/0003_c1_f0000005.jpg", "twice in train"),
-        ("bounding_box_train/0003_c1_f0000000.jpg", "query/0003_c1_f0000005.jpg", "in train and query"),
-        (
-            "query/0020_c1_f0000001.jpg",
-            "bounding_box_test/0021_c1_f0000009.jpg",
-            "in query and gallery, with different",
-        ),
-        ("query/0020_c1_f0000001.jpg", "bounding_box_test/0020_c3_f0000009.jpg", "in query and gallery"),
+        (f"bounding_box_train/{TRAIN}", "bounding_box_train/0003_c1_f0000005.jpg", "twice in train"),
+        (f"bounding_box_train/{TRAIN}", "query/0003_c1_f0000005.jpg", "in train and query"),
+        (f"query/{QUERY}", "bounding_box_test/0021_c1_f9.jpg", "in query and gallery, with different identities"),
+        (f"query/{QUERY}", "bounding_box_test/0020_c3_f0000009.jpg", "in query and gallery"),
     ],
 )
 def test_the_same_bytes_under_two_names_are_a_duplicate(old, new, detail, duke):
     shutil.copy(duke / old, duke / new)
-    found = next(finding for finding in check(duke).problems if finding.kind == "duplicate")
-    assert found.detail.startswith(detail) and [os.path.relpath(path, duke) for path in found.files] == [old, new]
+    found = next(finding for finding in check("occluded_duke", duke.parent).problems if finding.kind == "duplicate")
+    assert found.detail == detail and [os.path.relpath(path, duke) for path in found.files] == [old, new]
 
 
 def test_a_querys_own_copy_in_the_gallery_is_a_note(duke):
-    name = "0020_c1_f0000001.jpg"
-    shutil.copy(duke / "query" / name, duke / "bounding_box_test" / name)
-    found = check(duke)
-    assert [finding.kind for finding in found.findings if not finding.is_problem] == ["shared"]
-    assert [finding.kind for finding in found.problems] == ["counts"]
+    shutil.copy(duke / "query" / QUERY, duke / "bounding_box_test" / QUERY)
+    found = check("occluded_duke", duke.parent)
+    assert [(finding.kind, finding.is_problem) for finding in found.findings] == [("shared", False), ("counts", True)]
 
 
 def test_one_file_name_in_training_and_test_is_a_finding_whatever_its_bytes(duke):
-    name = "0020_c1_f0000001.jpg"
-    noise(duke / "bounding_box_train" / name, 77)
-    assert ("same_name", [name, name]) in problems(duke)
+    noise(duke / "bounding_box_train" / QUERY, 77)
+    assert ("same_name", [QUERY, QUERY]) in problems(duke)
 
 
 def test_training_identities_of_one_camera_and_queries_without_a_match_are_named(duke):
     for path in (duke / "bounding_box_train").glob("0007_c2*"):
         path.unlink()
     (duke / "bounding_box_test" / "0020_c2_f0000002.jpg").rename(duke / "bounding_box_test" / "0020_c1_f0000002.jpg")
-    found = {finding.kind: finding for finding in check(duke).problems}
+    found = {finding.kind: finding for finding in check("occluded_duke", duke.parent).problems}
     assert set(found) == {"one_camera", "unmatched_query", "counts"}
     assert "identity 7, 2 images, is seen by camera index 0 only" in found["one_camera"].detail
     assert found["unmatched_query"].detail == "identity 20 is in the gallery only under the query's own camera"
 
 
 def test_other_counts_than_the_published_ones_are_a_finding(duke):
-    (duke / "bounding_box_train" / "0003_c1_f0000000.jpg").unlink()
-    assert [finding.detail for finding in check(duke).problems] == [
-        "train has 11 images of 3 identities, published are 12 of 3"
-    ]
+    (duke / "bounding_box_train" / TRAIN).unlink()
+    (found,) = check("occluded_duke", duke.parent).problems
+    assert found.detail == "train has 11 images of 3 identities, published are 12 of 3"
 
 
 @pytest.mark.skipif(not SHARED_LISTS.is_dir(), reason="the published lists are not beside the repository")
@@ -162,37 +153,31 @@ def test_the_published_occluded_duke_has_no_problem_and_1870_shared_images():
         for split, folder in folders.items()
         for name in (SHARED_LISTS / f"{split}.list").read_text().split()
     ]
-    examined = {each.path: examining.Examined(each.path, 1, os.path.basename(each.path), "") for each in entries}
+    examined = {each.path: Examined(each.path, os.path.basename(each.path)) for each in entries}
     found = find(Listed("occluded_duke", ".", entries, OccludedDuke.layout.published, []), examined)
-    assert Counter(finding.kind for finding in found.findings) == {"shared": 1870} and not found.problems
-
-
-# ---- other data sets, and folders ----
+    assert kinds(found.findings) == {"shared": 1870} and not found.problems
 
 
 def test_torchreids_own_data_set_is_checked_as_torchreid_reads_it(tmp_path):
-    top = write_market(tmp_path)
-    for seed, path in enumerate(sorted(top.rglob("*.jpg"))):
-        noise(path, seed)
+    top = distinct(write_market(tmp_path))
     cut(top / "query" / "0001_c1s1_000451_03.jpg")
-    (found,) = check_dataset("market1501", tmp_path, jobs=1, show=silent)
-    kinds = Counter(finding.kind for finding in found.problems)
+    found = check("market1501", tmp_path)
     # One name in query and gallery with the same identity and camera is no problem, other bytes or not.
-    assert kinds == {"unreadable": 1, "counts": 3} and found.splits["train"] == (4, 2, 2)
+    assert kinds(found.problems) == {"unreadable": 1, "counts": 3} and found.splits["train"] == (4, 2, 2)
     touch(top, "query/cover.jpg")
-    (found,) = check_dataset("market1501", tmp_path, jobs=1, show=silent)
-    assert {finding.kind for finding in found.problems} == {"unreadable", "empty", "layout"}
+    found = check("market1501", tmp_path)
+    assert set(kinds(found.problems)) == {"unreadable", "empty", "layout"}
 
 
 def test_every_drawing_is_checked_against_its_own_spec_and_none_is_drawn(tmp_path):
     with pytest.raises(DPMError, match="nothing is drawn"):
-        check_dataset("synthetic_occluded", tmp_path)
+        check_data("synthetic_occluded", tmp_path)
     assert list(tmp_path.iterdir()) == []
     folder = generate(SPEC, tmp_path, workers=1, verbose=False)
-    (found,) = check_dataset("synthetic_occluded", tmp_path, jobs=1, show=silent)
+    found = check("synthetic_occluded", tmp_path)
     assert found.problems == [] and found.splits["train"][:2] == (6, 2)
     next((folder / "query").glob("*.jpg")).unlink()
-    (found,) = check_dataset("synthetic_occluded", tmp_path, jobs=1, show=silent)
+    found = check("synthetic_occluded", tmp_path)
     assert [finding.kind for finding in found.problems] == ["counts"]
 
 
@@ -203,7 +188,7 @@ def test_every_data_set_of_the_plugin_can_be_checked(name, tmp_path):
         for part in parts:
             folder = tmp_path.joinpath(layout.folders[0], *(spellings[0] for spellings in part.path))
             noise(folder / "0001" / f"0001_c{1 + seed}_f1.png", len(list(tmp_path.rglob("*.png"))))
-    (found,) = check_dataset(name, tmp_path, jobs=1, show=silent)
+    found = check(name, tmp_path)
     assert {finding.kind for finding in found.problems} <= {"counts", "one_camera"}
     assert set(found.splits) == set(layout.splits)
 
@@ -212,32 +197,29 @@ def test_a_plain_folder_is_searched_to_its_depth(tmp_path):
     noise(tmp_path / "a" / "b" / "c.png", 1)
     shutil.copy(tmp_path / "a" / "b" / "c.png", tmp_path / "copy.PNG")
     touch(tmp_path, ".hidden.png", ".git/x.png", "notes.txt", "a/empty.jpg")
-    (found,) = check_folder(tmp_path, jobs=1, show=silent)
+    found = check(tmp_path)
     assert found.splits == {"images": (3, 0, 0)}
-    assert Counter(finding.kind for finding in found.findings) == {"duplicate": 1, "empty": 1, "other_files": 1}
+    assert kinds(found.findings) == {"duplicate": 1, "empty": 1, "other_files": 1}
 
 
 def test_a_folder_reading_itself_or_a_pipe_ends(tmp_path):
     noise(tmp_path / "a.png", 1)
     (tmp_path / "again").symlink_to(tmp_path)
     os.mkfifo(tmp_path / "pipe.png")
-    (found,) = check_folder(tmp_path, jobs=1, show=silent)
+    found = check(tmp_path)
     assert [(finding.kind, finding.detail) for finding in found.findings] == [("unreadable", "it is no file")]
 
 
-# ---- processes ----
-
-
 def test_several_processes_find_what_one_finds_and_tell_the_time_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(examining, "WORTH_A_PROCESS", 1)
-    monkeypatch.setattr(examining, "FILES_AT_A_TIME", 3)
+    monkeypatch.setattr(checking, "WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(checking, "FILES_AT_A_TIME", 3)
     paths = [tmp_path / f"{number}.png" for number in range(20)]
     for number, path in enumerate(paths):
         noise(path, number % 7)
     cut(paths[3])
     lines = []
     found = examine_all(map(str, paths), 2, lines.append)
-    assert found == {str(path): examine(str(path)) for path in paths} and found[str(paths[3])].problem
+    assert found == {str(path): examine(str(path)) for path in paths} and found[str(paths[3])].finding
     assert lines[-1] == "20/20 images, 0:00 left"
 
 
@@ -246,39 +228,35 @@ def die(path):
 
 
 def test_a_process_that_dies_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(examining, "WORTH_A_PROCESS", 1)
-    monkeypatch.setattr(examining, "examine", die)
+    monkeypatch.setattr(checking, "WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(checking, "examine", die)
     with pytest.raises(DPMError, match="ended from outside or by the decoder"):
-        examine_all(["a", "b"], 2, silent)
-
-
-# ---- the tool ----
+        examine_all(["a", "b"], 2, str)
 
 
 def test_the_tool_exits_with_0_where_all_is_clean(duke, capsys):
-    assert main(["occluded_duke", "--root", str(duke.parent), "--jobs", "1"]) == 0
+    assert tool.main(["occluded_duke", "--root", str(duke.parent), "--jobs", "1"]) == 0
     printed = capsys.readouterr()
     assert "clean" in printed.out and "train" in printed.out and "16/16 images" in printed.err
 
 
 def test_the_tool_exits_with_1_and_reports_all_in_json(duke, tmp_path, capsys, monkeypatch):
-    cut(duke / "query" / "0020_c1_f0000001.jpg")
+    cut(duke / "query" / QUERY)
     for number in range(12):
         touch(duke, f"bounding_box_test/0021_c{1 + number % 8}_f{number + 10}.jpg")
     report = tmp_path / "out" / "report.json"
-    monkeypatch.setattr(
-        sys, "argv", ["tool", "occluded_duke", str(duke / "query"), "--root", str(duke.parent), "--json", str(report)]
-    )
+    arguments = ["occluded_duke", str(duke / "query"), "--root", str(duke.parent), "--json", str(report)]
+    monkeypatch.setattr(sys, "argv", ["tool", *arguments])
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(SystemExit) as caught:
-        runpy.run_path(str(TOOL), run_name="__main__")
+        runpy.run_path(tool.__file__, run_name="__main__")
     assert caught.value.code == 1
     content = json.loads(report.read_text(encoding="ascii"))
     assert content["clean"] is False and [each["problems"] for each in content["sets"]] == [14, 1]
     first = content["sets"][0]
     assert first["splits"]["train"] == {"images": 12, "identities": 3, "cameras": 2, "published": [12, 3]}
     (unreadable,) = (finding for finding in first["findings"] if finding["kind"] == "unreadable")
-    assert unreadable["files"] == ["query/0020_c1_f0000001.jpg"] and unreadable["problem"] is True
+    assert unreadable["files"] == [f"query/{QUERY}"] and unreadable["problem"] is True
     assert {finding["kind"] for finding in first["findings"]} <= set(KINDS)
     printed = capsys.readouterr().out
     assert "12 files of zero bytes" in printed and "... and 2 more" in printed and "14 problems" in printed
@@ -303,7 +281,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, tmp_path, cap
     noise(tmp_path / "a.png", 1)
     before = sorted(tmp_path.rglob("*"))
     try:
-        code = main([text.format(tmp=tmp_path) for text in arguments])
+        code = tool.main([text.format(tmp=tmp_path) for text in arguments])
     except SystemExit as ended:
         code = ended.code
     error = capsys.readouterr().err.splitlines()[-1]
@@ -315,7 +293,7 @@ def test_an_interruption_leaves_no_half_report(duke, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "as_json", stop)
+    monkeypatch.setattr(tool, "as_json", stop)
     report = tmp_path / "r" / "x.json"
-    assert main(["occluded_duke", "--root", str(duke.parent), "--jobs", "1", "--json", str(report)]) == 130
+    assert tool.main(["occluded_duke", "--root", str(duke.parent), "--jobs", "1", "--json", str(report)]) == 130
     assert not report.parent.exists() or os.listdir(report.parent) == []

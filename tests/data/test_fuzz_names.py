@@ -8,7 +8,7 @@ import warnings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpm_plugin.apps.check_data import check_dataset, check_folder
+from dpm_plugin.apps.check_data import check_data
 from dpm_plugin.apps.check_data.report import as_json, summary
 from dpm_plugin.apps.query_page.article import Tile
 from dpm_plugin.apps.query_page.page import figure
@@ -76,7 +76,7 @@ def test_data_sets_of_any_file_names_are_read_right_or_refused(fuzz, tmp_path): 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = outcome(lambda: OccludedDuke(str(tmp_path), verbose=False))
-            (report,) = check_dataset("occluded_duke", tmp_path, jobs=1, show=str)
+            (report,) = check_data("occluded_duke", tmp_path, jobs=1, show=str)
         if isinstance(dataset, Refused):
             assert report.problems
         else:
@@ -99,7 +99,7 @@ def test_reports_on_folders_with_any_file_names_can_be_printed_and_read(fuzz, tm
     def check(found):
         made = fill(folder, found)
         draw(folder / "good.png")
-        (report,) = check_folder(folder, jobs=1, show=str)
+        (report,) = check_data(folder, jobs=1, show=str)
         empty = {finding.files[0] for finding in report.findings if finding.kind == "empty"}
         images = [name for name in made if not name.startswith(".") and name.lower().endswith((".jpg", ".png", ".tif"))]
         assert {os.path.basename(path) for path in empty} == set(images) - {"good.png"}

@@ -6,7 +6,7 @@ import torch
 
 from dpm_plugin import DPM, ImageDPMEngine
 from dpm_plugin.engine.optim import build_optimizer
-from dpm_plugin.weights.key_names import RELEASED_NAMES
+from dpm_plugin.weights.key_names import NAMINGS, rename
 from dpm_plugin.weights.load import load_pretrained
 
 TINY = dict(
@@ -32,9 +32,15 @@ def to_released(state):
     """Our names to the released implementation's: the inverse of the table under test."""
     renamed = {}
     for key, value in state.items():
-        old, new = next((old, new) for old, new in RELEASED_NAMES if key.startswith(new))
+        old, new = next((old, new) for old, new in NAMINGS["released"].pairs if key.startswith(new))
         renamed[old + key[len(new) :]] = value.unsqueeze(1) if new == "backbone.camera_embedding" else value
     return renamed
+
+
+def from_released(state):
+    """The released implementation's names to ours, without the classifier that nothing uses."""
+    renamed, _ = rename(state, NAMINGS["released"].pairs)
+    return {key: value for key, value in renamed.items() if not key.startswith("base.fc.")}
 
 
 def batch(size=8, num_classes=5, img_size=(64, 32), seed=0):

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from dpm_plugin import DPM, DPMLoss, HeadEnrichLoss, ImageDPMEngine, MaskedArcFace, SoftMarginTripletLoss
 from dpm_plugin.engine.optim import build_optimizer
 from dpm_plugin.method.losses import plain_logits
-from dpm_plugin.weights.key_names import from_own_names, rename_released, to_own_names
+from dpm_plugin.weights.key_names import from_own_names, to_own_names
 from helpers.golden_weights import fill
+from helpers.model import from_released
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden"
 
@@ -37,7 +38,7 @@ def released_state():
 def released_model(state, **options):
     with torch.device("meta"):  # every tensor comes from the state: drawing random ones first takes seconds
         model = DPM(11, num_cameras=6, drop_path=0.0, mask_pool="max", **options)
-    model.load_state_dict(rename_released(state), assign=True)
+    model.load_state_dict(from_released(state), assign=True)
     return model
 
 
@@ -61,7 +62,7 @@ def test_every_name_of_a_released_checkpoint_is_known_and_converts_back_to_itsel
     shapes = json.loads((GOLDEN / "released_state_dict_shapes.json").read_text())
     state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
     named = to_own_names(state)
-    assert (named.layout, named.unused) == ("released", []) and len(named.state) == len(shapes)
+    assert (named.naming, named.unused) == ("released", []) and len(named.state) == len(shapes)
     back, left_out = from_own_names(named.state, "released")
     assert not left_out and [(key, list(value.shape)) for key, value in back.items()] == list(shapes.items())
 
@@ -112,7 +113,7 @@ def test_one_two_step_iteration_is_equal_to_1e_3_in_losses_and_every_tensors_sta
     own = model.state_dict()
     compared = 0
     for name, expected in zip(case["names"], case["stats"]):
-        for key in rename_released({str(name): torch.zeros(1, 1)}):
+        for key in from_released({str(name): torch.zeros(1, 1)}):
             tensor = own[key].double().flatten()
             got = np.array([tensor.norm(), tensor.mean(), tensor[0], tensor[-1]])
             scale = np.maximum(np.abs(expected), 1e-3 * expected[0])  # a mean near 0 is compared on the norm's scale

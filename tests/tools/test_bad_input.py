@@ -1,6 +1,6 @@
 """A file that is no model for a tool: it says so in one line with exit code 2, runs nothing and leaves nothing."""
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import pytest
@@ -8,36 +8,27 @@ import torch
 from export import main as export
 from search import main as search
 
-from dpm_plugin.apps.convert_checkpoint import main as convert
 from dpm_plugin.torchreid_host import models
 from helpers.data import draw, write_occluded_duke
+from helpers.network import go_offline
 from helpers.payload import Payload
 from helpers.runs import untrained_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:occluded_duke")  # drawn smaller than published
-ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ["--config-file", "settings.yaml"]
 SETS = ["--root", "data", "-s", "occluded_duke", "-t", "occluded_duke"]
 RUN = [*SETTINGS, *SETS, "test.ranks", "[1]", "data.save_dir"]
 
 
-def tool(name):
-    spec = importlib.util.spec_from_file_location(f"bad_input_{name}", ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-TOOLS = {
-    "export": lambda file, logs: export([file, "out.pt2", *SETTINGS]),
-    "index": lambda file, logs: search(["index", "pictures", "--model", file, *SETTINGS]),
-    "query": lambda file, logs: search(["query", "pictures/a.png", "--index", "index", "--model", file, *SETTINGS]),
-    "track": lambda file, logs: tool("track_example")(
-        ["film.mp4", "boxes.txt", "--model", file, *SETTINGS, "--out", "tracks.txt"]
-    ),
-    "convert": lambda file, logs: convert([file, "out.pth"]),
-    "load": lambda file, logs: tool("main")([*RUN, logs, "model.load_weights", file, "test.evaluate", "True"]),
-    "resume": lambda file, logs: tool("main")([*RUN, logs, "model.resume", file]),
+# What is done with the file -> tool and its arguments; FILE and LOGS stand for the file and an empty folder.
+COMMANDS = {
+    "export": ["export", "FILE", "out.pt2", *SETTINGS],
+    "index": ["search", "index", "images", "--model", "FILE", *SETTINGS],
+    "query": ["search", "query", "images/a.png", "--index", "index", "--model", "FILE", *SETTINGS],
+    "track": ["track_example", "film.mp4", "boxes.txt", "--model", "FILE", *SETTINGS, "--out", "tracks.txt"],
+    "convert": ["convert_checkpoint", "FILE", "out.pth"],
+    "load": ["main", *RUN, "LOGS", "model.load_weights", "FILE", "test.evaluate", "True"],
+    "resume": ["main", *RUN, "LOGS", "model.resume", "FILE"],
 }
 # Name of the file -> what is said of it.
 FILES = {
@@ -61,16 +52,20 @@ SPECIAL = {
 } | {(name, "other-model.pth"): "fits this DPM" for name in ("export", "index", "query", "track", "load")}
 
 
+def run_tool(name, *arguments):
+    return importlib.import_module(name).main(arguments)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with pictures, an index of them, data, settings and the files above."""
+    """A folder with images, an index of them, data, settings and the files above."""
     folder = tmp_path_factory.mktemp("bad")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         run, _, config = untrained_run(Path("run"))
         Path("settings.yaml").write_text(config.dump(), encoding="utf-8")
-        draw("pictures/a.png")
-        assert search(["index", "pictures", "--model", str(run), "--index", "index"]) == 0
+        draw("images/a.png")
+        assert run_tool("search", "index", "images", "--model", str(run), "--index", "index") == 0
         write_occluded_duke("data")
         Path("boxes.txt").write_text("1,-1,0,0,9,9,1\n")
         whole = (run / "model" / "last.pth.tar").read_bytes()
@@ -90,7 +85,7 @@ def place(tmp_path_factory):
 # A run is built first, which takes a while, and reads its checkpoint as the others do.
 CASES = [
     (name, file)
-    for name in TOOLS
+    for name in COMMANDS
     for file in FILES
     if name not in ("load", "resume") or file not in ("empty.pth", "text.pth", "folder", "missing.pth")
 ]
@@ -100,10 +95,9 @@ CASES = [
 def test_it_is_one_line_with_exit_code_2_and_nothing_is_left_behind(place, tmp_path, monkeypatch, capsys, name, file):
     monkeypatch.chdir(place)
     monkeypatch.setenv("DPM_CACHE", "cache")
-    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nothing listens there
+    go_offline(monkeypatch)
     before = sorted(place.rglob("*"))
-    code = TOOLS[name](file, str(tmp_path))
+    code = run_tool(*[{"FILE": file, "LOGS": str(tmp_path)}.get(word, word) for word in COMMANDS[name]])
     error = capsys.readouterr().err
     said = SPECIAL.get((name, file), FILES[file])
     if said is None:

@@ -1,12 +1,12 @@
-"""Which images a data set has, with their labels; what stops its own reader is a finding here."""
+"""Which images a data set or folder has, with their labels; what stops its own reader is a finding here."""
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dpm_plugin import torchreid_host
-from dpm_plugin.apps.check_data.findings import Finding
 from dpm_plugin.data import DATASETS
 from dpm_plugin.data.datasets import torchreid_sets
 from dpm_plugin.data.datasets.folders import is_image_name, levels, locate
@@ -17,6 +17,17 @@ from dpm_plugin.data.transforms import unknown
 from dpm_plugin.utils.errors import DPMError
 
 PLAIN = "images"  # the one split of a plain folder
+Places = Sequence[tuple[str, int]]  # (folder, view) of a split
+Published = Mapping[str, tuple[int, int]]  # split -> (images, identities) that there should be
+
+
+class Finding(NamedTuple):
+    """``files`` concerned, ``detail`` in words; a note that is no problem has ``is_problem`` False."""
+
+    kind: str
+    files: list[str]
+    detail: str
+    is_problem: bool = True
 
 
 class Entry(NamedTuple):
@@ -29,20 +40,17 @@ class Entry(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A data set's images.
-
-    ``published``: {split: (images, identities)} that there should be. ``findings``: of the listing itself.
-    """
+    """A data set's images, how many were published, and what was found in listing them."""
 
     name: str
     folder: str
-    entries: list
-    published: dict
-    findings: list
+    entries: list[Entry]
+    published: Published
+    findings: list[Finding]
 
 
-def list_dataset(name, root):
-    """The images of a registered data set below ``root``: a list of Listed, more than one where it has variants.
+def list_dataset(name: str, root: str | Path) -> list[Listed]:
+    """The images of a registered data set below ``root``: more than one Listed where it has variants.
 
     Raises:
         DPMError: the name is unknown, or the data set or one of its folders is not there.
@@ -53,77 +61,62 @@ def list_dataset(name, root):
     cls = classes[name]
     torchreid_sets.check_present(name, cls, root)
     if issubclass(cls, ReidImageDataset):
-        return [_by_layout(name, cls, root)]
-    if cls is DATASETS["synthetic_occluded"]:
-        return _drawn(name, root)
-    return [_by_reader(name, cls, root)]
+        folder, splits = locate(cls.layout, root)
+        return [_by_names(name, folder, splits, cls, cls.layout.published)]
+    return _drawn(name, root) if cls is DATASETS["synthetic_occluded"] else [_by_reader(name, cls, root)]
 
 
-def list_folder(folder):
+def list_folder(folder: str | Path) -> Listed:
     """All images in a plain folder and the folders in it, hidden ones aside.
 
     Raises:
         DPMError: it is no folder, or has no image.
     """
-    paths, findings = _walk(folder)
-    if not paths:
+    entries, findings = _walk(folder)
+    if not entries:
         raise DPMError(f"there is no image in '{folder}'; looked for endings such as .jpg, .png, .tif")
-    return Listed(str(folder), str(folder), [Entry(PLAIN, path) for path in paths], {}, findings)
+    return Listed(str(folder), str(folder), entries, {}, findings)
 
 
-def _walk(folder):
-    paths, other, findings = [], 0, []
-
-    def failed(error):
-        findings.append(Finding("unreadable", [error.filename], error.strerror))
-
+def _walk(folder: str | Path) -> tuple[list[Entry], list[Finding]]:
+    paths: list[str] = []
+    others, findings = 0, []
+    failed = lambda error: findings.append(Finding("unreadable", [error.filename], error.strerror))
     for place, folders, files in os.walk(folder, onerror=failed):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths += [os.path.join(place, name) for name in sorted(files) if is_image_name(name)]
-        other += sum(not name.startswith(".") and not is_image_name(name) for name in files)
-    if other:
-        findings.append(_others(other, folder))
-    return paths, findings
+        others += sum(not name.startswith(".") and not is_image_name(name) for name in files)
+    return [Entry(PLAIN, path) for path in paths], findings + _others(others, folder)
 
 
-def _by_layout(name, cls, root):
-    """One of the plugin's data sets, file by file."""
-    folder, splits = locate(cls.layout, root)
-    images, findings = {}, []
+def _others(count: int, folder: str | Path) -> list[Finding]:
+    """The note on ``count`` files that are no images, none for 0."""
+    detail = f"{count} files are no images by their names; they are not used"
+    return [Finding("other_files", [str(folder)], detail, is_problem=False)] if count else []
+
+
+def _by_names(
+    name: str, folder: str, splits: Mapping[str, Places], cls: type[ReidImageDataset], published: Published
+) -> Listed:
+    """A data set whose file names tell the labels; ``splits`` {split: [(folder, view)]} is where its images lie."""
+    images: dict[str, list] = {}
+    findings: list[Finding] = []
     for split, folders in splits.items():
         images[split] = []
         for below, view in folders:
-            paths, others = _image_files(below)
-            if others:
-                findings.append(_others(others, below))
+            files = [file for level in levels(below) for file in os.scandir(level) if not file.is_dir()]
+            paths = sorted(file.path for file in files if is_image_name(file.name))
+            findings += _others(sum(not file.name.startswith(".") for file in files) - len(paths), below)
             for path in paths:
                 try:
                     images[split].append((path, *cls.parse(path, view)))
                 except DPMError as error:
-                    findings.append(Finding("odd_name", [path], str(error)))
-    entries = [Entry(split, *entry) for split, found in cls.assign_cameras(images).items() for entry in found]
-    return Listed(name, folder, entries, cls.layout.published, findings)
+                    findings.append(Finding("odd_name", [path], str(error).replace(cls.layout.name, name, 1)))
+    entries = [Entry(split, *image) for split, found in cls.assign_cameras(images).items() for image in found]
+    return Listed(name, folder, entries, published, findings)
 
 
-def _image_files(folder):
-    paths, others = [], 0
-    for level in levels(folder):
-        with os.scandir(level) as found:
-            for entry in found:
-                if is_image_name(entry.name) and not entry.is_dir():
-                    paths.append(entry.path)
-                elif not entry.name.startswith(".") and not entry.is_dir():
-                    others += 1
-    return sorted(paths), others
-
-
-def _others(count, folder):
-    return Finding(
-        "other_files", [str(folder)], f"{count} files are no images by their names; they are not used", is_problem=False
-    )
-
-
-def _by_reader(name, cls, root):
+def _by_reader(name: str, cls: type, root: str | Path) -> Listed:
     """A data set that only its class knows how to read: torchreid's own, or a user's."""
     try:
         dataset = torchreid_host.init_image_dataset(name, root=root, mode="query", verbose=False)
@@ -133,19 +126,18 @@ def _by_reader(name, cls, root):
             raise
         folder = torchreid_sets.directory(cls, root)
         reason = str(torchreid_sets.read_error(name, cls, root, error)).splitlines()[0]
-        paths, findings = _walk(folder)
+        entries, findings = _walk(folder)
         findings.append(Finding("layout", [folder], f"{reason}; labels are not checked"))
-        return Listed(name, folder, [Entry(PLAIN, path) for path in paths], {}, findings)
+        return Listed(name, folder, entries, {}, findings)
     entries = [
         Entry(split, path, pid, camid)
         for split in ("train", "query", "gallery")
         for path, pid, camid, _ in getattr(dataset, split)
     ]
-    folder = str(getattr(dataset, "dataset_dir", root))
-    return Listed(name, folder, entries, torchreid_sets.PUBLISHED.get(name, {}), [])
+    return Listed(name, str(getattr(dataset, "dataset_dir", root)), entries, torchreid_sets.PUBLISHED.get(name, {}), [])
 
 
-def _drawn(name, root):
+def _drawn(name: str, root: str | Path) -> list[Listed]:
     """Every benchmark that was drawn below ``root``; drawing one is not this tool's work."""
     parent = Path(root).expanduser().absolute() / name
     folders = sorted(path.parent for path in parent.glob("[!.]*/spec.json"))
@@ -154,19 +146,10 @@ def _drawn(name, root):
     return [_one_drawn(f"{name}/{folder.name}", folder) for folder in folders]
 
 
-def _one_drawn(name, folder):
-    images, findings, cls = {}, [], DATASETS["occluded_duke"]  # whose file names the drawn ones have
-    for split, below in FOLDERS.items():
-        images[split] = []
-        paths, others = _image_files(folder / below) if (folder / below).is_dir() else ([], 0)
-        if others:
-            findings.append(_others(others, folder / below))
-        for path in paths:
-            try:
-                images[split].append((path, *cls.parse(path, 0)))
-            except DPMError as error:
-                findings.append(Finding("odd_name", [path], str(error).replace(cls.layout.name, name)))
-    entries = [Entry(split, *entry) for split, found in images.items() for entry in found]
+def _one_drawn(name: str, folder: Path) -> Listed:
+    places = {split: folder / below for split, below in FOLDERS.items()}
+    splits = {split: [(str(place), 0)] if place.is_dir() else [] for split, place in places.items()}
+    asked, findings = {}, []
     try:
         spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
         tested, distractors = spec["test_ids"], spec["distractor_ids"]
@@ -176,6 +159,7 @@ def _one_drawn(name, folder):
             "gallery": (tested * spec["gallery_images"] + distractors * DISTRACTOR_IMAGES, tested + distractors),
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
-        asked = {}
-        findings.append(Finding("unreadable", [str(folder / "spec.json")], f"it is no spec of a drawing ({error})"))
-    return Listed(name, str(folder), entries, asked, findings)
+        findings = [Finding("unreadable", [str(folder / "spec.json")], f"it is no spec of a drawing ({error})")]
+    # Drawn images have the file names of Occluded-Duke.
+    listed = _by_names(name, str(folder), splits, DATASETS["occluded_duke"], asked)
+    return listed._replace(findings=listed.findings + findings)

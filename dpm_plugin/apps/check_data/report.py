@@ -1,85 +1,83 @@
-"""What was found, for people and for programs."""
+"""What was found in data sets, as text and as JSON."""
 
 import json
 import os
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from dpm_plugin.apps.check_data.findings import KINDS
+from dpm_plugin.apps.check_data.checking import Checked
+from dpm_plugin.apps.check_data.listing import Finding
 from dpm_plugin.utils.text import shown
 
 MOST = 10  # findings of one kind in the summary; the JSON has all
+#: Kind of a finding -> what its heading says.
+KINDS = {
+    "unreadable": "cannot be read",
+    "empty": "files of zero bytes",
+    "duplicate": "groups of images with the same bytes",
+    "same_name": "file names in two splits",
+    "odd_name": "odd file names",
+    "layout": "not in the expected layout",
+    "one_camera": "identities seen by one camera only",
+    "unmatched_query": "queries without a match in the gallery",
+    "counts": "counts that differ from the published ones",
+    "other_files": "folders with other files",
+    "shared": "images that are both query and gallery image",
+}
 
 
-def summary(checked):
+def summary(checked: Checked) -> Iterator[str]:
     """Lines of text on one Checked."""
     yield f"{checked.name} in '{shown(checked.folder)}'"
     yield f"  {'split':<10}{'images':>10}{'identities':>12}{'cameras':>9}   published"
     for split, (images, identities, cameras) in checked.splits.items():
-        wanted = checked.published.get(split)
-        wanted = f"{wanted[0]:,} of {wanted[1]:,}" if wanted else "-"
-        yield f"  {split:<10}{images:>10,}{identities or '-':>12}{cameras or '-':>9}   {wanted}"
-    for is_problem in (True, False):
-        kinds = defaultdict(list)
-        for finding in checked.findings:
-            if finding.is_problem == is_problem:
-                kinds[finding.kind].append(finding)
-        for kind, found in kinds.items():
-            yield f"  {'' if is_problem else 'note: '}{len(found):,} {KINDS[kind]}"
-            yield from (f"     {_line(finding, checked.folder)}" for finding in found[:MOST])
-            if len(found) > MOST:
-                yield f"     ... and {len(found) - MOST:,} more"
+        published = "{:,} of {:,}".format(*checked.published[split]) if split in checked.published else "-"
+        yield f"  {split:<10}{images:>10,}{identities or '-':>12}{cameras or '-':>9}   {published}"
+    kinds: dict[tuple[bool, str], list[Finding]] = defaultdict(list)
+    for finding in sorted(checked.findings, key=lambda finding: not finding.is_problem):
+        kinds[finding.is_problem, finding.kind].append(finding)
+    for (is_problem, kind), found in kinds.items():
+        yield f"  {'' if is_problem else 'note: '}{len(found):,} {KINDS[kind]}"
+        yield from (f"     {_line(finding, checked.folder)}" for finding in found[:MOST])
+        if len(found) > MOST:
+            yield f"     ... and {len(found) - MOST:,} more"
     count = len(checked.problems)
     yield f"  {count:,} problem{'' if count == 1 else 's'}" if count else "  clean"
 
 
-def _line(finding, folder):
-    files = [shown(_relative(path, folder)) for path in finding.files[:2]]
+def _line(finding: Finding, folder: str) -> str:
+    files = ", ".join(shown(path) for path in _relative(finding, folder)[:2])
     more = ", ..." if len(finding.files) > 2 else ""
-    return f"{', '.join(files)}{more}: {shown(finding.detail)}" if files else shown(finding.detail)
+    return f"{files}{more}: {shown(finding.detail)}" if files else shown(finding.detail)
 
 
-def as_json(checked, seconds):
-    """The text of the report on several Checked, which took ``seconds``."""
-    return (
-        json.dumps(
-            {
-                "clean": not any(each.problems for each in checked),
-                "seconds": round(seconds, 1),
-                "sets": [_set(each) for each in checked],
-            },
-            indent=1,
-        )
-        + "\n"
-    )
+def _relative(finding: Finding, folder: str) -> list[str]:
+    return [os.path.relpath(path, folder) for path in finding.files]
 
 
-def _set(checked):
-    splits = {
-        split: {
-            "images": images,
-            "identities": identities,
-            "cameras": cameras,
-            "published": list(checked.published[split]) if split in checked.published else None,
-        }
-        for split, (images, identities, cameras) in checked.splits.items()
-    }
+def as_json(checked: Sequence[Checked], seconds: float) -> str:
+    """The whole report on data sets whose check took ``seconds``."""
+    clean = not any(each.problems for each in checked)
+    report = {"clean": clean, "seconds": round(seconds, 1), "sets": [_as_dict(each) for each in checked]}
+    return json.dumps(report, indent=1) + "\n"
+
+
+def _as_dict(checked: Checked) -> dict[str, Any]:
     findings = [
-        {
-            "kind": finding.kind,
-            "problem": finding.is_problem,
-            "detail": finding.detail,
-            "files": [_relative(path, checked.folder) for path in finding.files],
-        }
-        for finding in checked.findings
+        {"kind": each.kind, "problem": each.is_problem, "detail": each.detail, "files": _relative(each, checked.folder)}
+        for each in checked.findings
     ]
+    fields, published = ("images", "identities", "cameras"), checked.published
+    splits = {
+        split: {**dict(zip(fields, counts)), "published": published.get(split)}
+        for split, counts in checked.splits.items()
+    }
+    problems = len(checked.problems)
     return {
         "name": checked.name,
         "folder": checked.folder,
-        "problems": len(checked.problems),
+        "problems": problems,
         "splits": splits,
         "findings": findings,
     }
-
-
-def _relative(path, folder):
-    return os.path.relpath(path, folder)

@@ -2,21 +2,19 @@
 
 import runpy
 import sys
-from pathlib import Path
 
+import convert_checkpoint as tool
 import pytest
 import safetensors.torch
 import timm
 import torch
 
 from dpm_plugin import load_weights
-from dpm_plugin.apps.convert_checkpoint import convert, main
+from dpm_plugin.apps.convert_checkpoint import convert
 from dpm_plugin.torchreid_host import models
 from dpm_plugin.weights.files import read_checkpoint
 from helpers.model import TINY, tiny_model, to_released
 from helpers.payload import Payload
-
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "convert_checkpoint.py"
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +36,14 @@ def bits(state):
 
 
 @pytest.mark.parametrize("between", ["between.pth", "between.safetensors"])
-def test_released_to_ours_to_released_is_bit_equal(tmp_path, model, between):
+def test_released_to_ours_to_released_is_bit_equal(tmp_path, model, between, capsys):
     state = released_state(model)
     source, between, target = tmp_path / "released.pth", tmp_path / between, tmp_path / "back.pth"
     torch.save({f"module.{key}": value for key, value in state.items()}, source)
-    assert main([str(source), str(between)]) == 0
-    assert main([str(between), str(target), "--to", "released"]) == 0
+    assert tool.main([str(source), str(between)]) == 0
+    done = f"=> '{source}' (released names) to '{between}' (dpm names): {len(state)} tensors\n"
+    assert capsys.readouterr().out == done
+    assert tool.main([str(between), str(target), "--to", "released"]) == 0
     back = read_checkpoint(target)
     if between.suffix == ".pth":
         assert bits(back) == bits(state)
@@ -58,7 +58,7 @@ def test_a_converted_file_loads_as_its_source_does(tmp_path, model):
     convert(source, tmp_path / "ours.pth")
     by_source, by_converted = tiny_model(), tiny_model()
     reports = load_weights(by_source, source), load_weights(by_converted, tmp_path / "ours.pth")
-    assert [report.layout for report in reports] == ["released", "dpm"]
+    assert [report.naming for report in reports] == ["released", "dpm"]
     assert reports[0][1:] == reports[1][1:] and reports[0].unused == ["base.fc.weight", "base.fc.bias"]
     assert bits(by_source.state_dict()) == bits(by_converted.state_dict())
 
@@ -71,7 +71,7 @@ def test_a_training_checkpoint_of_ours_becomes_a_plain_released_one(tmp_path, mo
 
 def test_the_encoder_goes_to_timm_and_back(tmp_path, model):
     torch.save(model.state_dict(), tmp_path / "ours.pth")
-    layout, left_out = convert(tmp_path / "ours.pth", tmp_path / "timm.safetensors", "timm")
+    layout, *_, left_out = convert(tmp_path / "ours.pth", tmp_path / "timm.safetensors", "timm")
     assert layout == "dpm" and set(left_out) == {
         key for key in model.state_dict() if not key.startswith("backbone.transformer.")
     }
@@ -83,7 +83,7 @@ def test_the_encoder_goes_to_timm_and_back(tmp_path, model):
     convert(tmp_path / "plain.pth", tmp_path / "ours.pth", "dpm")
     convert(tmp_path / "ours.pth", tmp_path / "again.pth", "timm")
     assert bits(read_checkpoint(tmp_path / "again.pth")) == bits(plain.state_dict())
-    _, left_out = convert(tmp_path / "plain.pth", tmp_path / "released.pth", "released")
+    *_, left_out = convert(tmp_path / "plain.pth", tmp_path / "released.pth", "released")
     assert left_out == ["head.weight", "head.bias"]
 
 
@@ -105,7 +105,7 @@ def test_what_cannot_be_converted_is_a_one_line_error_that_leaves_nothing(tmp_pa
     elif kind == "unwritable":
         target = source / "out.pth"  # "in" a file
     before = sorted(tmp_path.rglob("*"))
-    assert main([str(source), str(target)]) == 2
+    assert tool.main([str(source), str(target)]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.count("\n") == 1
     assert str(target if kind in ("folder as target", "unwritable") else source) in err
@@ -119,14 +119,14 @@ def test_an_error_in_writing_keeps_the_file_that_was_there(tmp_path, monkeypatch
     torch.save(released_state(model), tmp_path / "in.pth")
     (tmp_path / "out.pth").write_text("older")
     monkeypatch.setattr(torch, "save", full_disk)
-    assert main([str(tmp_path / "in.pth"), str(tmp_path / "out.pth")]) == 2
+    assert tool.main([str(tmp_path / "in.pth"), str(tmp_path / "out.pth")]) == 2
     assert "No space left on device" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"in.pth", "out.pth"}
     assert (tmp_path / "out.pth").read_text() == "older"
 
 
 def test_the_tool_is_this_command(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [str(TOOL), "in.pth", "out.pth", "--to", "onnx"])
+    monkeypatch.setattr(sys, "argv", [tool.__file__, "in.pth", "out.pth", "--to", "onnx"])
     with pytest.raises(SystemExit) as stop:
-        runpy.run_path(str(TOOL), run_name="__main__")
+        runpy.run_path(tool.__file__, run_name="__main__")
     assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1

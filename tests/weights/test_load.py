@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dpm_plugin import DPMError, load_weights
 from dpm_plugin.torchreid_host import models
+from dpm_plugin.weights.load import ENCODER
 from dpm_plugin.weights.resize import guess_grid
 from helpers.model import TINY, tiny_model, to_released
 from helpers.payload import Payload
@@ -26,18 +27,82 @@ def same(model, state):
     return all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s}, lambda s: {"model": s}])
+def transreid(state, jigsaw):
+    """A TransReID checkpoint with the weights of a model without mask branch."""
+    named = {"base.fc.weight": torch.zeros(10, 24), "base.fc.bias": torch.zeros(10), **to_released(state)}
+    if jigsaw:  # the whole image's own last block and norm, and a second branch with heads of its own
+        for key in [key for key in named if key.startswith(("base.blocks.3.", "base.norm."))]:
+            branch = key.replace("base.blocks.3.", "b1.0.").replace("base.norm.", "b1.1.")
+            named[branch], named[key] = named[key], torch.full_like(named[key], 7.0)
+            named[branch.replace("b1", "b2")] = torch.full_like(named[key], 8.0)
+        named.update({"bottleneck_1.weight": torch.ones(24), "classifier_1.weight": torch.ones(5, 24)})
+    return named
+
+
+def osnet(num_classes=4):
+    return models.build_model("osnet_x0_25", num_classes=num_classes, pretrained=False)
+
+
+def plain_vit(**shape):
+    shape = {"img_size": 64, "patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 3, "num_classes": 0, **shape}
+    return timm.create_model("vit_tiny_patch16_224", **shape)
+
+
+@pytest.fixture(scope="module")
+def known():
+    """{kind of file: (its state dict, a model for it, {the model's name: tensor that is to be there})}."""
+    own, baseline = tiny_model().state_dict(), tiny_model(mask_blocks=()).state_dict()
+    plain, stock = plain_vit(num_classes=7).state_dict(), osnet().state_dict()
+    encoder = {ENCODER + key: plain[key] for key in plain if not key.startswith(("head.", "pos_embed"))}
+    return {
+        "dpm": (own, tiny_model(), own),
+        "released": (to_released(own), tiny_model(), own),
+        "transreid": (transreid(baseline, jigsaw=False), tiny_model(), baseline),
+        "transreid jigsaw": (transreid(baseline, jigsaw=True), tiny_model(), baseline),
+        "timm": (plain, tiny_model(), encoder),
+        "torchreid": (stock, osnet(), stock),
+    }
+
+
+# Kind of file -> beginnings of the names in it that have no place in the model.
+UNUSED = {
+    "transreid": ("base.fc.",),
+    "transreid jigsaw": ("base.fc.", "b2.", "bottleneck_", "classifier_"),
+    "timm": ("head.",),
+}
+WRAPPERS = {
+    "plain": lambda state: state,
+    "state_dict": lambda state: {"state_dict": state},
+    "model": lambda state: {"model": state},
+    "both": lambda state: {"model": {"state_dict": state}, "epoch": 3},
+    "torchreid's": lambda state: {"state_dict": state, "epoch": 3, "rank1": np.float64(0.25), "optimizer": {}},
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("rename", [lambda s: s, to_released], ids=["own", "released"])
-def test_known_layouts_load_whole_with_or_without_wrapper_and_prefix(tmp_path, wrap, prefix, rename):
-    source = tiny_model()
+@pytest.mark.parametrize("kind", ["dpm", "released", "transreid", "transreid jigsaw", "timm", "torchreid"])
+def test_every_known_naming_loads_with_or_without_wrapper_and_prefix(tmp_path, known, kind, prefix, wrapper):
+    state, model, expected = known[kind]
     path = tmp_path / "weights.pth"
-    torch.save(wrap({prefix + key: value for key, value in rename(source.state_dict()).items()}), path)
-    target = tiny_model()
-    report = load_weights(target, path)
+    torch.save(WRAPPERS[wrapper]({prefix + key: value for key, value in state.items()}), path)
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.zero_()
+    report, found = load_weights(model, path), model.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+    assert report.naming == kind.split()[0] and not report.skipped
+    assert report.resized == ([ENCODER + "pos_embed"] if kind == "timm" else [])
+    assert report.missing == [key for key in found if key not in expected and key not in report.resized]
+    assert set(report.unused) == {key for key in state if key.startswith(UNUSED.get(kind, ()))}
+
+
+def test_a_safetensors_file_is_told_by_its_content_whatever_its_name(tmp_path):
+    source, target = tiny_model(), tiny_model()
+    path = tmp_path / "weights.bin"
+    safetensors.torch.save_file({f"module.{key}": value for key, value in source.state_dict().items()}, path)
+    load_weights(target, path)
     assert same(target, source.state_dict())
-    assert report.layout == ("dpm" if rename is not to_released else "released")
-    assert not (report.missing or report.skipped or report.resized or report.unused)
 
 
 def test_other_classes_cameras_and_sizes_are_skipped_or_resized_and_reported(tmp_path):
@@ -55,86 +120,6 @@ def test_other_classes_cameras_and_sizes_are_skipped_or_resized_and_reported(tmp
     load_weights(target, path)
     rows = target.backbone.transformer.pos_embed.data[0, 1:, 0].view(8, 4)
     torch.testing.assert_close(rows[:, 0], (torch.arange(8) + 0.5) * 1.5 - 0.5)
-
-
-def transreid(state, jigsaw=False):
-    """A TransReID checkpoint with the weights of a model without mask branch."""
-    named = {"base.fc.weight": torch.zeros(10, 24), "base.fc.bias": torch.zeros(10), **to_released(state)}
-    if jigsaw:  # the whole image's own last block and norm, and a second branch with heads of its own
-        for key in [key for key in named if key.startswith(("base.blocks.3.", "base.norm."))]:
-            branch = key.replace("base.blocks.3.", "b1.0.").replace("base.norm.", "b1.1.")
-            named[branch], named[key] = named[key], torch.full_like(named[key], 7.0)
-            named[branch.replace("b1", "b2")] = torch.full_like(named[key], 8.0)
-        named.update({"bottleneck_1.weight": torch.ones(24), "classifier_1.weight": torch.ones(5, 24)})
-    return named
-
-
-@pytest.mark.parametrize("jigsaw", [False, True])
-def test_a_transreid_file_fills_encoder_neck_and_cameras(tmp_path, jigsaw):
-    source = tiny_model(mask_blocks=())
-    state = transreid(source.state_dict(), jigsaw)
-    path = tmp_path / "transformer_120.pth"
-    torch.save({f"module.{key}": value for key, value in state.items()}, path)
-    target = tiny_model()
-    report = load_weights(target, path)
-    assert report.layout == "transreid"
-    assert all(torch.equal(value, target.state_dict()[key]) for key, value in source.state_dict().items())
-    assert report.missing == [key for key in target.state_dict() if key.startswith("mask_generator.")]
-    others = {key for key in state if key.startswith(("b2.", "bottleneck_", "classifier_"))}
-    assert set(report.unused) == {"base.fc.weight", "base.fc.bias"} | others and bool(others) == jigsaw
-
-
-WRAPPERS = {
-    "plain": lambda state: state,
-    "state_dict": lambda state: {"state_dict": state},
-    "model": lambda state: {"model": state},
-    "torchreid's": lambda state: {"state_dict": state, "epoch": 3, "rank1": np.float64(0.25), "optimizer": {}},
-}
-
-
-@pytest.fixture(scope="module")
-def foreign():
-    """{layout: (its state dict, a model that takes it, a name in the file, the model's name for the same)}."""
-    shape = {"img_size": (64, 32), "patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 3}
-    plain = timm.create_model("vit_tiny_patch16_224", num_classes=7, **shape)
-    osnet, same = (models.build_model("osnet_x0_25", num_classes=4, pretrained=False) for _ in range(2))
-    block, conv = "blocks.3.mlp.fc1.weight", "conv1.conv.weight"
-    return {
-        "transreid": (
-            transreid(tiny_model(mask_blocks=()).state_dict()),
-            tiny_model(),
-            f"base.{block}",
-            f"backbone.transformer.{block}",
-        ),
-        "timm": (plain.state_dict(), tiny_model(), block, f"backbone.transformer.{block}"),
-        "torchreid": (osnet.state_dict(), same, conv, conv),
-    }
-
-
-@pytest.mark.parametrize("wrapper", WRAPPERS)
-@pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("layout", ["transreid", "timm", "torchreid"])
-def test_foreign_layouts_load_with_or_without_wrapper_and_prefix(tmp_path, foreign, layout, prefix, wrapper):
-    state, model, theirs, ours = foreign[layout]
-    path = tmp_path / "weights.pth"
-    torch.save(WRAPPERS[wrapper]({prefix + key: value for key, value in state.items()}), path)
-    with torch.no_grad():
-        model.state_dict()[ours].zero_()
-    report = load_weights(model, path)
-    assert report.layout == layout and ours in report.loaded and not report.skipped
-    assert torch.equal(model.state_dict()[ours], state[theirs])
-
-
-def test_a_safetensors_file_loads_whatever_its_name_and_however_wrapped(tmp_path):
-    source, target = tiny_model(), tiny_model()
-    path = tmp_path / "weights.bin"
-    safetensors.torch.save_file({f"module.{key}": value for key, value in source.state_dict().items()}, path)
-    load_weights(target, path)
-    assert same(target, source.state_dict())
-    target = tiny_model()
-    torch.save({"model": {"state_dict": source.state_dict()}, "epoch": 3}, path)
-    load_weights(target, path)
-    assert same(target, source.state_dict())
 
 
 def test_a_patch_embedding_of_another_patch_size_is_resized(tmp_path):
@@ -217,48 +202,38 @@ def test_grids_of_the_sizes_in_use_are_told_from_the_number_of_patches(patches, 
     assert guess_grid(patches, grid, square=False) == expected
 
 
-def test_a_timm_file_fills_the_backbone_and_reports_the_rest_missing(tmp_path):
-    plain = timm.create_model(
-        "vit_tiny_patch16_224", num_classes=7, img_size=64, patch_size=8, embed_dim=24, depth=4, num_heads=3
-    )
-    path = tmp_path / "timm.pth"
-    torch.save(plain.state_dict(), path)
-    model = tiny_model()
-    report = load_weights(model, path)
-    assert report.layout == "timm" and "backbone.transformer.pos_embed" in report.resized
-    assert torch.equal(model.backbone.transformer.blocks[3].mlp.fc1.weight, plain.blocks[3].mlp.fc1.weight)
-    assert "mask_generator.conv1.0.weight" in report.missing and any("head.weight" in key for key in report.unused)
-
-
-def test_a_stock_torchreid_model_loads_its_own_file(tmp_path):
-    source = models.build_model("osnet_x0_25", num_classes=4, pretrained=False)
-    path = tmp_path / "osnet.pth"
+def test_a_stock_torchreid_model_skips_another_number_of_classes(tmp_path):
+    source, target, path = osnet(), osnet(num_classes=6), tmp_path / "osnet.pth"
     torch.save({"state_dict": source.state_dict()}, path)
-    target = models.build_model("osnet_x0_25", num_classes=6, pretrained=False)
-    report = load_weights(target, path)
-    assert set(report.skipped) == {"classifier.weight", "classifier.bias"}
+    assert set(load_weights(target, path).skipped) == {"classifier.weight", "classifier.bias"}
     assert torch.equal(target.conv1.conv.weight, source.conv1.conv.weight)
 
 
-def test_a_file_that_fits_nothing_is_an_error(tmp_path):
+def test_a_file_that_fits_nothing_is_an_error(tmp_path, untouched):
     path = tmp_path / "osnet.pth"
-    torch.save(models.build_model("osnet_x0_25", num_classes=4, pretrained=False).state_dict(), path)
-    with pytest.raises(DPMError, match="fits this DPM"):
-        load_weights(tiny_model(), path)
-    torch.save({"epoch": 3, "list": [1, 2]}, path)
-    with pytest.raises(DPMError, match="no state dict"):
-        load_weights(tiny_model(), path)
+    for content, says in ((osnet().state_dict(), "fits this DPM"), ({"epoch": 3, "list": [1, 2]}, "no state dict")):
+        torch.save(content, path)
+        with pytest.raises(DPMError, match=says):
+            load_weights(untouched[0], path)
 
 
-def local_timm_file(tmp_path, **shape):
-    shape = {"img_size": 64, "patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 3, **shape}
-    plain = timm.create_model("vit_tiny_patch16_224", num_classes=0, **shape)
-    torch.save(plain.state_dict(), tmp_path / "pretrained.pth")
-    return plain, str(tmp_path / "pretrained.pth")
+# ---- pretrained encoders ----
 
 
-def test_pretrained_weights_come_from_a_local_file_by_argument_or_environment(tmp_path, monkeypatch):
-    plain, path = local_timm_file(tmp_path)
+@pytest.fixture
+def pretrained(tmp_path):
+    """``pretrained(**shape)``: (a timm ViT, path of its weights)."""
+
+    def save(**shape):
+        plain = plain_vit(**shape)
+        torch.save(plain.state_dict(), tmp_path / "pretrained.pth")
+        return plain, str(tmp_path / "pretrained.pth")
+
+    return save
+
+
+def test_pretrained_weights_come_from_a_local_file_by_argument_or_environment(pretrained, monkeypatch):
+    plain, path = pretrained()
     by_argument = tiny_model(pretrained=path)
     monkeypatch.setenv("DPM_PRETRAINED", path)
     by_environment = tiny_model(pretrained=True)
@@ -268,12 +243,9 @@ def test_pretrained_weights_come_from_a_local_file_by_argument_or_environment(tm
 
 
 def test_an_npz_file_of_the_original_weights_is_read_by_timm(tmp_path, monkeypatch):
-    called = []
-    path = tmp_path / "original.npz"
+    called, path = [], tmp_path / "original.npz"
     path.write_bytes(b"PK")
-    monkeypatch.setattr(
-        timm.models.VisionTransformer, "load_pretrained", lambda self, file: called.append(file), raising=True
-    )
+    monkeypatch.setattr(timm.models.VisionTransformer, "load_pretrained", lambda self, file: called.append(file))
     tiny = {key: value for key, value in TINY.items() if key in ("backbone", "img_size")}
     tiny_model(pretrained=str(path), **tiny, stride=16, patch_size=None, embed_dim=None, depth=None, num_heads=None)
     assert called == [str(path)]
@@ -297,10 +269,7 @@ def test_pretrained_weights_that_cannot_be_had_are_an_error_never_random(tmp_pat
     tiny_model(pretrained=True)  # knowingly random
 
 
-def test_a_pretrained_file_of_another_shape_is_an_error(tmp_path):
-    _, path = local_timm_file(tmp_path, embed_dim=36)
-    with pytest.raises(DPMError, match="expected"):
-        tiny_model(pretrained=path)
-    _, path = local_timm_file(tmp_path, depth=3)
-    with pytest.raises(DPMError, match="tensors are missing"):
-        tiny_model(pretrained=path)
+@pytest.mark.parametrize("shape, says", [({"embed_dim": 36}, "expected"), ({"depth": 3}, "tensors are missing")])
+def test_a_pretrained_file_of_another_shape_is_an_error(pretrained, shape, says):
+    with pytest.raises(DPMError, match=says):
+        tiny_model(pretrained=pretrained(**shape)[1])

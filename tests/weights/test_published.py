@@ -20,6 +20,7 @@ from dpm_plugin.torchreid_host import models
 from dpm_plugin.weights import published as zoo
 from helpers.data import draw
 from helpers.model import tiny_model, to_released
+from helpers.network import go_offline
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -46,29 +47,35 @@ def released(tmp_path_factory):
     return path, model
 
 
-class Drive:
-    """Stands in for gdown: writes ``content`` and notes each call."""
+@pytest.fixture
+def drive(monkeypatch):
+    """``drive(content)`` stands in for gdown's download of those bytes; returns the list of ids that are asked for."""
 
-    def __init__(self, content):
-        self.content, self.calls = content, []
+    def stand_in(content):
+        asked = []
 
-    def __call__(self, drive_id, path):
-        self.calls.append(drive_id)
-        Path(path).write_bytes(self.content)
+        def download(drive_id, path):
+            asked.append(drive_id)
+            Path(path).write_bytes(content)
+
+        monkeypatch.setattr(zoo, "download_from_drive", download)
+        return asked
+
+    return stand_in
 
 
-def test_weights_are_fetched_once_and_load_by_their_name(cache, released, model):
+def test_weights_are_fetched_once_and_load_by_their_name(cache, released, model, drive):
     path, source = released
-    drive = Drive(path.read_bytes())
+    asked = drive(path.read_bytes())
     for _ in range(2):
-        assert zoo.fetch("occluded_duke", drive) == cache / "occluded_duke.pth"
-    assert drive.calls == ["12rTyilUnwOy-lsaM65Y_ce_6AmOivgm1"]
+        assert zoo.local_file("zoo:occluded_duke") == cache / "occluded_duke.pth"
+    assert asked == ["12rTyilUnwOy-lsaM65Y_ce_6AmOivgm1"]
     assert os.listdir(cache) == ["occluded_duke.pth"]
     report = load_weights(model, "zoo:occluded_duke")
-    assert report.layout == "released" and report.skipped == ["classifier.weight"]
+    assert report.naming == "released" and report.skipped == ["classifier.weight"]
     assert torch.equal(model.neck.weight, source.neck.weight)
-    zoo.fetch("occluded_reid", drive)
-    assert drive.calls[1:] == ["1J86byKnQocDK9XZeQuMvg-qvS_gN_zAd"]
+    zoo.local_file("zoo:occluded_reid")
+    assert asked[1:] == ["1J86byKnQocDK9XZeQuMvg-qvS_gN_zAd"]
 
 
 def test_a_file_placed_by_hand_is_used_and_named_where_it_is_damaged(cache, released, model):
@@ -85,7 +92,15 @@ def refusing(drive_id, path):
     raise ConnectionError("\nMax retries exceeded\nwith many lines")
 
 
-def foreign(drive_id, path):
+def a_page(drive_id, path):
+    Path(path).write_bytes(b"<html>Too many users have viewed or downloaded this file recently</html>")
+
+
+def nothing(drive_id, path):
+    pass
+
+
+def other_network(drive_id, path):
     torch.save(models.build_model("osnet_x0_25", num_classes=4, pretrained=False).state_dict(), path)
 
 
@@ -93,15 +108,17 @@ def foreign(drive_id, path):
     "download, reason",
     [
         (refusing, "Max retries exceeded"),
-        (Drive(b"<html>Too many users have viewed or downloaded this file recently</html>"), "cannot be read"),
-        (lambda drive_id, path: None, "does not exist"),
-        (foreign, "a torchreid checkpoint"),
+        (a_page, "cannot be read"),
+        (nothing, "does not exist"),
+        (other_network, "a torchreid checkpoint"),
     ],
-    ids=["offline", "a page", "nothing", "another network"],
 )
-def test_what_cannot_be_downloaded_names_the_page_and_the_place_and_leaves_nothing(cache, download, reason):
+def test_what_cannot_be_downloaded_names_the_page_and_the_place_and_leaves_nothing(
+    cache, monkeypatch, download, reason
+):
+    monkeypatch.setattr(zoo, "download_from_drive", download)
     with pytest.raises(DPMError) as error:
-        zoo.fetch("occluded_duke", download)
+        zoo.local_file("zoo:occluded_duke")
     message = str(error.value)
     assert reason in message and "\n" not in message
     assert "https://drive.google.com/file/d/12rTyilUnwOy-lsaM65Y_ce_6AmOivgm1/view" in message
@@ -109,27 +126,29 @@ def test_what_cannot_be_downloaded_names_the_page_and_the_place_and_leaves_nothi
     assert os.listdir(cache) == []
 
 
-def test_half_a_file_does_not_take_the_name(cache, released):
+def test_half_a_file_does_not_take_the_name(cache, released, drive):
     whole = released[0].read_bytes()
+    drive(whole[: len(whole) // 2])
     with pytest.raises(DPMError):
-        zoo.fetch("occluded_duke", Drive(whole[: len(whole) // 2]))
+        zoo.local_file("zoo:occluded_duke")
     assert os.listdir(cache) == []
-    assert zoo.fetch("occluded_duke", Drive(whole)).is_file()
+    drive(whole)
+    assert zoo.local_file("zoo:occluded_duke").is_file()
 
 
-def test_an_interrupted_download_leaves_nothing(cache):
+def test_an_interrupted_download_leaves_nothing(cache, monkeypatch):
     def interrupted(drive_id, path):
         Path(path).write_bytes(b"half")
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(zoo, "download_from_drive", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        zoo.fetch("occluded_duke", interrupted)
+        zoo.local_file("zoo:occluded_duke")
     assert os.listdir(cache) == []
 
 
 def test_gdown_without_network_gives_our_error(cache, monkeypatch, model):
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
+    go_offline(monkeypatch)
     with pytest.raises(DPMError, match="'zoo:occluded_duke' can't be downloaded .* by hand"):
         load_weights(model, "zoo:occluded_duke")
     assert os.listdir(cache) == []
@@ -139,14 +158,15 @@ def test_a_refusal_of_older_gdown_versions_is_an_error_too(cache, monkeypatch):
     asked = []
     monkeypatch.setattr(gdown, "download", lambda **options: asked.append(options["id"]))
     with pytest.raises(DPMError, match="Google Drive refused it"):
-        zoo.fetch("occluded_reid")
+        zoo.local_file("zoo:occluded_reid")
     assert asked == ["1J86byKnQocDK9XZeQuMvg-qvS_gN_zAd"]
 
 
-def test_a_cache_that_cannot_be_made_is_an_error(cache):
+def test_a_cache_that_cannot_be_made_is_an_error(cache, drive):
     cache.write_text("a file where the folder should be")
+    drive(b"")
     with pytest.raises(DPMError, match="can't be downloaded"):
-        zoo.fetch("occluded_duke", Drive(b""))
+        zoo.local_file("zoo:occluded_duke")
 
 
 def test_an_unknown_name_is_an_error_with_the_nearest_known_one(model):

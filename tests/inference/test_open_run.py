@@ -64,15 +64,11 @@ def test_every_shape_of_model_opens(tmp_path, changes):
     assert all(torch.equal(a, b) for a, b in zip(opened.state_dict().values(), model.state_dict().values()))
 
 
-def test_a_folder_without_results_is_no_finished_run(tmp_path):
+@pytest.mark.parametrize("text", [None, "not json", "{}", '{"run": {}}', "[]", '{"run": {"config": []}}'])
+def test_a_folder_with_no_or_other_results_is_no_finished_run(tmp_path, text):
+    if text is not None:
+        (tmp_path / "results.json").write_text(text, encoding="utf-8")
     with pytest.raises(DPMError, match=f"'{tmp_path}' is no finished run.*results.json"):
-        open_run(tmp_path)
-
-
-@pytest.mark.parametrize("text", ["not json", "{}", '{"run": {}}', "[]"])
-def test_a_results_file_of_something_else_is_no_finished_run(tmp_path, text):
-    (tmp_path / "results.json").write_text(text, encoding="utf-8")
-    with pytest.raises(DPMError, match="is no finished run"):
         open_run(tmp_path)
 
 
@@ -83,24 +79,17 @@ def test_a_run_without_its_checkpoint_names_the_missing_file(dpm, tmp_path):
         open_run(folder)
 
 
-def edited(folder, **changes):
-    """Change keys of the run's configuration in results.json."""
-    path = folder / "results.json"
+@pytest.mark.parametrize(
+    "section, key, value, says",
+    [
+        ("vit", "embed_dim", 32, "results.json and model/last.pth.tar are of different models"),
+        ("model", "name", "osnet_x0_25", "trained 'osnet_x0_25'; this needs one of dpm_vit,"),
+    ],
+)
+def test_settings_of_another_model_are_an_error(dpm, tmp_path, section, key, value, says):
+    path = copied(dpm, tmp_path / "run") / "results.json"
     content = json.loads(path.read_text(encoding="utf-8"))
-    for key, value in changes.items():
-        section, _, name = key.partition("__")
-        content["run"]["config"][section][name] = value
+    content["run"]["config"][section][key] = value
     path.write_text(json.dumps(content), encoding="utf-8")
-    return folder
-
-
-def test_settings_and_weights_of_different_models_are_an_error(dpm, tmp_path):
-    folder = edited(copied(dpm, tmp_path / "run"), vit__embed_dim=32)
-    with pytest.raises(DPMError, match="results.json and model/last.pth.tar are of different models"):
-        open_run(folder)
-
-
-def test_a_run_of_torchreids_own_model_names_the_models_that_open(dpm, tmp_path):
-    folder = edited(copied(dpm, tmp_path / "run"), model__name="osnet_x0_25")
-    with pytest.raises(DPMError, match="trained 'osnet_x0_25'; this needs one of dpm_vit,"):
-        open_run(folder)
+    with pytest.raises(DPMError, match=says):
+        open_run(path.parent)

@@ -27,7 +27,7 @@ SPLITS = (
     Split("query", "query.list", "query", ("query", "bounding_box_test")),
     Split("gallery", "gallery.list", "bounding_box_test", ("bounding_box_test", "query")),
 )
-TARGET = OccludedDuke.layout.folders[0]
+TARGET = OccludedDuke.structure.folders[0]
 LARGEST_IMAGE = 64 * 2**20
 LARGEST_TOTAL = 4 * 2**30  # bytes of all images together; the published ones are far below
 LARGEST_RATIO = 200  # of an image's bytes to its packed ones; JPEG hardly packs, a bomb by a thousand
@@ -242,7 +242,7 @@ def count_others(folder, names):
 
 def describe(report):
     """The summary: counts per split, and what differs from the published data set."""
-    published = {split: images for split, (images, _) in OccludedDuke.layout.published.items()}
+    published = {split: images for split, (images, _) in OccludedDuke.structure.published.items()}
     done = f"{report.written:,} written, {report.kept:,} already there"
     lines = [f"{report.folder}: {counted(report.counts)} images; {done}"]
     if report.counts != published:

@@ -17,7 +17,8 @@ from dpm_plugin.apps.check_data.cli import main
 from dpm_plugin.apps.check_data.examining import examine, examine_all
 from dpm_plugin.apps.check_data.findings import KINDS, find
 from dpm_plugin.apps.check_data.listing import Entry, Listed
-from dpm_plugin.data import DATASETS, OccludedDuke, SyntheticSpec
+from dpm_plugin.data import DATASETS, SyntheticSpec
+from dpm_plugin.data.datasets import OccludedDuke
 from dpm_plugin.data.synthetic import generate
 from dpm_plugin.utils.errors import DPMError
 from helpers.data import SHARED_LISTS, touch, write_market, write_occluded_duke
@@ -44,9 +45,9 @@ def duke(tmp_path, monkeypatch):
     top = write_occluded_duke(tmp_path)
     for seed, path in enumerate(sorted(top.rglob("*.jpg"))):
         noise(path, seed)
-    layout = OccludedDuke.layout
-    small = type(layout)(**{**vars(layout), "published": {"train": (12, 3), "query": (2, 2), "gallery": (2, 2)}})
-    monkeypatch.setattr(OccludedDuke, "layout", small)
+    structure = OccludedDuke.structure
+    small = type(structure)(**{**vars(structure), "published": {"train": (12, 3), "query": (2, 2), "gallery": (2, 2)}})
+    monkeypatch.setattr(OccludedDuke, "structure", small)
     return top
 
 
@@ -163,7 +164,7 @@ def test_the_published_occluded_duke_has_no_problem_and_1870_shared_images():
         for name in (SHARED_LISTS / f"{split}.list").read_text().split()
     ]
     examined = {each.path: examining.Examined(each.path, 1, os.path.basename(each.path), "") for each in entries}
-    found = find(Listed("occluded_duke", ".", entries, OccludedDuke.layout.published, []), examined)
+    found = find(Listed("occluded_duke", ".", entries, OccludedDuke.structure.published, []), examined)
     assert Counter(finding.kind for finding in found.findings) == {"shared": 1870} and not found.problems
 
 
@@ -198,14 +199,14 @@ def test_every_drawing_is_checked_against_its_own_spec_and_none_is_drawn(tmp_pat
 
 @pytest.mark.parametrize("name", sorted(set(DATASETS) - {"synthetic_occluded"}))
 def test_every_data_set_of_the_plugin_can_be_checked(name, tmp_path):
-    layout = DATASETS[name].layout
-    for seed, (_split, parts) in enumerate(layout.splits.items()):
+    structure = DATASETS[name].structure
+    for seed, (_split, parts) in enumerate(structure.splits.items()):
         for part in parts:
-            folder = tmp_path.joinpath(layout.folders[0], *(spellings[0] for spellings in part.path))
+            folder = tmp_path.joinpath(structure.folders[0], *(spellings[0] for spellings in part.path))
             noise(folder / "0001" / f"0001_c{1 + seed}_f1.png", len(list(tmp_path.rglob("*.png"))))
     (found,) = check_dataset(name, tmp_path, jobs=1, show=silent)
     assert {finding.kind for finding in found.problems} <= {"counts", "one_camera"}
-    assert set(found.splits) == set(layout.splits)
+    assert set(found.splits) == set(structure.splits)
 
 
 def test_a_plain_folder_is_searched_to_its_depth(tmp_path):

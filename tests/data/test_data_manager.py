@@ -154,7 +154,7 @@ def test_camera_shifts_of_three_sources_are_torchreids(sets, tmp_path):
     for name, used in cameras.items():
 
         class Named(OccludedDuke):
-            layout = type(OccludedDuke.layout)(**{**vars(OccludedDuke.layout), "folders": (f"set_{name}",)})
+            structure = type(OccludedDuke.structure)(**{**vars(OccludedDuke.structure), "folders": (f"set_{name}",)})
 
         write_occluded_duke(tmp_path, f"set_{name}", cameras=used)
         torchreid_host.register_dataset(f"set_{name}", Named)

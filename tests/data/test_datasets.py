@@ -105,8 +105,8 @@ def test_a_missing_data_set_is_named_with_layout_and_origin_and_nothing_is_creat
     for root in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DPMError) as caught:
             load(name, root)
-        layout = DATASETS[name].layout
-        assert layout.tree in str(caught.value) and layout.origin in str(caught.value)
+        structure = DATASETS[name].structure
+        assert structure.tree in str(caught.value) and structure.origin in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,7 +12,7 @@ from dpm_plugin.apps.check_data import check_dataset, check_folder
 from dpm_plugin.apps.check_data.report import as_json, summary
 from dpm_plugin.apps.visualize.gallery import choose_queries
 from dpm_plugin.apps.visualize.page import tile
-from dpm_plugin.data import OccludedDuke, PartialREID, PDukeMTMC
+from dpm_plugin.data.datasets import OccludedDuke, PartialREID, PDukeMTMC
 from helpers.data import draw
 from helpers.fuzz import Refused, fuzz, outcome, sizes  # noqa: F401, a fixture
 from helpers.page import Tags

@@ -13,8 +13,8 @@ from dpm_plugin.data.datasets.folders import is_image_name, levels, locate
 from dpm_plugin.data.datasets.reid_dataset import ReidImageDataset
 from dpm_plugin.data.manager import READER_ERRORS
 from dpm_plugin.data.synthetic.generate import DISTRACTOR_IMAGES, FOLDERS
-from dpm_plugin.data.transforms import unknown
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.text import unknown
 
 PLAIN = "images"  # the one split of a plain folder
 
@@ -88,7 +88,7 @@ def _walk(folder):
 
 def _by_layout(name, cls, root):
     """One of the plugin's data sets, file by file."""
-    folder, splits = locate(cls.layout, root)
+    folder, splits = locate(cls.structure, root)
     images, findings = {}, []
     for split, folders in splits.items():
         images[split] = []
@@ -102,7 +102,7 @@ def _by_layout(name, cls, root):
                 except DPMError as error:
                     findings.append(Finding("odd_name", [path], str(error)))
     entries = [Entry(split, *entry) for split, found in cls.assign_cameras(images).items() for entry in found]
-    return Listed(name, folder, entries, cls.layout.published, findings)
+    return Listed(name, folder, entries, cls.structure.published, findings)
 
 
 def _image_files(folder):
@@ -165,7 +165,7 @@ def _one_drawn(name, folder):
             try:
                 images[split].append((path, *cls.parse(path, 0)))
             except DPMError as error:
-                findings.append(Finding("odd_name", [path], str(error).replace(cls.layout.name, name)))
+                findings.append(Finding("odd_name", [path], str(error).replace(cls.structure.name, name)))
     entries = [Entry(split, *entry) for split, found in images.items() for entry in found]
     try:
         spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))

@@ -3,7 +3,6 @@
 import inspect
 import random
 import traceback
-import warnings
 
 import numpy as np
 import pytest
@@ -11,34 +10,12 @@ import torch
 from PIL import Image
 
 from dpm_plugin import torchreid_host
-from dpm_plugin.data import DATASETS, DPMImageDataManager
+from dpm_plugin.data import DATASETS
 from dpm_plugin.data.datasets.occluded_duke import OccludedDuke
 from dpm_plugin.utils.errors import DPMError
-from helpers.data import draw, touch, write_market, write_occluded_duke
+from helpers.data import draw, manager, touch, write_market, write_occluded_duke
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def registered():
-    for name, cls in DATASETS.items():
-        torchreid_host.register_dataset(name, cls)
-
-
-def manager(root, sources="occluded_duke", targets=None, **options):
-    options = {
-        "height": 16,
-        "width": 8,
-        "use_gpu": False,
-        "workers": 0,
-        "batch_size_train": 4,
-        "batch_size_test": 2,
-        "transforms": [],
-        **options,
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return DPMImageDataManager(str(root), sources, targets, **options)
 
 
 def test_every_argument_of_torchreids_manager_is_accepted_and_a_misspelt_one_refused(tmp_path):

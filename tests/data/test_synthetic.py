@@ -21,18 +21,8 @@ from dpm_plugin.data.synthetic.identity import id_ranges, identity, lookalikes
 from dpm_plugin.utils.errors import DPMError
 
 generating = sys.modules["dpm_plugin.data.synthetic.generate"]
-TINY = SyntheticSpec(
-    seed=3,
-    height=64,
-    width=32,
-    cameras=3,
-    train_ids=9,
-    train_images=4,
-    test_ids=9,
-    gallery_images=3,
-    query_images=2,
-    distractor_ids=2,
-)
+SIZES = dict(train_ids=9, train_images=4, test_ids=9, gallery_images=3, query_images=2, distractor_ids=2)
+TINY = SyntheticSpec(seed=3, height=64, width=32, cameras=3, **SIZES)
 
 
 @pytest.fixture(scope="module")
@@ -174,20 +164,9 @@ def test_layout_and_sizes_are_as_the_spec_says(dataset):
 
 
 def test_it_takes_what_torchreid_hands_to_every_data_set(dataset):
-    again = SyntheticOccluded(
-        root=dataset.root,
-        spec=TINY,
-        transform=None,
-        k_tfm=1,
-        mode="query",
-        combineall=False,
-        verbose=False,
-        split_id=0,
-        cuhk03_labeled=False,
-        cuhk03_classic_split=False,
-        market1501_500k=False,
-    )
-    assert len(again) == 18
+    base = dict(transform=None, k_tfm=1, mode="query", combineall=False, verbose=False)
+    others = dict(split_id=0, cuhk03_labeled=False, cuhk03_classic_split=False, market1501_500k=False)
+    assert len(SyntheticOccluded(root=dataset.root, spec=TINY, **base, **others)) == 18
 
 
 def test_a_failure_in_the_middle_leaves_nothing(tmp_path, monkeypatch):
@@ -232,28 +211,14 @@ def test_a_changed_data_set_is_refused_with_advice(tmp_path):
         generate(TINY, tmp_path, workers=1, verbose=False)
 
 
-@pytest.mark.parametrize(
-    "field, value",
-    [
-        ("seed", -1),
-        ("height", 8),
-        ("width", 64.5),
-        ("cameras", 1),
-        ("cameras", 9),
-        ("train_ids", 0),
-        ("train_images", "12"),
-        ("train_occluded", 1.5),
-        ("test_ids", True),
-        ("gallery_images", 0),
-        ("query_images", None),
-        ("distractor_ids", -1),
-        ("hidden_min", 0.58),
-        ("hidden_max", float("nan")),
-        ("lookalike_share", -0.1),
-        ("lookalike_group", 7),
-        ("train_ids", 9990),
-    ],
-)
+WRONG = [
+    dict(seed=-1, height=8, width=64.5, cameras=1, train_ids=0, train_images="12", train_occluded=1.5, test_ids=True),
+    dict(gallery_images=0, query_images=None, distractor_ids=-1, hidden_min=0.58, hidden_max=float("nan")),
+    dict(lookalike_share=-0.1, lookalike_group=7, cameras=9, train_ids=9990),
+]
+
+
+@pytest.mark.parametrize("field, value", [pair for values in WRONG for pair in values.items()])
 def test_a_wrong_value_is_refused_by_the_name_of_its_field(field, value):
     with pytest.raises(DPMError, match=field):
         SyntheticSpec(**{field: value})

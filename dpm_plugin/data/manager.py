@@ -1,5 +1,6 @@
 """torchreid's image data manager with our transforms, camera counts and one-line errors."""
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,14 +74,11 @@ class DPMImageDataManager(ImageDataManager):
         if corrupt not in CORRUPT:
             raise unknown("choice (data.corrupt)", corrupt, CORRUPT)
         self._synthetic = synthetic
-        self._source_cameras = []
+        self._source_cameras: list[tuple[str, set[int], int]] = []
 
-        def transforms_of(height, width, **options):
-            return build_transforms(height, width, interpolation=interpolation, **options)
-
-        build_sampler = build_train_sampler
+        transforms_of = functools.partial(build_transforms, interpolation=interpolation)
+        build_sampler = functools.partial(build_train_sampler, processes=processes)
         if processes.size > 1:
-            build_sampler = sharing.shared_sampler_builder(processes)
             torchreid_arguments["batch_size_train"] = sharing.share_of_batch(
                 torchreid_arguments.get("batch_size_train", 32), processes, _together(torchreid_arguments)
             )

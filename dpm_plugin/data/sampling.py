@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from torch.utils.data import Sampler
 
 from dpm_plugin import torchreid_host
+from dpm_plugin.data.sharing import TrainShare
+from dpm_plugin.distributed.processes import ALONE, Processes
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import unknown
 
@@ -25,13 +27,19 @@ def build_train_sampler(
     num_instances: int,
     num_cams: int,
     num_datasets: int,
+    processes: Processes = ALONE,
 ) -> Sampler:
     """torchreid's sampler ``train_sampler`` over ``data_source``: [(path, pid, camid, dsetid), ...].
+
+    Args:
+        batch_size, num_instances, num_cams, num_datasets: as torchreid's, the first that of one process.
+        processes: of several each gets a sampler of its share.
 
     Raises:
         DPMError: the images, identities, cameras or data sets do not suffice for one batch. torchreid
             drops an incomplete batch, so it would train on nothing and report success.
     """
+    batch_size *= processes.size
     if train_sampler not in SAMPLERS:
         raise unknown("sampler (sampler.train_sampler)", train_sampler, SAMPLERS)
     pids, camids, dsets = (len({entry[field] for entry in data_source}) for field in (1, 2, 3))
@@ -57,7 +65,7 @@ def build_train_sampler(
             f"{train_sampler} yields {len(sampler)} images an epoch from {there}, less than one batch of "
             f"{batch_size} (train.batch_size); lower it"
         )
-    return sampler
+    return TrainShare(sampler, batch_size, processes) if processes.size > 1 else sampler
 
 
 def _check_identities(found, batch_size, num_instances, there):

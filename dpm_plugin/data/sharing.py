@@ -1,12 +1,12 @@
 """Which images each of several processes reads: a part of every training batch, every n-th test batch."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from torch.utils.data import Sampler
 
-from dpm_plugin.data.sampling import build_train_sampler
 from dpm_plugin.distributed.processes import Processes
 from dpm_plugin.torchreid_host import ImageDataManager
 from dpm_plugin.utils.errors import DPMError
@@ -34,20 +34,6 @@ def share_of_batch(batch_size: int, processes: Processes, num_instances: int = 1
     )
 
 
-def shared_sampler_builder(processes: Processes) -> Callable[..., "TrainShare"]:
-    """:func:`~dpm_plugin.data.sampling.build_train_sampler` for one of several processes.
-
-    torchreid's data manager calls it with the size of this process's share.
-    """
-
-    def build(data_source, train_sampler, *, batch_size, **options):
-        batch_size *= processes.size
-        sampler = build_train_sampler(data_source, train_sampler, batch_size=batch_size, **options)
-        return TrainShare(sampler, batch_size, processes)
-
-    return build
-
-
 class TrainShare(Sampler):
     """This process's part of every batch of ``sampler``: consecutive images, so that identities stay whole.
 
@@ -55,11 +41,11 @@ class TrainShare(Sampler):
     is dropped.
 
     Args:
-        sampler: yields positions in the training set.
+        sampler: of known length, yields positions in the training set.
         batch_size: of all processes together, a multiple of their number.
     """
 
-    def __init__(self, sampler: Sampler | Sequence[int], batch_size: int, processes: Processes) -> None:
+    def __init__(self, sampler: Any, batch_size: int, processes: Processes) -> None:
         self.sampler, self.batch_size, self.processes = sampler, batch_size, processes
         self.share = batch_size // processes.size
 

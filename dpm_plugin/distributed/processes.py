@@ -46,7 +46,9 @@ class Processes:
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, store: dist.Store | None = None) -> None:
         self.rank, self.size, self.local_rank, self._store = rank, size, local_rank, store
-        self._host = None  # group for what lies in main memory; gradients on a GPU go by the default group
+        self._host: dist.ProcessGroup | None = (
+            None  # group for what lies in main memory; gradients on a GPU go by the default group
+        )
         self._timeout = TIMEOUT
 
     @property
@@ -69,11 +71,12 @@ class Processes:
         if self.size == 1:
             yield
             return
-        backend, device = ("nccl", {"device_id": self._choose_gpu()}) if use_gpu else ("gloo", {})
+        backend, device = ("nccl", self._choose_gpu()) if use_gpu else ("gloo", None)
         self._timeout, wait = timeout, timedelta(minutes=timeout)
-        where = dict(store=self._store, rank=self.rank, world_size=self.size)
         with self._together():
-            dist.init_process_group(backend, timeout=wait, **where, **device)
+            dist.init_process_group(
+                backend, store=self._store, rank=self.rank, world_size=self.size, timeout=wait, device_id=device
+            )
             self._host = dist.new_group(backend="gloo", timeout=wait) if use_gpu else dist.group.WORLD
         yield
         dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
@@ -141,7 +144,7 @@ class Processes:
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """all_reduce: the sum of every process's ``tensor``, all of one shape; differentiable."""
-        return tensor if self.size == 1 else _Sum.apply(tensor, self)
+        return tensor if self.size == 1 else _Sum.apply(tensor, self._sum_into)
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """Every process's (B, ...) as one (size * B, ...), by rank; differentiable.
@@ -246,13 +249,13 @@ class _Sum(torch.autograd.Function):
     """y = sum over processes of x: each x moves every process's y, so its gradient is the sum of theirs."""
 
     @staticmethod
-    def forward(ctx, tensor, processes):
-        ctx.processes = processes
-        return processes._sum_into(tensor.clone(memory_format=torch.contiguous_format))
+    def forward(ctx, tensor, sum_into):
+        ctx.sum_into = sum_into
+        return sum_into(tensor.clone(memory_format=torch.contiguous_format))
 
     @staticmethod
     def backward(ctx, gradient):
-        return ctx.processes._sum_into(gradient.clone(memory_format=torch.contiguous_format)), None
+        return ctx.sum_into(gradient.clone(memory_format=torch.contiguous_format)), None
 
 
 def _reason(error):

@@ -14,7 +14,7 @@ from dpm_plugin.utils.text import shown
 try:
     import fcntl
 except ImportError:  # not on Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 

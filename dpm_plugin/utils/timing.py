@@ -11,7 +11,7 @@ import torch
 try:
     import resource
 except ImportError:  # not on Windows
-    resource = None
+    resource = None  # type: ignore[assignment]
 
 MEGABYTE = 1e6
 Phases = dict[str, dict[str, float]]

@@ -33,7 +33,7 @@ class SyntheticOccluded(ImageDataset):
         records = json.loads((folder / "visibility.json").read_text())
         self.visibility = {str(folder / name): record for name, record in records.items()}
         train, query, gallery = (
-            [(str(path), *OccludedDuke.parse(path, 0)) for path in sorted((folder / FOLDERS[split]).glob("*.jpg"))]
+            [(path, *OccludedDuke.parse(path, 0)) for path in sorted(map(str, (folder / FOLDERS[split]).glob("*.jpg")))]
             for split in ("train", "query", "gallery")
         )
         super().__init__(relabel(train), query, gallery, **kwargs)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from PIL import Image, ImageDraw
 
-Color = tuple[int, int, int]  # RGB from 0 to 255
+Color = tuple[int, ...]  # red, green and blue from 0 to 255
 Point = tuple[float, float]
 
 

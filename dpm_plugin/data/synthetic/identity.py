@@ -79,8 +79,8 @@ def shuffled(rng: random.Random, count: int) -> list[int]:
 def pick(rng: random.Random, values: Mapping[T, float] | Sequence[T], weights: Sequence[float] | None = None) -> T:
     """One of ``values``, by its weight; a mapping holds the weights."""
     if isinstance(values, Mapping):
-        values, weights = list(values), list(values.values())
-    return rng.choices(values, weights)[0]
+        weights = list(values.values())
+    return rng.choices(list(values), weights)[0]
 
 
 def _color(rng, palette, weights=None, away_from=()):

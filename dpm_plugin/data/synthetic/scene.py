@@ -94,7 +94,7 @@ def panorama(seed: int, count: int, index: int, height: int) -> Image.Image:
     # Out of focus and paler than what stands in front of it, as distance makes it.
     image = _mottle(image, rng).filter(ImageFilter.GaussianBlur(1.5))
     image = Image.blend(image, Image.new("RGB", size, ground), 0.5)
-    return image.resize((int(7.5 * height), int(1.25 * height)), Image.BILINEAR)
+    return image.resize((int(7.5 * height), int(1.25 * height)), Image.Resampling.BILINEAR)
 
 
 def _backdrop(draw, rng, width, horizon, wall, place):
@@ -157,7 +157,7 @@ def _mottle(image, rng):
     """Stains and shadows: brightness that varies slowly over the image."""
     numbers = np.random.RandomState(rng.randrange(2**32))
     small = numbers.uniform(0.72, 1.25, (image.height // 10, image.width // 10))
-    field = Image.fromarray((small * 128).astype(np.uint8)).resize(image.size, Image.BICUBIC)
+    field = Image.fromarray((small * 128).astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
     pixels = np.asarray(image, np.float32) * (np.asarray(field, np.float32)[:, :, None] / 128)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
@@ -190,7 +190,7 @@ def expose(scene: Image.Image, size: tuple[int, int], view: Camera, rng: random.
     """
     width, height = size
     small = max(round(width * view.detail), 8), max(round(height * view.detail), 16)
-    image = scene.resize(small, Image.BOX).resize(size, Image.BILINEAR)
+    image = scene.resize(small, Image.Resampling.BOX).resize(size, Image.Resampling.BILINEAR)
     brightness = rng.uniform(0.94, 1.07)
     gains = [brightness * rng.uniform(0.98, 1.02) for _ in view.matrix]
     rows = [value for gain, row in zip(gains, view.matrix) for value in (*(gain * mixed for mixed in row), 0)]

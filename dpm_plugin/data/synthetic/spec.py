@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import numbers
+from typing import Any
 
 from dpm_plugin.utils.errors import DPMError
 
@@ -12,7 +13,7 @@ from dpm_plugin.utils.errors import DPMError
 DRAWING_VERSION = 7
 
 
-def _setting(default: float, low: float, high: float, meaning: str) -> dataclasses.Field:
+def _setting(default: float, low: float, high: float, meaning: str) -> Any:
     return dataclasses.field(default=default, metadata={"low": low, "high": high, "meaning": meaning})
 
 
@@ -62,7 +63,7 @@ class SyntheticSpec:
                 "the most that four digits in a file name can tell apart; lower one of them"
             )
 
-    def _check(self, field: dataclasses.Field) -> None:
+    def _check(self, field):
         value, low, high = getattr(self, field.name), field.metadata["low"], field.metadata["high"]
         kind, word = (numbers.Integral, "an integer") if field.type is int else (numbers.Real, "a number")
         if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:

@@ -20,8 +20,7 @@ MODEL = {
     "model.pretrained": Key(True, "start from ImageNet weights"),
     "model.load_weights": Key(
         "",
-        "file of model weights to start from (fine-tuning, evaluation); or zoo:occluded_duke, zoo:occluded_reid: the "
-        "method's published weights, downloaded once",
+        "weights to start from: a file, or zoo:occluded_duke, zoo:occluded_reid: the published ones, downloaded once",
     ),
     "model.resume": Key(
         "", "checkpoint to continue: weights, optimizer, schedule, epoch and, where it says so, the place in the epoch"

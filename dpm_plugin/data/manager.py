@@ -106,7 +106,8 @@ class DPMImageDataManager(ImageDataManager):
     @property
     def skipped(self) -> Counter[str] | None:
         """How often each unreadable training image was replaced; None where ``corrupt`` is "error"."""
-        return skipped_images(filter(None, (self.train_loader, self.train_loader_t)))
+        loaders = (self.train_loader, self.train_loader_t)
+        return skipped_images(loader for loader in loaders if loader is not None)
 
     def camera_offset(self, name: str) -> int | None:
         """What training adds to the camera ids of source ``name``; test images come without it.

@@ -32,8 +32,8 @@ def build_train_sampler(
     """torchreid's sampler ``train_sampler`` over ``data_source``: [(path, pid, camid, dsetid), ...].
 
     Args:
-        batch_size, num_instances, num_cams, num_datasets: as torchreid's, the first that of one process.
-        processes: of several each gets a sampler of its share.
+        batch_size, num_instances, num_cams, num_datasets: as torchreid's; the first counts one process's images.
+        processes: where there are several, each gets a sampler of its share.
 
     Raises:
         DPMError: the images, identities, cameras or data sets do not suffice for one batch. torchreid

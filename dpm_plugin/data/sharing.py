@@ -16,7 +16,7 @@ def share_of_batch(batch_size: int, processes: Processes, num_instances: int = 1
     """Images of a training batch that each process takes.
 
     Args:
-        batch_size: of all processes together.
+        batch_size: images of all processes together.
         num_instances: images of one identity, which stay together. Default: 1, images by themselves.
 
     Raises:
@@ -41,8 +41,8 @@ class TrainShare(Sampler):
     is dropped.
 
     Args:
-        sampler: of known length, yields positions in the training set.
-        batch_size: of all processes together, a multiple of their number.
+        sampler: yields positions in the training set; has a length.
+        batch_size: images of all processes together, a multiple of their number.
     """
 
     def __init__(self, sampler: Any, batch_size: int, processes: Processes) -> None:

@@ -39,7 +39,7 @@ def build_transforms(
 
             Their order in the list has no meaning, as in torchreid.
         norm_mean, norm_std: three numbers each; None means ImageNet's.
-        interpolation: of the training resize; the test resize is bilinear.
+        interpolation: filter of the training resize, bilinear or bicubic; the test resize is bilinear.
 
     Returns:
         (train, test). With torchreid's names and ``bilinear`` alone: exactly torchreid's.

@@ -46,9 +46,8 @@ class Processes:
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, store: dist.Store | None = None) -> None:
         self.rank, self.size, self.local_rank, self._store = rank, size, local_rank, store
-        self._host: dist.ProcessGroup | None = (
-            None  # group for what lies in main memory; gradients on a GPU go by the default group
-        )
+        # Group for what lies in main memory; gradients on a GPU go by the default group.
+        self._host: dist.ProcessGroup | None = None
         self._timeout = TIMEOUT
 
     @property

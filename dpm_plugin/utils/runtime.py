@@ -46,7 +46,7 @@ def check_backend(backend: str, device: torch.device) -> None:
     """Compile and run one small function, so that a missing compiler is told before the first batch.
 
     Args:
-        backend: of ``torch.compile``, "inductor" (needs a C++ compiler on a CPU and Triton on a GPU) or another
+        backend: one of ``torch.compile``'s, "inductor" (needs a C++ compiler on a CPU and Triton on a GPU) or another
             of ``torch.compiler.list_backends()``.
         device: where it will run.
 

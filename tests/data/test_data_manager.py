@@ -64,7 +64,7 @@ def test_a_missing_data_set_is_an_error_and_nothing_is_created(name, tmp_path, m
     with pytest.raises(DPMError, match=name if name != "occluded_duke" else "mars"):
         manager(tmp_path, "occluded_duke", [name if name != "occluded_duke" else "mars"])
     if name not in DATASETS:
-        with pytest.raises(DPMError, match="expected layout"):
+        with pytest.raises(DPMError, match="expected folders"):
             manager(tmp_path / "nowhere", name)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -83,11 +83,11 @@ def test_a_similar_folder_is_pointed_at(tmp_path):
         (lambda top: touch(top, "query/cover.jpg"), "a file name is not understood"),
     ],
 )
-def test_torchreids_own_data_set_in_disorder_is_an_error_with_its_layout(spoil, message, tmp_path):
+def test_torchreids_own_data_set_in_disorder_is_an_error_with_its_folders(spoil, message, tmp_path):
     spoil(write_market(tmp_path))
     with pytest.raises(DPMError) as caught:
         manager(tmp_path, "market1501")
-    assert message in str(caught.value) and "expected layout" in str(caught.value)
+    assert message in str(caught.value) and "expected folders" in str(caught.value)
 
 
 def test_an_unknown_data_set_is_an_error_with_the_nearest_name(tmp_path):

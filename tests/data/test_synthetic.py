@@ -142,7 +142,7 @@ def test_every_query_has_a_match_in_another_camera(cameras, gallery, query, pid)
     assert len(set(names + queries)) == gallery + query
 
 
-def test_layout_and_sizes_are_as_the_spec_says(dataset):
+def test_folders_and_sizes_are_as_the_spec_says(dataset):
     folder = Path(dataset.dataset_dir)
     assert sorted(p.name for p in folder.iterdir()) == [
         "bounding_box_test",

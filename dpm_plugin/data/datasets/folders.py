@@ -48,7 +48,7 @@ class FolderStructure:
     def missing(self, what: str, root: str) -> DPMError:
         """The error for what is missing, with the expected folders below ``root`` and the data's origin."""
         return DPMError(
-            f"{self.name}: {what}\n  expected layout: {os.path.join(root, self.tree)}\n  the data: {self.origin}"
+            f"{self.name}: {what}\n  expected folders: {os.path.join(root, self.tree)}\n  the data: {self.origin}"
         )
 
 

@@ -47,7 +47,7 @@ def _help(name, cls, root):
     tree = TREES.get(name, f"{cls.dataset_dir}/, as torchreid's documentation of its data sets shows")
     url = re.search(r"URL: `<(.+?)>`", cls.__doc__ or "")
     origin = f"see {url[1]}" if url else f"see the docstring of torchreid's {cls.__name__}"
-    return f"  expected layout: {os.path.join(root, tree)}\n  the data: {origin}; nothing was downloaded"
+    return f"  expected folders: {os.path.join(root, tree)}\n  the data: {origin}; nothing was downloaded"
 
 
 def _near(folder):

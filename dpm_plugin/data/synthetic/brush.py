@@ -62,7 +62,7 @@ class Brush:
 
     Args:
         size: width and height of the layer in pixels.
-        x, top: of the origin, in pixels.
+        x, top: the origin in pixels.
         unit: the body's height in pixels.
     """
 

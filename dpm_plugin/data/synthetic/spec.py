@@ -35,19 +35,13 @@ class SyntheticSpec:
     train_images: int = _setting(10, 1, 999, "images of each training identity")
     train_occluded: float = _setting(0.5, 0.0, 1.0, "share of the training images that are occluded")
     test_ids: int = _setting(200, 1, 9999, "identities in the query and the gallery set")
-    gallery_images: int = _setting(
-        4, 1, 999, "holistic gallery images of each test identity, from as many cameras as there are"
-    )
+    gallery_images: int = _setting(4, 1, 999, "holistic gallery images of each test identity, over the cameras in turn")
     query_images: int = _setting(2, 1, 999, "occluded queries of each test identity")
     distractor_ids: int = _setting(50, 0, 9999, "identities that are in the gallery only, with two images each")
-    hidden_min: float = _setting(
-        0.2, 0.05, 0.85, "least share of the person, by its drawn pixels, that an occluder hides"
-    )
+    hidden_min: float = _setting(0.2, 0.05, 0.85, "least share of the person's drawn pixels that an occluder hides")
     hidden_max: float = _setting(0.6, 0.1, 0.9, "largest such share, at least 0.05 above hidden_min")
-    lookalike_share: float = _setting(
-        0.3, 0.0, 1.0, "share of the identities of each set in groups which look alike but for one or two items"
-    )
-    lookalike_group: int = _setting(3, 2, 6, "identities in such a group")
+    lookalike_share: float = _setting(0.3, 0.0, 1.0, "share of each set's identities that are in groups of look-alikes")
+    lookalike_group: int = _setting(3, 2, 6, "identities in such a group, alike but for one or two items")
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -26,7 +26,7 @@ SPLITS = {
     "query": ("query", "bounding_box_test"),
     "gallery": ("bounding_box_test", "query"),
 }
-PUBLISHED = {split: images for split, (images, _) in OccludedDuke.layout.published.items()}
+PUBLISHED = {split: images for split, (images, _) in OccludedDuke.structure.published.items()}
 LARGEST_IMAGE = 64 * 2**20  # bytes
 LARGEST_TOTAL = 4 * 2**30  # bytes of all images together; the published ones are far below
 LARGEST_RATIO = 200  # of an image's bytes to its packed ones; JPEG hardly packs, a bomb by a thousand
@@ -189,7 +189,7 @@ def _index(opened: ZipFile, archive: str | Path) -> dict[tuple[str, str], ZipInf
 
 def _make_folders(out: str | Path) -> Path:
     """Make the data set's folders below ``out``; refuses links, which lead out of the target."""
-    folder = Path(out).expanduser() / OccludedDuke.layout.folders[0]
+    folder = Path(out).expanduser() / OccludedDuke.structure.folders[0]
     for made in (folder, *(folder / places[0] for places in SPLITS.values())):
         if made.is_symlink():
             raise DPMError(f"'{made}' is a link; remove it, or give the folder it leads to as --out")

@@ -3,61 +3,55 @@
 These functions are the only readers of the configuration: models, losses, data and engines never see it.
 """
 
+from typing import Any
+
+from yacs.config import CfgNode
+
 from dpm_plugin.data.synthetic.spec import SyntheticSpec
 
+Arguments = dict[str, Any]
 
-def datamanager_kwargs(config):
+
+def _pick(section, *names, **renamed):
+    """The keys ``names`` of a section, and others under the name ``renamed[name]``; lists are copied."""
+    names = dict(zip(names, names)) | renamed
+    values = {argument: section[key] for argument, key in names.items()}
+    return {argument: list(value) if isinstance(value, list) else value for argument, value in values.items()}
+
+
+def datamanager_kwargs(config: CfgNode) -> Arguments:
     """Arguments of ``DPMImageDataManager``; for ``data.type video`` of torchreid's ``VideoDataManager``."""
-    data, sampler = config.data, config.sampler
+    data = ("root", "sources", "targets", "height", "width", "transforms", "norm_mean", "norm_std", "split_id")
     shared = dict(
-        root=data.root,
-        sources=list(data.sources),
-        targets=list(data.targets),
-        height=data.height,
-        width=data.width,
-        transforms=list(data.transforms),
-        norm_mean=list(data.norm_mean),
-        norm_std=list(data.norm_std),
+        **_pick(config.data, *data, "combineall", "workers"),
+        **_pick(config.sampler, "num_instances", "num_cams", "num_datasets", "train_sampler"),
         use_gpu=config.use_gpu,
-        split_id=data.split_id,
-        combineall=data.combineall,
         batch_size_train=config.train.batch_size,
         batch_size_test=config.test.batch_size,
-        workers=data.workers,
-        num_instances=sampler.num_instances,
-        num_cams=sampler.num_cams,
-        num_datasets=sampler.num_datasets,
-        train_sampler=sampler.train_sampler,
     )
-    if data.type == "video":
-        return dict(shared, seq_len=config.video.seq_len, sample_method=config.video.sample_method)
+    if config.data.type == "video":
+        return shared | _pick(config.video, "seq_len", "sample_method")
     return dict(
-        shared,
-        k_tfm=data.k_tfm,
-        load_train_targets=data.load_train_targets,
-        train_sampler_t=sampler.train_sampler_t,
-        cuhk03_labeled=config.cuhk03.labeled_images,
-        cuhk03_classic_split=config.cuhk03.classic_split,
+        **shared,
+        **_pick(config.data, "k_tfm", "load_train_targets", "interpolation", "persistent_workers", "corrupt"),
+        **_pick(config.cuhk03, cuhk03_labeled="labeled_images", cuhk03_classic_split="classic_split"),
         market1501_500k=config.market1501.use_500k_distractors,
-        interpolation=data.interpolation,
-        persistent_workers=data.persistent_workers,
-        corrupt=data.corrupt,
+        train_sampler_t=config.sampler.train_sampler_t,
         synthetic=synthetic_spec(config),
     )
 
 
-def stock_model_kwargs(config, num_classes):
+def stock_model_kwargs(config: CfgNode, num_classes: int) -> Arguments:
     """Arguments of ``torchreid.models.build_model``."""
     return dict(
-        name=config.model.name,
+        **_pick(config.model, "name", "pretrained"),
         num_classes=num_classes,
         loss=config.loss.name,
-        pretrained=config.model.pretrained,
         use_gpu=config.use_gpu,
     )
 
 
-def model_kwargs(config, num_classes, num_cameras):
+def model_kwargs(config: CfgNode, num_classes: int, num_cameras: int) -> Arguments:
     """Arguments of the plugin's model functions (``dpm_vit``, ...).
 
     Args:
@@ -65,7 +59,11 @@ def model_kwargs(config, num_classes, num_cameras):
         num_cameras: training cameras; 0 reaches the model where ``vit.camera_embedding`` is False.
     """
     vit = config.vit
-    kwargs = dict(
+    sizes = _pick(vit, "embed_dim", "depth", "num_heads", "patch_size", "token_std")
+    return dict(
+        **_pick(vit, "camera_weight", "drop_path", "mask_pool", "neck"),
+        **{name: value or None for name, value in sizes.items()},
+        **({"backbone": vit.backbone} if vit.backbone else {}),
         num_classes=num_classes,
         loss=config.loss.name,
         use_gpu=config.use_gpu,
@@ -73,97 +71,52 @@ def model_kwargs(config, num_classes, num_cameras):
         img_size=(config.data.height, config.data.width),
         stride=_hashable(vit.stride),
         num_cameras=num_cameras if vit.camera_embedding else 0,
-        camera_weight=vit.camera_weight,
-        drop_path=vit.drop_path,
-        token_std=vit.token_std or None,
         mask_blocks=tuple(vit.mask_blocks) or None,
-        mask_pool=vit.mask_pool,
-        neck=vit.neck,
-        embed_dim=vit.embed_dim or None,
-        depth=vit.depth or None,
-        num_heads=vit.num_heads or None,
-        patch_size=vit.patch_size or None,
     )
-    if vit.backbone:
-        kwargs["backbone"] = vit.backbone
-    return kwargs
 
 
-def criterion_kwargs(config):
-    """Arguments of ``DPMLoss`` (Eq. 8)."""
-    dpm = config.loss.dpm
+def criterion_kwargs(config: CfgNode) -> Arguments:
+    """Arguments of ``DPMLoss`` (Eq. 8): the keys of ``loss.dpm``."""
+    keys = dict(config.loss.dpm)
+    renamed = {"cls_loss": keys.pop("cls"), "mask_loss": keys.pop("mask")}
+    return keys | renamed
+
+
+def _optimizer_kwargs(config):
     return dict(
-        alpha=dpm.alpha,
-        beta=dpm.beta,
-        cls_loss=dpm.cls,
-        mask_loss=dpm.mask,
-        mask_variant=dpm.mask_variant,
-        mask_renormalise=dpm.mask_renormalise,
-        scale=dpm.scale,
-        margin=dpm.margin,
-        head_input=dpm.head_input,
-        head_reduction=dpm.head_reduction,
-        label_smooth=dpm.label_smooth,
-        triplet_margin=dpm.triplet_margin,
+        **_pick(config.train, "optim", "lr", "weight_decay"),
+        **_pick(config.adam, adam_beta1="beta1", adam_beta2="beta2"),
+        momentum=config.sgd.momentum,
+        rmsprop_alpha=config.rmsprop.alpha,
     )
 
 
-def optimizer_kwargs(config):
+def optimizer_kwargs(config: CfgNode) -> Arguments:
     """Arguments of ``dpm_plugin.engine.optim.build_optimizer``."""
-    train = config.train
     return dict(
-        optim=train.optim,
-        lr=train.lr,
-        weight_decay=train.weight_decay,
-        momentum=config.sgd.momentum,
-        nesterov=config.sgd.nesterov,
-        dampening=config.sgd.dampening,
-        adam_beta1=config.adam.beta1,
-        adam_beta2=config.adam.beta2,
-        rmsprop_alpha=config.rmsprop.alpha,
-        bias_lr_mult=train.bias_lr_mult,
-        mask_lr_mult=train.mask_lr_mult,
-        form=train.optim_form,
+        **_optimizer_kwargs(config),
+        **_pick(config.sgd, "nesterov", "dampening"),
+        **_pick(config.train, "bias_lr_mult", "mask_lr_mult", form="optim_form"),
     )
 
 
-def stock_optimizer_kwargs(config):
+def stock_optimizer_kwargs(config: CfgNode) -> Arguments:
     """Arguments of ``torchreid.optim.build_optimizer``."""
-    train = config.train
     return dict(
-        optim=train.optim,
-        lr=train.lr,
-        weight_decay=train.weight_decay,
-        momentum=config.sgd.momentum,
-        sgd_dampening=config.sgd.dampening,
-        sgd_nesterov=config.sgd.nesterov,
-        adam_beta1=config.adam.beta1,
-        adam_beta2=config.adam.beta2,
-        rmsprop_alpha=config.rmsprop.alpha,
-        staged_lr=train.staged_lr,
-        new_layers=list(train.new_layers),
-        base_lr_mult=train.base_lr_mult,
+        **_optimizer_kwargs(config),
+        **_pick(config.sgd, sgd_dampening="dampening", sgd_nesterov="nesterov"),
+        **_pick(config.train, "staged_lr", "new_layers", "base_lr_mult"),
     )
 
 
-def scheduler_kwargs(config):
+def scheduler_kwargs(config: CfgNode) -> Arguments:
     """Arguments of ``dpm_plugin.engine.optim.build_scheduler``."""
-    train = config.train
-    return dict(
-        max_epoch=train.max_epoch,
-        warmup_epochs=train.warmup_epochs,
-        warmup_factor=train.warmup_factor,
-        final_factor=train.final_factor,
-        mask_schedule=train.mask_schedule,
-    )
+    return _pick(config.train, "max_epoch", "warmup_epochs", "warmup_factor", "final_factor", "mask_schedule")
 
 
-def stock_scheduler_kwargs(config):
+def stock_scheduler_kwargs(config: CfgNode) -> Arguments:
     """Arguments of ``torchreid.optim.build_lr_scheduler``."""
-    train = config.train
-    return dict(
-        lr_scheduler=train.lr_scheduler, stepsize=list(train.stepsize), gamma=train.gamma, max_epoch=train.max_epoch
-    )
+    return _pick(config.train, "lr_scheduler", "stepsize", "gamma", "max_epoch")
 
 
 def engine_kwargs(config):
@@ -211,26 +164,15 @@ def evaluation_kwargs(config):
     )
 
 
-def engine_run_kwargs(config, start_epoch=None):
+def engine_run_kwargs(config: CfgNode, start_epoch: int | None = None) -> Arguments:
     """Arguments of ``Engine.run``; ``start_epoch`` (from a checkpoint) replaces ``train.start_epoch``."""
-    train, test = config.train, config.test
+    test = ("start_eval", "eval_freq", "dist_metric", "normalize_feature", "visrank", "visrank_topk", "ranks", "rerank")
     return dict(
+        _pick(config.train, "max_epoch", "start_epoch", "print_freq", "fixbase_epoch", "open_layers"),
+        **_pick(config.test, *test, test_only="evaluate"),
+        **({} if start_epoch is None else {"start_epoch": start_epoch}),
         save_dir=config.data.save_dir,
-        max_epoch=train.max_epoch,
-        start_epoch=train.start_epoch if start_epoch is None else start_epoch,
-        print_freq=train.print_freq,
-        fixbase_epoch=train.fixbase_epoch,
-        open_layers=list(train.open_layers),
-        start_eval=test.start_eval,
-        eval_freq=test.eval_freq,
-        test_only=test.evaluate,
-        dist_metric=test.dist_metric,
-        normalize_feature=test.normalize_feature,
-        visrank=test.visrank,
-        visrank_topk=test.visrank_topk,
         use_metric_cuhk03=config.cuhk03.use_metric_cuhk03,
-        ranks=list(test.ranks),
-        rerank=test.rerank,
     )
 
 
@@ -238,9 +180,9 @@ def _hashable(value):
     return tuple(value) if isinstance(value, list) else value
 
 
-def synthetic_spec(config):
+def synthetic_spec(config: CfgNode) -> SyntheticSpec:
     """What ``synthetic_occluded`` draws; raises DPMError for a value out of its range."""
-    return SyntheticSpec(**{name: _hashable(value) for name, value in config.synthetic.items()})
+    return SyntheticSpec(**config.synthetic)
 
 
 def _plain(node):

@@ -1,6 +1,8 @@
 """From a yaml file and the command line to a checked, frozen configuration."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -8,14 +10,15 @@ from yacs.config import CfgNode
 
 from dpm_plugin.config.arguments import synthetic_spec
 from dpm_plugin.config.schema import SCHEMA
-from dpm_plugin.config.types import YAML_ERRORS, convert, short
+from dpm_plugin.config.types import YAML_ERRORS, convert
+from dpm_plugin.utils.command import pairs
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.text import nearest
+from dpm_plugin.utils.text import nearest, short
 
 _SECTIONS = {name.rsplit(".", depth)[0] for name in SCHEMA for depth in range(1, name.count(".") + 1)}
 
 
-def default_config():
+def default_config() -> CfgNode:
     """A fresh ``yacs`` node with every key at its default."""
     config = CfgNode()
     for name, key in SCHEMA.items():
@@ -23,7 +26,7 @@ def default_config():
     return config
 
 
-def load_config(file="", opts=(), overrides=None):
+def load_config(file: str | Path = "", opts: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> CfgNode:
     """Read the configuration of one run.
 
     Args:
@@ -32,19 +35,16 @@ def load_config(file="", opts=(), overrides=None):
         overrides: ``{"data.root": ...}``, from options such as ``--root``; read between file and opts.
 
     Returns:
-        a frozen ``yacs.config.CfgNode``; ``use_gpu`` is False where there is no GPU.
+        a frozen node; ``use_gpu`` is False where there is no GPU.
 
     Raises:
         DPMError: unknown key, wrong type, value out of range, unreadable file, or settings that exclude
             each other.
     """
     config = default_config()
-    if file:
-        for name, value, line in _read_yaml(file):
-            _set(config, name, value, f"in {file}, line {line}")
-    for name, value in (overrides or {}).items():
-        _set(config, name, value, "on the command line")
-    for name, value in _pairs(opts):
+    for name, value, line in _read_yaml(file) if file else ():
+        _set(config, name, value, f"in {file}, line {line}")
+    for name, value in (*(overrides or {}).items(), *pairs(opts)):
         _set(config, name, value, "on the command line")
     check_together(config)
     config.use_gpu = config.use_gpu and torch.cuda.is_available()
@@ -52,65 +52,68 @@ def load_config(file="", opts=(), overrides=None):
     return config
 
 
-def check_together(config):
+def check_together(config: CfgNode) -> None:
     """Refuse settings that are fine alone but not together (each would otherwise be ignored in silence).
 
     Raises:
         DPMError: names both keys.
     """
     synthetic_spec(config)
-    is_dpm = config.loss.name == "dpm"
-    if not is_dpm:
-        for name in ("amp", "steps", "accumulate", "compile", "conv_layout", "grad_checkpointing"):
-            value, default = config.train[name], SCHEMA[f"train.{name}"].default
-            if value != default:
-                raise DPMError(
-                    f"train.{name} {value} works with loss.name dpm only, not {config.loss.name}; "
-                    f"set train.{name} {default}"
-                )
-    if config.train.accumulate > config.train.batch_size:
-        raise DPMError(
-            f"train.accumulate {config.train.accumulate} cannot split a batch of "
-            f"{config.train.batch_size} (train.batch_size); lower it"
+    for problem in _conflicts(config):
+        raise DPMError(problem)
+
+
+def _conflicts(config):
+    data, train, test, loss = config.data, config.train, config.test, config.loss
+    is_dpm, is_triplet, is_video = loss.name == "dpm", loss.name == "triplet", data.type == "video"
+    for name in () if is_dpm else ("amp", "steps", "accumulate", "compile", "conv_layout", "grad_checkpointing"):
+        default = SCHEMA[f"train.{name}"].default
+        if train[name] != default:
+            yield (
+                f"train.{name} {train[name]} works with loss.name dpm only, not {loss.name}; set train.{name} {default}"
+            )
+    if train.accumulate > train.batch_size:
+        yield (
+            f"train.accumulate {train.accumulate} cannot split a batch of {train.batch_size} (train.batch_size); "
+            "lower it"
         )
-    if config.data.persistent_workers and (config.data.workers == 0 or config.data.type == "video"):
-        raise DPMError("data.persistent_workers needs data.workers above 0 and data.type image; set it to False")
-    if config.data.corrupt == "skip" and config.data.type == "video":
-        raise DPMError("data.corrupt skip works with data.type image only; set it to error")
-    if is_dpm and config.data.type == "video":
-        raise DPMError("loss.name dpm trains on images; set data.type image, or loss.name softmax or triplet")
-    if config.train.resume and config.model.resume and config.train.resume != config.model.resume:
-        raise DPMError("train.resume and model.resume name different checkpoints; set one of them")
+    if data.persistent_workers and (data.workers == 0 or is_video):
+        yield "data.persistent_workers needs data.workers above 0 and data.type image; set it to False"
+    if data.corrupt == "skip" and is_video:
+        yield "data.corrupt skip works with data.type image only; set it to error"
+    if is_dpm and is_video:
+        yield "loss.name dpm trains on images; set data.type image, or loss.name softmax or triplet"
+    if train.resume and config.model.resume and train.resume != config.model.resume:
+        yield "train.resume and model.resume name different checkpoints; set one of them"
     for name in ("checkpoint_every", "non_finite", "deterministic"):
-        if config.data.type == "video" and config.train[name] != SCHEMA[f"train.{name}"].default:
-            raise DPMError(f"train.{name} {config.train[name]} works with data.type image only")
-    if config.train.deterministic and "random_patch" in config.data.transforms:
-        raise DPMError(
+        if is_video and train[name] != SCHEMA[f"train.{name}"].default:
+            yield f"train.{name} {train[name]} works with data.type image only"
+    if train.deterministic and "random_patch" in data.transforms:
+        yield (
             "data.transforms random_patch pastes from images that its process read before, which "
             "train.deterministic excludes; leave one of them out"
         )
-    if config.data.k_tfm > 1 and is_dpm:
-        raise DPMError(f"loss.name dpm takes one view per image; set data.k_tfm 1 (got {config.data.k_tfm})")
+    if data.k_tfm > 1 and is_dpm:
+        yield f"loss.name dpm takes one view per image; set data.k_tfm 1 (got {data.k_tfm})"
     for name in ("visrank", "rerank"):
-        if config.test[name] and not config.test.evaluate:
-            raise DPMError(f"test.{name} works in an evaluation only; set test.evaluate True as well")
+        if test[name] and not test.evaluate:
+            yield f"test.{name} works in an evaluation only; set test.evaluate True as well"
     for name in ("norm_mean", "norm_std"):
-        if len(config.data[name]) != 3:
-            raise DPMError(f"data.{name} needs one number for each of 3 channels, got {config.data[name]}")
-    for name, value in (("test.ranks", config.test.ranks), ("train.stepsize", config.train.stepsize)):
+        if len(data[name]) != 3:
+            yield f"data.{name} needs one number for each of 3 channels, got {data[name]}"
+    for name, value in (("test.ranks", test.ranks), ("train.stepsize", train.stepsize)):
         if not value:
-            raise DPMError(f"{name} is empty; give at least one number")
-    weights = config.loss.triplet
-    if config.loss.name == "triplet" and weights.weight_t + weights.weight_x == 0:
-        raise DPMError("loss.triplet.weight_t and loss.triplet.weight_x are both 0; nothing would be trained")
-    if config.loss.name == "triplet" and weights.weight_x == 0 and config.train.fixbase_epoch > 0:
-        raise DPMError(
+            yield f"{name} is empty; give at least one number"
+    if is_triplet and loss.triplet.weight_t + loss.triplet.weight_x == 0:
+        yield "loss.triplet.weight_t and loss.triplet.weight_x are both 0; nothing would be trained"
+    if is_triplet and loss.triplet.weight_x == 0 and train.fixbase_epoch > 0:
+        yield (
             "train.fixbase_epoch trains the classifier, which loss triplet leaves out while "
             "loss.triplet.weight_x is 0; set one of the two"
         )
 
 
-def flat(node, prefix=""):
+def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of every setting below ``node``, a configuration or one of its sections."""
     for key, value in node.items():
         if isinstance(value, dict):
@@ -140,16 +143,6 @@ def _store(config, name, value):
             config[section] = CfgNode()
         config = config[section]
     config[last] = value
-
-
-def _pairs(opts):
-    opts = list(opts)
-    options = [text for text in opts if text.startswith("--")]
-    if options:
-        raise DPMError(f"option {short(options[0])} comes after the first KEY VALUE pair; put options before the pairs")
-    if len(opts) % 2:
-        raise DPMError(f"keys and values on the command line come in pairs: {short(opts[-1])} has no partner")
-    return zip(opts[0::2], opts[1::2])
 
 
 def _read_yaml(file):

@@ -5,48 +5,25 @@ defaults, so torchreid's own yaml files run unchanged. Keys marked [DPM] are thi
 and equations are those of "Dynamic Prototype Mask for Occluded Person Re-Identification" (ACM MM 2022).
 """
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import fields
 
+from dpm_plugin.config.types import Key
+from dpm_plugin.data.manager import CORRUPT
+from dpm_plugin.data.sampling import SAMPLERS
 from dpm_plugin.data.synthetic.spec import SyntheticSpec
-
-
-@dataclass(frozen=True)
-class Key:
-    """One configuration key.
-
-    Args:
-        default: value of a run that does not set the key.
-        help: one line: meaning, unit, source.
-        choices: allowed values (for a list: allowed items), or None for any of the right type.
-        low: smallest allowed number (inclusive), or None.
-        high: largest allowed number (inclusive), or None.
-        kind: type, one of ``dpm_plugin.config.types.KINDS``; "" takes the type of ``default``.
-    """
-
-    default: Any
-    help: str
-    choices: tuple | None = None
-    low: float | None = None
-    high: float | None = None
-    kind: str = ""
-
+from dpm_plugin.data.transforms import INTERPOLATIONS, OUR_NAMES, TORCHREID_NAMES
 
 MODEL = {
     "model.name": Key(
-        "resnet50",
-        "network: [DPM] dpm_vit, dpm_vit_small, dpm_vit_tiny, vit_baseline, "
-        "vit_baseline_small, vit_baseline_tiny; or any of torchreid's",
+        "resnet50", "network: [DPM] dpm_vit, vit_baseline, either also with _small or _tiny; or any of torchreid's"
     ),
     "model.pretrained": Key(True, "start from ImageNet weights"),
     "model.load_weights": Key(
         "",
-        "file of model weights to start from (fine-tuning, evaluation); or zoo:occluded_duke, "
-        "zoo:occluded_reid: the method's published weights, downloaded once",
+        "weights to start from: a file, or zoo:occluded_duke, zoo:occluded_reid: the published ones, downloaded once",
     ),
     "model.resume": Key(
-        "",
-        "checkpoint to continue: weights, optimizer, schedule, epoch, and the place in it where the checkpoint says so",
+        "", "checkpoint to continue: weights, optimizer, schedule, epoch and, where it says so, the place in the epoch"
     ),
 }
 
@@ -62,39 +39,26 @@ DATA = {
     "data.combineall": Key(False, "train on training, query and gallery images together"),
     "data.transforms": Key(
         ["random_flip"],
-        "augmentation; [DPM] adds pad_crop (10 zero pixels around, then a random crop), jitter "
-        "(0.3/0.3/0.2/0.2, after the resize) and erase_pixel (p 0.5, one box of per-pixel noise): section "
-        "4.1 and the released recipe",
-        choices=(
-            "random_flip",
-            "random_crop",
-            "random_patch",
-            "color_jitter",
-            "random_erase",
-            "pad_crop",
-            "jitter",
-            "erase_pixel",
-        ),
+        "augmentation; [DPM] adds pad_crop (10 zero pixels around, then a random crop), jitter (0.3/0.3/0.2/0.2, after "
+        "the resize) and erase_pixel (p 0.5, one box of per-pixel noise): section 4.1 and the released recipe",
+        choices=TORCHREID_NAMES + OUR_NAMES,
     ),
     "data.k_tfm": Key(1, "augmented views per image", low=1),
     "data.norm_mean": Key([0.485, 0.456, 0.406], "mean subtracted from each channel (ImageNet's)"),
     "data.norm_std": Key([0.229, 0.224, 0.225], "deviation each channel is divided by (ImageNet's)"),
     "data.save_dir": Key("log", "folder for logs, checkpoints and results.json"),
     "data.persistent_workers": Key(
-        False,
-        "[DPM] keep the processes of data.workers from epoch to epoch; random "
-        "numbers then differ from those of processes started anew",
+        False, "[DPM] keep the processes of data.workers from epoch to epoch, which draws other random numbers"
     ),
     "data.corrupt": Key(
         "error",
-        "[DPM] a training image that cannot be read: error ends the run and names it; skip "
-        "lets another image of its identity take its place, counted after each epoch and "
-        "in results.json. A test image that cannot be read always ends the run",
-        choices=("error", "skip"),
+        "[DPM] a training image that cannot be read: error ends the run and names it; skip replaces it by another of "
+        "its identity and counts it in results.json. A test image that cannot be read always ends the run",
+        choices=CORRUPT,
     ),
     "data.load_train_targets": Key(False, "also load the targets' training images (domain adaptation)"),
     "data.interpolation": Key(
-        "bilinear", "[DPM] resize filter of training images; test images: bilinear", choices=("bilinear", "bicubic")
+        "bilinear", "[DPM] resize filter of training images; test images: bilinear", choices=tuple(INTERPOLATIONS)
     ),
     "market1501.use_500k_distractors": Key(False, "add the 500,000 distractors to Market-1501's gallery"),
     "cuhk03.labeled_images": Key(False, "boxes drawn by hand instead of detected ones"),
@@ -102,22 +66,15 @@ DATA = {
     "cuhk03.use_metric_cuhk03": Key(False, "CUHK03's single-gallery-shot metric"),
 }
 
-# Generated, so that the two cannot drift apart; each field is explained at SyntheticSpec.
+# SyntheticSpec checks the ranges: it is also made without a configuration.
 SYNTHETIC = {
-    f"synthetic.{field.name}": Key(getattr(SyntheticSpec(), field.name), "[DPM] see SyntheticSpec")
+    f"synthetic.{field.name}": Key(field.default, f"[DPM] {field.metadata['meaning']}")
     for field in fields(SyntheticSpec)
 }
 
-_SAMPLERS = (
-    "RandomSampler",
-    "SequentialSampler",
-    "RandomIdentitySampler",
-    "RandomDomainSampler",
-    "RandomDatasetSampler",
-)
 SAMPLER = {
-    "sampler.train_sampler": Key("RandomSampler", "order of training images", choices=_SAMPLERS),
-    "sampler.train_sampler_t": Key("RandomSampler", "the same for load_train_targets", choices=_SAMPLERS),
+    "sampler.train_sampler": Key("RandomSampler", "order of training images", choices=SAMPLERS),
+    "sampler.train_sampler_t": Key("RandomSampler", "the same for load_train_targets", choices=SAMPLERS),
     "sampler.num_instances": Key(4, "images per identity in a batch (RandomIdentitySampler)", low=1),
     "sampler.num_cams": Key(1, "cameras in a batch (RandomDomainSampler)", low=1),
     "sampler.num_datasets": Key(1, "data sets in a batch (RandomDatasetSampler)", low=1),
@@ -130,8 +87,7 @@ VIT = {  # [DPM] the plugin's models; torchreid's ignore this section
     "vit.backbone": Key("", "any ViT of timm, e.g. vit_small_patch16_224; '' is the model's own"),
     "vit.stride": Key(
         16,
-        "step between patches in pixels, one number or [vertical, horizontal]; patches "
-        "overlap where it is below the patch size (Eq. 1)",
+        "step between patches in pixels, or [vertical, horizontal]; they overlap below the patch size (Eq. 1)",
         low=1,
         kind="int or pair",
     ),
@@ -146,8 +102,7 @@ VIT = {  # [DPM] the plugin's models; torchreid's ignore this section
     ),
     "vit.mask_blocks": Key(
         [],
-        "blocks that feed the mask generator, counted from 1; [] is 2, 4, 10, 12 "
-        "scaled to the depth (section 3.2, Table 3)",
+        "blocks, from 1, that feed the mask generator; []: 2, 4, 10, 12 scaled to the depth (section 3.2, Table 3)",
         low=1,
         kind="ints",
     ),
@@ -172,30 +127,28 @@ TRAIN = {
     "train.start_epoch": Key(0, "epochs already done (resuming sets it)", low=0),
     "train.resume": Key(
         "",
-        "[DPM] auto: go on exactly where the newest readable checkpoint of data.save_dir was "
-        "written, from the beginning where there is none; or a file, as model.resume",
+        "[DPM] auto: go on exactly where the newest readable checkpoint of data.save_dir was written, from the "
+        "beginning where there is none; or a file, as model.resume",
     ),
     "train.checkpoint_every": Key(
-        0, "[DPM] iterations between checkpoints (model/last.pth.tar); 0: at the end of each epoch only", low=0
+        0, "[DPM] iterations between checkpoints (model/last.pth.tar); 0: at each epoch's end only", low=0
     ),
     "train.keep_checkpoints": Key(
         3,
-        "[DPM] newest checkpoints to keep: last.pth.tar, last-1.pth.tar, ...; those of "
-        "evaluated epochs and best.pth.tar are kept beside them",
+        "[DPM] newest checkpoints to keep: last.pth.tar, last-1.pth.tar, ...; best.pth.tar and evaluated epochs' stay",
         low=1,
     ),
     "train.non_finite": Key(
         "stop",
-        "[DPM] a loss or gradient that is not finite: stop the run, or skip: undo the "
-        "iteration and count it (takes a second copy of weights and optimizer state)",
+        "[DPM] a loss or gradient that is not finite: stop the run, or skip: undo the iteration and count it (takes a "
+        "second copy of weights and optimizer state)",
         choices=("stop", "skip"),
     ),
     "train.non_finite_limit": Key(10, "[DPM] iterations skipped in a row that stop the run all the same", low=1),
     "train.deterministic": Key(
         False,
-        "[DPM] torch's deterministic kernels (slower on a GPU), and augmentation that "
-        "depends on train.seed, epoch and position in the sampler's order alone, not "
-        "on data.workers; it is another one than without this key",
+        "[DPM] torch's deterministic kernels (slower on a GPU), and augmentation that depends on train.seed, epoch and "
+        "position in the sampler's order alone, not on data.workers; it is another one than without this key",
     ),
     "train.batch_size": Key(32, "images per training batch, of all processes together", low=1),
     "train.fixbase_epoch": Key(0, "epochs that train open_layers only", low=0),
@@ -221,40 +174,29 @@ TRAIN = {
     "train.bias_lr_mult": Key(1.0, "[DPM] factor on the learning rate of biases (released recipe: 2)", low=0),
     "train.mask_lr_mult": Key(1.0, "[DPM] factor on the learning rate of the mask generator", low=0),
     "train.amp": Key("off", "[DPM] mixed precision of loss dpm", choices=("off", "float16", "bfloat16")),
-    "train.sync_bn": Key(
-        False,
-        "[DPM] BatchNorm over the batches of all processes that torchrun started; one "
-        "process has the whole batch anyway",
-    ),
+    "train.sync_bn": Key(False, "[DPM] BatchNorm over the batches of all processes that torchrun started"),
     "train.steps": Key(
         "alternating",
-        "[DPM] loss dpm: alternating, the two steps of section 4.1; simultaneous, one "
-        "forward and backward pass updates the mask generator and the rest",
+        "[DPM] loss dpm: the two steps of section 4.1; simultaneous: one pass updates the mask generator and the rest",
         choices=("alternating", "simultaneous"),
     ),
     "train.accumulate": Key(
-        1,
-        "[DPM] loss dpm: micro-batches the encoder takes a batch in; saves memory, costs a "
-        "forward pass, same result (losses and BatchNorm see the whole batch)",
-        low=1,
+        1, "[DPM] loss dpm: micro-batches of the encoder; saves memory for a second forward pass, same result", low=1
     ),
     "train.compile": Key(False, "[DPM] loss dpm: torch.compile for encoder and heads in training"),
     "train.conv_layout": Key(
         "auto",
-        "[DPM] loss dpm: memory layout of the convolutions, equal up to rounding; "
-        "auto: the faster one for the width and the device",
+        "[DPM] loss dpm: memory format of the convolutions; auto: the faster one for the width and the device",
         choices=("auto", "channels_last", "contiguous"),
     ),
     "train.grad_checkpointing": Key(
         False,
-        "[DPM] loss dpm: transformer blocks run again in the backward pass "
-        "instead of keeping their activations; saves memory, same result",
+        "[DPM] loss dpm: blocks run again in the backward pass and keep no activations; saves memory, same result",
     ),
     "train.optim_form": Key(
         "auto",
-        "[DPM] kernels of the optimizer, equal up to rounding: loop, foreach, fused; "
-        "auto: fused on a GPU and for large models where there is a right one, else "
-        "torch's own choice",
+        "[DPM] kernels of the optimizer, equal up to rounding; auto: fused on a GPU and for large models where there "
+        "is a right one, else torch's own choice",
         choices=("auto", "loop", "foreach", "fused"),
     ),
     "sgd.momentum": Key(0.9, "momentum of sgd and rmsprop", low=0),
@@ -277,7 +219,7 @@ LOSS = {
     "loss.dpm.mask": Key("margin", "[DPM] loss of the masked head (Eq. 7, Table 4)", choices=("softmax", "margin")),
     "loss.dpm.mask_variant": Key(
         "Pn",
-        "[DPM] what the mask multiplies: prototypes P, or also features F; n: after normalisation (Eq. 4, Table 5)",
+        "[DPM] what the mask multiplies: prototypes P, also features F; n: normalised before (Eq. 4, Table 5)",
         choices=("Pn", "Pn+Fn", "P", "P+F"),
     ),
     "loss.dpm.mask_renormalise": Key(True, "[DPM] normalise again after the mask (released recipe)"),
@@ -285,15 +227,15 @@ LOSS = {
     "loss.dpm.margin": Key(0.5, "[DPM] angular margin m of Eq. 7, in radians (section 4.1)", low=0),
     "loss.dpm.head_input": Key(
         "attention",
-        "[DPM] input of the head enrich loss: attention after the softmax (Eq. 5) or logits before it (released)",
+        "[DPM] input of the head enrich loss: after the softmax (Eq. 5), or logits before it (released)",
         choices=("attention", "logits"),
     ),
     "loss.dpm.head_reduction": Key(
-        "mean", "[DPM] size of Eq. 6: batch mean, or released: sum / heads^2", choices=("mean", "released")
+        "mean", "[DPM] size of Eq. 6: batch mean, or sum / heads^2", choices=("mean", "released")
     ),
     "loss.dpm.label_smooth": Key(0.0, "[DPM] label smoothing of both heads", low=0, high=1),
     "loss.dpm.triplet_margin": Key(
-        None, "[DPM] triplet margin; None: soft margin (released recipe)", low=0, kind="float or None"
+        None, "[DPM] triplet margin; None: soft margin (released)", low=0, kind="float or None"
     ),
 }
 
@@ -314,8 +256,8 @@ TEST = {
     "test.mask": Key(True, "[DPM] headline row: apply the query's mask to the gallery"),
     "test.cameras": Key(
         "auto",
-        "[DPM] camera ids at test: auto (true ids where the target was trained on), "
-        "ids, none (neutral embedding), or [query, gallery] indices for all images",
+        "[DPM] camera ids at test: auto (true ids where the target was trained on), ids, none (neutral embedding), or "
+        "[query, gallery] indices for all images",
         choices=("auto", "ids", "none"),
         low=0,
         kind="str or pair",
@@ -326,8 +268,7 @@ DEVICE = {
     "use_gpu": Key(True, "use the GPU where there is one"),
     "dist.timeout": Key(
         30.0,
-        "[DPM] minutes that one process of torchrun waits for another before the run ends; "
-        "raise it where rank 0 alone draws data or ranks galleries for longer",
+        "[DPM] minutes that a process of torchrun waits for another; raise it where rank 0 draws or ranks for longer",
         low=0.01,
     ),
 }

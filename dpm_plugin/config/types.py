@@ -1,24 +1,37 @@
-"""Reading one value of a key: from YAML or the command line to the type, choices and range of the schema."""
+"""One configuration key, and its value read from YAML or the command line: type, choices and range."""
 
 import ast
-import reprlib
+from dataclasses import dataclass
+from typing import Any
 
 import yaml
+
+from dpm_plugin.utils.text import short
 
 # What PyYAML raises on a text that is no YAML, or whose explicit tag (!!int x, !!timestamp x) does not fit it.
 YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 LARGEST = 2**63 - 1  # what torch and numpy take for a whole number
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 120
-_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 2, 4, 4, 4
 
 
-def short(value):
-    """A value as one short line for a message, also of a YAML text whose aliases mean a billion items."""
-    try:
-        return _SHORT.repr(value)
-    except ValueError:  # a number of more digits than Python writes
-        return "a number of thousands of digits"
+@dataclass(frozen=True)
+class Key:
+    """One configuration key.
+
+    Args:
+        default: value of a run that does not set the key.
+        help: one line: meaning, unit, source.
+        choices: allowed values (for a list: allowed items), or None for any of the right type.
+        low: smallest allowed number (inclusive), or None.
+        high: largest allowed number (inclusive), or None.
+        kind: type, one of ``KINDS``; "" takes the type of ``default``.
+    """
+
+    default: Any
+    help: str
+    choices: tuple[str, ...] | None = None
+    low: float | None = None
+    high: float | None = None
+    kind: str = ""
 
 
 def _number(value):
@@ -56,7 +69,7 @@ KINDS = {
 }
 
 
-def kind_of(key):
+def kind_of(key: Key) -> str:
     """Name in ``KINDS`` of a key's type: stated, or that of its default."""
     if key.kind:
         return key.kind
@@ -65,12 +78,8 @@ def kind_of(key):
     return type(key.default).__name__
 
 
-def convert(key, value):
-    """``value`` as the type of ``key``, checked.
-
-    Args:
-        key: :class:`dpm_plugin.config.schema.Key`.
-        value: as read from YAML, or a text from the command line.
+def convert(key: Key, value: Any) -> Any:
+    """``value``, as read from YAML or a text from the command line, as the type of ``key``, checked.
 
     Raises:
         ValueError: wrong type, choice or range; the message says what is expected and what was given.
@@ -105,8 +114,7 @@ def _decode(text):
 
 def _unquoted_word(value, choices):
     # YAML 1.1 reads an unquoted off as False, and a Python literal may say None: both are words we use.
-    words = {False: "off", None: "none"}
-    word = words[value] if value is False or value is None else value
+    word = "off" if value is False else "none" if value is None else value
     return word if word in choices else value
 
 

@@ -1,44 +1,59 @@
 """torchreid's training samplers, with an error where a batch cannot be filled."""
 
+from collections.abc import Sequence
+
+from torch.utils.data import Sampler
+
 from dpm_plugin import torchreid_host
-from dpm_plugin.data.transforms import unknown
+from dpm_plugin.data.sharing import TrainShare
+from dpm_plugin.distributed.processes import ALONE, Processes
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.text import unknown
 
 SAMPLERS = (
-    "RandomIdentitySampler",
-    "SequentialSampler",
     "RandomSampler",
+    "SequentialSampler",
+    "RandomIdentitySampler",
     "RandomDomainSampler",
     "RandomDatasetSampler",
 )
 
 
-def build_train_sampler(data_source, train_sampler, *, batch_size, num_instances, num_cams, num_datasets):
+def build_train_sampler(
+    data_source: Sequence[tuple],
+    train_sampler: str,
+    *,
+    batch_size: int,
+    num_instances: int,
+    num_cams: int,
+    num_datasets: int,
+    processes: Processes = ALONE,
+) -> Sampler:
     """torchreid's sampler ``train_sampler`` over ``data_source``: [(path, pid, camid, dsetid), ...].
+
+    Args:
+        batch_size, num_instances, num_cams, num_datasets: as torchreid's; the first counts one process's images.
+        processes: where there are several, each gets a sampler of its share.
 
     Raises:
         DPMError: the images, identities, cameras or data sets do not suffice for one batch. torchreid
             drops an incomplete batch, so it would train on nothing and report success.
     """
+    batch_size *= processes.size
     if train_sampler not in SAMPLERS:
         raise unknown("sampler (sampler.train_sampler)", train_sampler, SAMPLERS)
-    there = _describe(data_source)
+    pids, camids, dsets = (len({entry[field] for entry in data_source}) for field in (1, 2, 3))
+    there = f"{len(data_source)} images, {pids} identities, {camids} cameras, {dsets} data sets"
     if batch_size > len(data_source):
         raise DPMError(
             f"a batch of {batch_size} (train.batch_size) is larger than the training set ({there}), "
             f"nothing would be trained; lower it to {len(data_source)} or less"
         )
     if train_sampler == "RandomIdentitySampler":
-        _check_identities(data_source, batch_size, num_instances, there)
+        _check_identities(pids, batch_size, num_instances, there)
+    sizes = dict(num_instances=num_instances, num_cams=num_cams, num_datasets=num_datasets)
     try:
-        sampler = torchreid_host.build_train_sampler(
-            data_source,
-            train_sampler,
-            batch_size=batch_size,
-            num_instances=num_instances,
-            num_cams=num_cams,
-            num_datasets=num_datasets,
-        )
+        sampler = torchreid_host.build_train_sampler(data_source, train_sampler, batch_size=batch_size, **sizes)
     except (AssertionError, ValueError) as error:
         raise DPMError(
             f"{train_sampler} cannot make batches of {batch_size} with num_cams {num_cams} and "
@@ -50,13 +65,13 @@ def build_train_sampler(data_source, train_sampler, *, batch_size, num_instances
             f"{train_sampler} yields {len(sampler)} images an epoch from {there}, less than one batch of "
             f"{batch_size} (train.batch_size); lower it"
         )
-    return sampler
+    return TrainShare(sampler, batch_size, processes) if processes.size > 1 else sampler
 
 
-def _check_identities(data_source, batch_size, num_instances, there):
+def _check_identities(found, batch_size, num_instances, there):
     if not 1 <= num_instances <= batch_size:
         raise DPMError(f"sampler.num_instances is {num_instances}, must be between 1 and the batch size {batch_size}")
-    wanted, found = batch_size // num_instances, len({pid for _, pid, _, _ in data_source})
+    wanted = batch_size // num_instances
     if found < wanted:
         raise DPMError(
             f"a batch of {batch_size} with {num_instances} images each needs {wanted} identities, the "
@@ -69,8 +84,3 @@ def _check_identities(data_source, batch_size, num_instances, there):
             f"train.batch_size {batch_size} is no multiple of sampler.num_instances {num_instances} and "
             f"there are only {found} identities; make it {wanted * num_instances}"
         )
-
-
-def _describe(data_source):
-    pids, camids, dsets = (len({entry[field] for entry in data_source}) for field in (1, 2, 3))
-    return f"{len(data_source)} images, {pids} identities, {camids} cameras, {dsets} data sets"

@@ -1,21 +1,22 @@
 """Which images each of several processes reads: a part of every training batch, every n-th test batch."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from torch.utils.data import Sampler
 
-from dpm_plugin.data.loaders import loader_like
-from dpm_plugin.data.sampling import build_train_sampler
+from dpm_plugin.distributed.processes import Processes
+from dpm_plugin.torchreid_host import ImageDataManager
 from dpm_plugin.utils.errors import DPMError
 
 
-def share_of_batch(batch_size, processes, num_instances=1):
+def share_of_batch(batch_size: int, processes: Processes, num_instances: int = 1) -> int:
     """Images of a training batch that each process takes.
 
     Args:
-        batch_size: of the whole batch.
-        processes: :class:`dpm_plugin.distributed.processes.Processes`.
+        batch_size: images of all processes together.
         num_instances: images of one identity, which stay together. Default: 1, images by themselves.
 
     Raises:
@@ -33,44 +34,28 @@ def share_of_batch(batch_size, processes, num_instances=1):
     )
 
 
-def shared_sampler_builder(processes):
-    """:func:`~dpm_plugin.data.sampling.build_train_sampler` for one of several processes.
-
-    torchreid's data manager calls it with the size of this process's share.
-    """
-
-    def build(data_source, train_sampler, *, batch_size, **options):
-        batch_size *= processes.size
-        return TrainShare(
-            build_train_sampler(data_source, train_sampler, batch_size=batch_size, **options), batch_size, processes
-        )
-
-    return build
-
-
 class TrainShare(Sampler):
     """This process's part of every batch of ``sampler``: consecutive images, so that identities stay whole.
 
-    Rank 0 draws the order of an epoch, as a single process would, and tells it to the others. An incomplete
-    last batch is dropped.
+    Rank 0 draws the order of an epoch, as a single process would, and broadcasts it. An incomplete last batch
+    is dropped.
 
     Args:
-        sampler: yields positions in the training set.
-        batch_size: of the whole batch, a multiple of the number of processes.
-        processes: :class:`dpm_plugin.distributed.processes.Processes`.
+        sampler: yields positions in the training set; has a length.
+        batch_size: images of all processes together, a multiple of their number.
     """
 
-    def __init__(self, sampler, batch_size, processes):
+    def __init__(self, sampler: Any, batch_size: int, processes: Processes) -> None:
         self.sampler, self.batch_size, self.processes = sampler, batch_size, processes
         self.share = batch_size // processes.size
 
-    def __iter__(self):
-        order = self.processes.broadcast(lambda: [int(position) for position in self.sampler])
+    def __iter__(self) -> Iterator[int]:
+        order = self.processes.broadcast(lambda: list(map(int, self.sampler)))
         for start in range(0, len(order) - self.batch_size + 1, self.batch_size):
             own = start + self.processes.rank * self.share
             yield from order[own : own + self.share]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.sampler) // self.batch_size * self.share
 
 
@@ -80,31 +65,26 @@ class EveryNthBatch(Sampler):
     Whole batches, so that each is computed exactly as a single process computes it, and no image twice.
     """
 
-    def __init__(self, count, batch_size, processes):
+    def __init__(self, count: int, batch_size: int, processes: Processes) -> None:
         self.count, self.batch_size, self.processes = count, batch_size, processes
 
-    def batches(self, rank):
-        """Those of process ``rank``; a process may have none."""
+    def batches(self, rank: int) -> list[list[int]]:
+        """The batches of process ``rank``, which may have none."""
         starts = range(rank * self.batch_size, self.count, self.processes.size * self.batch_size)
         return [list(range(start, min(start + self.batch_size, self.count))) for start in starts]
 
-    def positions(self, rank):
+    def positions(self, rank: int) -> list[int]:
         """The images of process ``rank``, in the order in which it reads them."""
         return [position for batch in self.batches(rank) for position in batch]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches(self.processes.rank))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.batches(self.processes.rank))
 
 
-def share_test_loader(loader, processes):
-    """A loader like ``loader``, in order and without dropping, that reads this process's batches only."""
-    return loader_like(loader, batch_sampler=EveryNthBatch(len(loader.dataset), loader.batch_size, processes))
-
-
-def check_same_data(datamanager, processes):
+def check_same_data(datamanager: ImageDataManager, processes: Processes) -> None:
     """Refuse processes that list their images differently: they would share out what is not the same.
 
     That can happen with several machines, each with a copy of its own. Folders may differ.
@@ -117,23 +97,17 @@ def check_same_data(datamanager, processes):
     lists = {"the training set": datamanager.train_loader.dataset.train}
     for name, parts in datamanager.test_dataset.items():
         lists.update({f"{side} of '{name}'": entries for side, entries in parts.items()})
-    own = {what: _digest(entries) for what, entries in lists.items()}
+    own = {}
+    for what, entries in lists.items():
+        names = repr([(Path(path).name, labels) for path, *labels in entries])
+        own[what] = hashlib.sha256(names.encode()).hexdigest()
     everyone = processes.gather(own)
-    other = processes.broadcast(
-        lambda: next(
-            ((rank, what) for what in own for rank, theirs in enumerate(everyone) if theirs.get(what) != own[what]),
-            None,
-        )
+    others = processes.broadcast(
+        lambda: [(rank, what) for what in own for rank, each in enumerate(everyone) if each.get(what) != own[what]]
     )
-    if other:
+    if others:
+        rank, what = others[0]
         raise DPMError(
-            f"process {other[0]} lists other images than process 0, or in another order, for {other[1]}; "
+            f"process {rank} lists other images than process 0, or in another order, for {what}; "
             "every machine needs the same files in data.root"
         )
-
-
-def _digest(entries):
-    digest = hashlib.sha256()
-    for path, *labels in entries:
-        digest.update(repr((Path(path).name, labels)).encode())
-    return digest.hexdigest()

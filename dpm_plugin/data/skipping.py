@@ -1,12 +1,12 @@
-"""``data.corrupt skip``: a training image that cannot be read gives its place to another of its identity."""
+"""``data.corrupt skip``: a training image that cannot be read is replaced by another of its identity."""
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 
 import torch
-from torch.utils.data import get_worker_info
+from torch.utils.data import DataLoader, get_worker_info
 
-from dpm_plugin.data.loaders import loader_like
 from dpm_plugin.torchreid_host import ImageDataset
 from dpm_plugin.utils.errors import DPMError, UnreadableImage
 
@@ -25,32 +25,28 @@ class SkippingDataset(ImageDataset):
         workers: processes that will load from it; their counts are in memory that all of them share.
 
     Attributes:
-        replaced: (processes, images) int64, how often each process had another image stand for each.
+        replaced: (processes, images) int64, how often each process replaced each image.
 
     Raises:
         DPMError: when an image is read of which no image of the identity can be, or whose file is missing.
     """
 
-    def __init__(self, dataset, workers=0):
-        super().__init__(
-            dataset.train,
-            dataset.query,
-            dataset.gallery,
-            transform=dataset.transform,
-            k_tfm=dataset.k_tfm,
-            mode="train",
-            verbose=False,
-        )
+    def __init__(self, dataset: ImageDataset, workers: int = 0) -> None:
+        options = dict(transform=dataset.transform, k_tfm=dataset.k_tfm, mode="train", verbose=False)
+        super().__init__(dataset.train, dataset.query, dataset.gallery, **options)
         self.replaced = torch.zeros(max(1, workers), len(self.train), dtype=torch.int64).share_memory_()
         self.positions = defaultdict(list)  # identity -> its places in the training set, ascending
         for position, (_, pid, _, _) in enumerate(self.train):
             self.positions[pid].append(position)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> dict:
         try:
             return super().__getitem__(index)
         except UnreadableImage as error:
-            self._note(index, error)
+            if not self.replaced[:, index].any():
+                print(f"=> {error}; until then another image of its identity stands for it", flush=True)
+            worker = get_worker_info()
+            self.replaced[0 if worker is None else worker.id, index] += 1
         same = self.positions[self.train[index][1]]
         start = bisect_left(same, index)
         for position in same[start + 1 :] + same[:start]:
@@ -63,41 +59,26 @@ class SkippingDataset(ImageDataset):
             f"'{self.train[same[0]][0]}'; replace one by an intact copy, or remove them all"
         )
 
-    def _note(self, index, error):
-        if not self.replaced[:, index].any():
-            print(f"=> {error}; until then another image of its identity stands for it", flush=True)
-        worker = get_worker_info()
-        self.replaced[0 if worker is None else worker.id, index] += 1
-
     @property
-    def skipped(self):
-        """Counter of {path of an unreadable image: how often another stood for it}, since the start."""
+    def skipped(self) -> Counter[str]:
+        """How often each unreadable image, by its path, was replaced since the start."""
         counts = self.replaced.sum(dim=0)
         return Counter({self.train[index][0]: int(counts[index]) for index in counts.nonzero().flatten().tolist()})
 
 
-def skipping(loader):
-    """A ``DataLoader`` like the training ``loader``, over a :class:`SkippingDataset`."""
-    return loader_like(loader, dataset=SkippingDataset(loader.dataset, loader.num_workers))
-
-
-def skipped_images(loaders):
-    """Counter of the images that others stood for in several training loaders; None where nothing is skipped."""
-    counts = [
-        loader.dataset.skipped
-        for loader in loaders
-        if loader is not None and isinstance(loader.dataset, SkippingDataset)
-    ]
+def skipped_images(loaders: Iterable[DataLoader]) -> Counter[str] | None:
+    """Counts of the replaced images in several training loaders together; None where none replaces any."""
+    counts = [loader.dataset.skipped for loader in loaders if isinstance(loader.dataset, SkippingDataset)]
     return sum(counts, Counter()) if counts else None
 
 
-def merge_skipped(counts):
-    """The ``skipped_images`` of results.json from each process's Counter: {"count": n, "files": {path: n}}."""
+def merge_skipped(counts: Iterable[Counter[str]]) -> dict:
+    """The ``skipped_images`` of results.json from each process's counts: {"count": n, "files": {path: n}}."""
     total = sum(counts, Counter())
     return {"count": total.total(), "files": dict(sorted(total.items()))}
 
 
-def describe_skipped(merged):
+def describe_skipped(merged: dict) -> str:
     """One line on what :func:`merge_skipped` gives."""
     files = list(merged["files"])
     shown = ", ".join(f"'{path}'" for path in files[:SHOWN]) + (", ..." if len(files) > SHOWN else "")

@@ -4,22 +4,28 @@ The recipe (order as applied, paper section 4.1 and its released settings): resi
 flip, ``pad_crop``, to tensor, normalise, ``erase_pixel``.
 """
 
-import difflib
+from collections.abc import Sequence
 
 from timm.data.random_erasing import RandomErasing
 from torchvision.transforms import ColorJitter, Compose, InterpolationMode, Normalize, RandomCrop, Resize, ToTensor
 
 from dpm_plugin import torchreid_host
-from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.text import unknown
 
 TORCHREID_NAMES = ("random_flip", "random_crop", "random_patch", "color_jitter", "random_erase")
-OUR_NAMES = ("jitter", "pad_crop", "erase_pixel")
+OUR_NAMES = ("pad_crop", "jitter", "erase_pixel")
 INTERPOLATIONS = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
 
 
 def build_transforms(
-    height, width, transforms="random_flip", norm_mean=None, norm_std=None, *, interpolation="bilinear"
-):
+    height: int,
+    width: int,
+    transforms: str | Sequence[str] | None = "random_flip",
+    norm_mean: Sequence[float] | None = None,
+    norm_std: Sequence[float] | None = None,
+    *,
+    interpolation: str = "bilinear",
+) -> tuple[Compose, Compose]:
     """Train and test transforms of PIL images to float tensors (3, height, width).
 
     Args:
@@ -33,63 +39,45 @@ def build_transforms(
 
             Their order in the list has no meaning, as in torchreid.
         norm_mean, norm_std: three numbers each; None means ImageNet's.
-        interpolation: of the training resize; the test resize is bilinear.
+        interpolation: filter of the training resize, bilinear or bicubic; the test resize is bilinear.
 
     Returns:
         (train, test). With torchreid's names and ``bilinear`` alone: exactly torchreid's.
 
     Raises:
-        DPMError: an unknown name, with the nearest known one.
+        DPMError: an unknown name (torchreid drops it), with the nearest known one.
     """
-    names = check_names(transforms)
+    names = [str(name).lower() for name in ([transforms] if isinstance(transforms, str) else transforms or ())]
+    for name in names:
+        if name not in TORCHREID_NAMES + OUR_NAMES:
+            raise unknown("transform (data.transforms)", name, TORCHREID_NAMES + OUR_NAMES)
     if interpolation not in INTERPOLATIONS:
         raise unknown("interpolation (data.interpolation)", interpolation, INTERPOLATIONS)
+    theirs = [name for name in names if name in TORCHREID_NAMES]
     train, test = torchreid_host.build_transforms(
-        height,
-        width,
-        transforms=[name for name in names if name in TORCHREID_NAMES],
-        norm_mean=norm_mean,
-        norm_std=norm_std,
+        height, width, transforms=theirs, norm_mean=norm_mean, norm_std=norm_std
     )
-    if interpolation == "bilinear" and not set(names) & set(OUR_NAMES):
-        return train, test
-    return add_recipe(train, names, height, width, interpolation), test
+    if interpolation != "bilinear" or len(theirs) < len(names):
+        train = _with_recipe(train, names, height, width, interpolation)
+    return train, test
 
 
-def evaluation_transform(height, width, mean, std):
+def evaluation_transform(height: int, width: int, mean: Sequence[float], std: Sequence[float]) -> Compose:
     """The test transform of :func:`build_transforms` alone, without its report on screen."""
     return Compose([Resize((height, width)), ToTensor(), Normalize(mean=mean, std=std)])
 
 
-def check_names(transforms):
-    """The names as a lower-case list; raises DPMError for one that nobody knows (torchreid drops it)."""
-    if transforms is None:
-        return []
-    if isinstance(transforms, str):
-        transforms = [transforms]
-    names = [str(name).lower() for name in transforms]
-    for name in names:
-        if name not in TORCHREID_NAMES + OUR_NAMES:
-            raise unknown("transform (data.transforms)", name, TORCHREID_NAMES + OUR_NAMES)
-    return names
-
-
-def unknown(what, name, known):
-    """A DPMError for an unknown name, naming the nearest known one and all of them."""
-    near = difflib.get_close_matches(str(name).lower(), list(known), n=1, cutoff=0.0)
-    return DPMError(f"unknown {what} '{name}'; did you mean '{near[0]}'? Known: {', '.join(known)}")
-
-
-def add_recipe(train, names, height, width, interpolation):
-    """Put our steps into torchreid's training transforms: resize, ..., to tensor, normalise, [erase]."""
+def _with_recipe(train, names, height, width, interpolation):
+    """torchreid's training transforms with our steps in them: resize, ..., to tensor, normalise, [erase]."""
     steps = list(train.transforms)
-    resize = next(index for index, step in enumerate(steps) if isinstance(step, Resize))
+    resize, to_tensor = (
+        next(place for place, step in enumerate(steps) if isinstance(step, kind)) for kind in (Resize, ToTensor)
+    )
     steps[resize] = Resize((height, width), interpolation=INTERPOLATIONS[interpolation])
     print("Changing train transforms ...")
     print(f"+ resize by {interpolation} interpolation")
     if "pad_crop" in names:
         print("+ pad by 10 pixels and random crop, before the tensor")
-        to_tensor = next(index for index, step in enumerate(steps) if isinstance(step, ToTensor))
         steps.insert(to_tensor, RandomCrop((height, width), padding=10))
     if "jitter" in names:
         print("+ color jitter 0.3/0.3/0.2/0.2, after the resize")

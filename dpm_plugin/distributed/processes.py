@@ -1,4 +1,4 @@
-"""Several processes of one run: who they are, what they tell each other, and how they end together.
+"""Several processes that torchrun started: rank and size, collective calls, and how they end together.
 
 ``torchrun --nproc_per_node=N tools/main.py ...`` starts N processes. Each trains on its share of every batch,
 and gradients are averaged, so that N processes do what one does with the whole batch. The averaging is done
@@ -10,8 +10,10 @@ import os
 import re
 import signal
 import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from datetime import timedelta
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,8 +22,9 @@ import torch.distributed as dist
 from dpm_plugin.utils.errors import DPMError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # set by torchrun
-TIMEOUT = 30.0  # minutes that a process waits for the others, unless told otherwise
+TIMEOUT = 30.0  # minutes that a process waits for the others, by default
 BUCKET = 25 * 2**20  # bytes in one message: large enough to fill the line, small beside a model
+T = TypeVar("T")
 
 
 class ProcessLost(DPMError):
@@ -35,30 +38,30 @@ class Processes:
         rank: number of this process, from 0 on. Rank 0 is the main one: it alone writes files.
         size: how many there are. With 1 every method returns at once and nothing is communicated.
         local_rank: number among the processes of this machine, which is the number of its GPU.
-        store: torch's key-value store that all of them reach, for the first word before a group exists.
+        store: torch's key-value store that all of them reach, also before a group exists.
 
     But for :meth:`seed` and the pair :meth:`send_to_main` and :meth:`receive`, every process calls every method,
     in the same order.
     """
 
-    def __init__(self, rank=0, size=1, local_rank=0, store=None):
-        self.rank, self.size, self.local_rank = rank, size, local_rank
-        self._store = store
-        self._host = None  # group for what lies in main memory; gradients on a GPU go by the default group
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, store: dist.Store | None = None) -> None:
+        self.rank, self.size, self.local_rank, self._store = rank, size, local_rank, store
+        # Group for what lies in main memory; gradients on a GPU go by the default group.
+        self._host: dist.ProcessGroup | None = None
         self._timeout = TIMEOUT
 
     @property
-    def is_main(self):
+    def is_main(self) -> bool:
         """Whether this is rank 0."""
         return self.rank == 0
 
     @contextmanager
-    def joined(self, use_gpu=False, timeout=TIMEOUT):
-        """Within the block the others can be reached: by nccl from GPU ``local_rank``, or by gloo.
+    def joined(self, use_gpu: bool = False, timeout: float = TIMEOUT) -> Iterator[None]:
+        """Within the block the processes form a group: by nccl on GPU ``local_rank``, or by gloo.
 
         Args:
-            use_gpu: whether the model is on a GPU. Default: False.
-            timeout: minutes that one process waits for another before it gives the run up. Default: 30.
+            use_gpu: whether the model is on a GPU.
+            timeout: minutes that one process waits for another before it gives the run up.
 
         Raises:
             DPMError: this machine has fewer GPUs than processes.
@@ -67,20 +70,13 @@ class Processes:
         if self.size == 1:
             yield
             return
-        options = {}
-        if use_gpu:
-            options["device_id"] = self._choose_gpu()
-        self._timeout, timeout = timeout, timedelta(minutes=timeout)
+        backend, device = ("nccl", self._choose_gpu()) if use_gpu else ("gloo", None)
+        self._timeout, wait = timeout, timedelta(minutes=timeout)
         with self._together():
             dist.init_process_group(
-                "nccl" if use_gpu else "gloo",
-                store=self._store,
-                rank=self.rank,
-                world_size=self.size,
-                timeout=timeout,
-                **options,
+                backend, store=self._store, rank=self.rank, world_size=self.size, timeout=wait, device_id=device
             )
-            self._host = dist.new_group(backend="gloo", timeout=timeout) if use_gpu else dist.group.WORLD
+            self._host = dist.new_group(backend="gloo", timeout=wait) if use_gpu else dist.group.WORLD
         yield
         dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
 
@@ -94,15 +90,15 @@ class Processes:
         torch.cuda.set_device(self.local_rank)  # what "cuda" means from here on
         return torch.device("cuda", self.local_rank)
 
-    def seed(self, seed):
+    def seed(self, seed: int) -> int:
         """Random seed of this process: ``seed`` itself on rank 0, else another one that follows from it.
 
         So rank 0 draws what a single process would, and no two processes augment alike.
         """
         return seed if self.is_main else int(np.random.SeedSequence([seed, self.rank]).generate_state(1)[0])
 
-    def broadcast(self, compute):
-        """``compute()``, called on rank 0 alone; its result, any picklable object, on every process."""
+    def broadcast(self, compute: Callable[[], T]) -> T:
+        """The result of ``compute()``, any picklable object, on every process; rank 0 alone calls it."""
         if self.size == 1:
             return compute()
         box = [compute() if self.is_main else None]
@@ -111,7 +107,7 @@ class Processes:
         return box[0]
 
     @contextmanager
-    def main_first(self):
+    def main_first(self) -> Iterator[None]:
         """Rank 0 runs the block, then all others do: it downloads or draws a file, they find it."""
         if not self.is_main:
             self.barrier()
@@ -119,13 +115,13 @@ class Processes:
         if self.is_main:
             self.barrier()
 
-    def barrier(self):
+    def barrier(self) -> None:
         """Return when every process has called this."""
         if self.size > 1:
             with self._together():
                 dist.barrier(group=self._host)
 
-    def gather(self, value):
+    def gather(self, value: T) -> list[T] | None:
         """Every process's ``value``, any picklable object, as a list by rank on rank 0; None elsewhere."""
         if self.size == 1:
             return [value]
@@ -134,22 +130,22 @@ class Processes:
             dist.gather_object(value, values, dst=0, group=self._host)
         return values
 
-    def send_to_main(self, tensor):
-        """Hand a CPU tensor to rank 0, which takes it by :meth:`receive`."""
+    def send_to_main(self, tensor: torch.Tensor) -> None:
+        """Send a CPU tensor to rank 0, which takes it by :meth:`receive`."""
         with self._together():
             dist.send(tensor.contiguous(), dst=0, group=self._host)
 
-    def receive(self, tensor, rank):
+    def receive(self, tensor: torch.Tensor, rank: int) -> torch.Tensor:
         """On rank 0: fill the CPU tensor with what process ``rank`` sends; returns it."""
         with self._together():
             dist.recv(tensor, src=rank, group=self._host)
         return tensor
 
-    def sum(self, tensor):
-        """The sum of every process's ``tensor``, all of one shape; differentiable."""
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """all_reduce: the sum of every process's ``tensor``, all of one shape; differentiable."""
         return tensor if self.size == 1 else _Sum.apply(tensor, self._sum_into)
 
-    def all_gather(self, tensor):
+    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """Every process's (B, ...) as one (size * B, ...), by rank; differentiable.
 
         Gradients that any process sends to a row arrive, summed, where the row came from.
@@ -160,11 +156,11 @@ class Processes:
         zeros = torch.zeros_like(tensor)
         return self.sum(torch.cat([tensor if rank == self.rank else zeros for rank in range(self.size)]))
 
-    def mean(self, tensor):
-        """The mean of every process's ``tensor``; changes it, and is not differentiable."""
+    def mean(self, tensor: torch.Tensor) -> torch.Tensor:
+        """all_reduce: the mean of every process's ``tensor``; changes it, and is not differentiable."""
         return tensor if self.size == 1 else self._sum_into(tensor).div_(self.size)
 
-    def average_gradients(self, parameters):
+    def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replace every gradient by its mean over the processes; parameters without one are left alone.
 
         With losses that are means over equal shares, this is the gradient of the whole batch.
@@ -174,15 +170,11 @@ class Processes:
             _in_buckets(gradients, self.mean)
 
     @torch.no_grad()
-    def broadcast_tensors(self, tensors):
+    def broadcast_tensors(self, tensors: Iterable[torch.Tensor]) -> None:
         """Overwrite ``tensors`` with those of rank 0."""
         if self.size > 1:
-
-            def broadcast(flat):
-                with self._together():
-                    dist.broadcast(flat, src=0)
-
-            _in_buckets(list(tensors), broadcast)
+            with self._together():
+                _in_buckets(list(tensors), lambda flat: dist.broadcast(flat, src=0))
 
     def _sum_into(self, tensor):
         with self._together():
@@ -191,7 +183,7 @@ class Processes:
 
     @contextmanager
     def _together(self):
-        """What torch says of a lost process, in words that help."""
+        """Turns torch's error for a lost process into a :class:`ProcessLost`."""
         try:
             yield
         except torch.OutOfMemoryError:
@@ -203,11 +195,11 @@ class Processes:
                 f"kept, continue with model.resume or train.resume auto ({_reason(error)})"
             ) from error
 
-    def first_to_fail(self):
+    def first_to_fail(self) -> bool:
         """True for the first process that asks: the one whose error is the cause of the others'."""
         try:
             return self._store.add("failed", 1) == 1
-        except RuntimeError:  # the store's host is gone: nobody is known to have spoken
+        except RuntimeError:  # the store's host is gone: no other is known to have failed first
             return True
 
 
@@ -216,7 +208,7 @@ ALONE = Processes()
 
 
 @contextmanager
-def launched():
+def launched() -> Iterator[Processes]:
     """Yields the :class:`Processes` that torchrun started, or ``ALONE`` where it did not.
 
     Of several, rank 0 alone prints. When one fails, all end: the first to fail raises its error, the others,
@@ -248,7 +240,7 @@ def launched():
             stopped = 128 + getattr(error, "signum", signal.SIGINT)
             raise SystemExit(2 if isinstance(error, DPMError) else stopped) from None
         except BaseException:
-            processes.first_to_fail()  # the traceback follows, so the others need not speak
+            processes.first_to_fail()  # the traceback follows, so the others exit in silence
             raise
 
 
@@ -266,17 +258,16 @@ class _Sum(torch.autograd.Function):
 
 
 def _reason(error):
-    """The telling part of torch's message: without the source file before it and the advice behind."""
+    """The first sentence of torch's message, without the source file before it."""
     return re.sub(r"^\[[^]]*\]\s*", "", str(error).strip().split("\n")[0]).split(". ")[0]
 
 
 def _in_buckets(tensors, collective):
     """Apply ``collective``, which changes a flat tensor in place, to all ``tensors``, many in one message."""
     bucket, size = [], 0
-    for position, tensor in enumerate(tensors):
+    for tensor, following in zip(tensors, [*tensors[1:], None]):
         bucket.append(tensor)
-        size += tensor.numel() * tensor.element_size()
-        following = tensors[position + 1] if position + 1 < len(tensors) else None
+        size += tensor.nbytes
         if following is None or size >= BUCKET or following.dtype != tensor.dtype:
             flat = torch.cat([each.reshape(-1) for each in bucket])
             collective(flat)

@@ -5,6 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dpm_plugin.distributed.processes import Processes
+
 
 class SyncBatchNorm(_BatchNorm):
     """torch's ``nn.SyncBatchNorm``, which works on GPUs only, for the CPU.
@@ -15,17 +17,16 @@ class SyncBatchNorm(_BatchNorm):
 
     Args:
         num_features, eps, momentum: as in torch's BatchNorm; momentum is a number.
-        processes: :class:`dpm_plugin.distributed.processes.Processes`.
 
     Shape:
         (B, C) or (B, C, h, w) -> the same.
     """
 
-    def __init__(self, num_features, eps, momentum, processes):
+    def __init__(self, num_features: int, eps: float, momentum: float, processes: Processes) -> None:
         super().__init__(num_features, eps, momentum)
         self.processes = processes
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         axes = [0, *range(2, x.dim())]
@@ -48,7 +49,7 @@ class SyncBatchNorm(_BatchNorm):
         self.running_var.lerp_(variance * count / (count - 1), self.momentum)
 
 
-def synchronise_batch_norm(model, processes):
+def synchronise_batch_norm(model: nn.Module, processes: Processes) -> None:
     """Replace every BatchNorm of ``model`` by a synchronised one with the same parameters and buffers.
 
     On a GPU that is torch's, elsewhere the one above. Call it when the model is on its device. With one
@@ -67,7 +68,10 @@ def _synchronised(module, processes):
         new = nn.SyncBatchNorm(module.num_features, module.eps, module.momentum)
     else:
         new = SyncBatchNorm(module.num_features, module.eps, module.momentum, processes)
-    # Taken over whole: the neck's bias is a buffer, which torch's own conversion cannot assign.
-    new._parameters, new._buffers = module._parameters, module._buffers
+    # As they are: the neck's bias is a buffer, which torch's own conversion cannot assign.
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        delattr(new, name)
+        register = new.register_parameter if isinstance(value, nn.Parameter) else new.register_buffer
+        register(name, value)
     new.train(module.training)
     return new

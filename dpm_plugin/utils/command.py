@@ -1,21 +1,38 @@
-"""What every script of ``tools/`` shares: errors in one line and the exit code."""
+"""What every script of ``tools/`` shares: KEY VALUE pairs, errors in one line and the exit code."""
 
 import argparse
 import signal
 import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import is_full
+from dpm_plugin.utils.text import short
 
 
 class Parser(argparse.ArgumentParser):
     """argparse with a one-line error."""
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see --help\n")
 
 
-def exit_code(work, interrupted="interrupted"):
+def pairs(words: Sequence[str]) -> list[tuple[str, str]]:
+    """``KEY VALUE KEY VALUE ...`` of a command line as [(key, value), ...].
+
+    Raises:
+        DPMError: an option stands among them, or the last key has no value.
+    """
+    option = next((word for word in words if word.startswith("--")), None)
+    if option is not None:
+        raise DPMError(f"option {short(option)} comes after the first KEY VALUE pair; put options before the pairs")
+    if len(words) % 2:
+        raise DPMError(f"keys and values on the command line come in pairs: {short(words[-1])} has no partner")
+    return list(zip(words[::2], words[1::2]))
+
+
+def exit_code(work: Callable[[], object], interrupted: str = "interrupted") -> int:
     """Call ``work()`` and return the exit code.
 
     0; 2 after a DPMError or on a full disk (one line on stderr); 128 + signal when stopped: 130 by SIGINT (Ctrl-C),

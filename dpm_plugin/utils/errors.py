@@ -10,12 +10,12 @@ class DPMError(RuntimeError):
     only the message itself is kept, so it reads the same with and without workers.
     """
 
-    def __init__(self, message=""):
+    def __init__(self, message: object = "") -> None:
         super().__init__(_without_worker_traceback(str(message), type(self)))
 
 
 class UnreadableImage(DPMError):
-    """An image file that is there and cannot be decoded; ``data.corrupt skip`` puts another in its place."""
+    """An image file that is there and cannot be decoded; ``data.corrupt skip`` replaces it by another."""
 
 
 def _without_worker_traceback(message, kind):

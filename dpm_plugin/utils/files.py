@@ -1,19 +1,26 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and locks on files."""
 
 import errno
 import os
 import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import shown
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def replacing(path, check=None):
+def replacing(path: str | Path, check: Callable[[Path], object] | None = None) -> Iterator[BinaryIO]:
     """A binary file that takes the name ``path`` at the end of the block, or is removed after an error.
 
     It is on the disk before it takes the name, and the name is before the block's end (fsync of file and folder).
@@ -39,7 +46,7 @@ def replacing(path, check=None):
             temporary.unlink(missing_ok=True)
 
 
-def write_file(path, content):
+def write_file(path: str | Path, content: str | bytes) -> None:
     """Replace the file at ``path`` by ``content``, text or bytes, as a whole.
 
     Raises:
@@ -52,7 +59,7 @@ def write_file(path, content):
         raise DPMError(f"'{shown(path)}' cannot be written: {error.strerror or error}") from error
 
 
-def put_copy(source, path):
+def put_copy(source: str | Path, path: str | Path) -> None:
     """Give ``path`` the content of ``source``: as another name of the same file where the file system can.
 
     For files that are only ever replaced, as :func:`replacing` does. Raises OSError.
@@ -71,7 +78,7 @@ def put_copy(source, path):
     _sync_folder(path.parent)
 
 
-def remove_leftovers(folder):
+def remove_leftovers(folder: str | Path) -> None:
     """Remove what processes that were killed in :func:`replacing` left in ``folder``."""
     for path in Path(folder).glob(".*.[0-9]*.tmp"):
         if not _is_alive(path.name.split(".")[-2]):
@@ -79,19 +86,51 @@ def remove_leftovers(folder):
                 path.unlink()
 
 
+@contextmanager
+def locked(path: str | Path, wait: bool = True) -> Iterator[BinaryIO | None]:
+    """Hold the lock file ``path`` in the block; the file and missing folders are made, and the file stays.
+
+    The kernel drops the lock when the last process that has the file open ends, however that happens; a child
+    process keeps it as long as it inherits the descriptor (``pass_fds``).
+
+    Args:
+        wait: for as long as another process holds the lock. Default: True.
+
+    Yields:
+        the open file; None where the system or the file system has no locks, and nothing is held.
+
+    Raises:
+        BlockingIOError: another process holds the lock, and ``wait`` is False.
+        OSError: the file cannot be made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        yield file if _lock(file, wait) else None
+
+
+def _lock(file, wait):
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return fcntl is not None
+
+
 def _is_alive(pid):
     if os.name == "nt":  # there os.kill would end it; its open file cannot be removed anyway
         return False
     try:
         os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, ValueError, OverflowError):  # somebody else's, or no number at all
-        return True
+    except (OSError, ValueError, OverflowError) as error:  # else it is somebody else's, or no number at all
+        return not isinstance(error, ProcessLookupError)
     return True
 
 
-def is_full(error):
+def is_full(error: OSError) -> bool:
     """Whether an OSError says that a disk, or a user's share of it, is full."""
     return error.errno in FULL
 

@@ -1,18 +1,22 @@
 """A progress line every few seconds, with the time left."""
 
-import time
+from collections.abc import Callable
+from time import monotonic
+
+EVERY = 5.0  # seconds
 
 
 class Progress:
-    """Calls ``show`` with "n/total things, m:ss left" every ``every`` seconds and at the end."""
+    """Calls ``show`` with "n/total things, m:ss left" every ``EVERY`` seconds and at the end."""
 
-    def __init__(self, total, things, show, every=5.0, clock=time.monotonic):
-        self.total, self.things, self.show, self.every, self.clock = total, things, show, every, clock
-        self.start = self.last = clock()
+    def __init__(self, total: int, things: str, show: Callable[[str], object]) -> None:
+        self.total, self.things, self.show = total, things, show
+        self.start = self.last = monotonic()
 
-    def at(self, done):
-        now = self.clock()
-        if done < self.total and now - self.last < self.every:
+    def at(self, done: int) -> None:
+        """Called when ``done`` things are done."""
+        now = monotonic()
+        if done < self.total and now - self.last < EVERY:
             return
         self.last = now
         left = round((now - self.start) / done * (self.total - done))

@@ -1,6 +1,7 @@
 """How a run computes: device, mixed precision, torch.compile and deterministic kernels."""
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 from dpm_plugin.utils.errors import DPMError
 
 
-def pick_device(name=None):
+def pick_device(name: str | None = None) -> torch.device:
     """The torch device of this name; None for the GPU where there is one, else the CPU.
 
     Raises:
@@ -28,30 +29,26 @@ def pick_device(name=None):
 DTYPES = {"off": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def check_amp(amp):
-    """Return ``amp`` if it is "off", "float16" or "bfloat16".
-
-    Raises:
-        DPMError: it is not.
-    """
+def check_amp(amp: str) -> str:
+    """Return ``amp``; DPMError where it is not "off", "float16" or "bfloat16"."""
     if amp not in DTYPES:
         raise DPMError(f"train.amp '{amp}' is unknown; choose one of {', '.join(DTYPES)}")
     return amp
 
 
-def autocast(device, amp):
+def autocast(device: torch.device, amp: str) -> torch.autocast:
     """torch's autocast context for ``device`` and an amp name."""
     dtype = DTYPES[amp]
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
-def check_backend(backend, device):
+def check_backend(backend: str, device: torch.device) -> None:
     """Compile and run one small function, so that a missing compiler is told before the first batch.
 
     Args:
-        backend: of ``torch.compile``, "inductor" (needs a C++ compiler on a CPU and Triton on a GPU) or another
+        backend: one of ``torch.compile``'s, "inductor" (needs a C++ compiler on a CPU and Triton on a GPU) or another
             of ``torch.compiler.list_backends()``.
-        device: torch device it will run on.
+        device: where it will run.
 
     Raises:
         DPMError: the backend is unknown or can't compile here.
@@ -70,7 +67,7 @@ CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as torch's notes on reproduci
 
 
 @contextmanager
-def deterministic_kernels(enabled=True, use_gpu=False):
+def deterministic_kernels(enabled: bool = True, use_gpu: bool = False) -> Iterator[None]:
     """Within the block torch chooses deterministic kernels, and cudnn neither searches nor guesses.
 
     On a GPU an operation that has no such kernel is named in a warning, once, and runs all the same (the max pooling

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -10,22 +11,21 @@ import torch
 try:
     import resource
 except ImportError:  # not on Windows
-    resource = None
-
+    resource = None  # type: ignore[assignment]
 
 MEGABYTE = 1e6
+Phases = dict[str, dict[str, float]]
 
 
 @contextmanager
-def measure(phases, name, device=None):
+def measure(phases: Phases, name: str, device: torch.device | str | None = None) -> Iterator[None]:
     """Add the enclosed work to ``phases[name]``; a name used again sums seconds and keeps the higher peaks.
 
     Args:
-        phases: dict to fill. An entry holds ``seconds``; ``peak_memory_mb``, the highest resident memory of
+        phases: filled. An entry holds ``seconds``; ``peak_memory_mb``, the highest resident memory of
             this process *so far* (10^6 bytes; absent on Windows); ``peak_gpu_memory_mb``, the highest
             allocation within the phase, on a CUDA device only.
-        name: of the phase.
-        device: torch device the work runs on; None or a CPU leaves the GPU unmeasured.
+        device: where the work runs; None or a CPU leaves the GPU unmeasured.
     """
     device = torch.device(device or "cpu")
     if device.type == "cuda":
@@ -41,7 +41,7 @@ def measure(phases, name, device=None):
         entry[key] = max(value, entry.get(key, 0.0))
 
 
-def peak_memory(device):
+def peak_memory(device: torch.device) -> dict[str, float]:
     """The peaks that :func:`measure` writes, as they are now, in 10^6 bytes."""
     peaks = {}
     resident = _peak_resident()
@@ -64,7 +64,7 @@ def _peak_resident():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def format_phases(phases):
+def format_phases(phases: Phases) -> str:
     """One line for the screen: seconds of each phase, and the highest memory of all of them."""
     text = "  ".join(f"{name} {entry['seconds']:.1f} s" for name, entry in phases.items())
     for key, label in (("peak_memory_mb", "memory"), ("peak_gpu_memory_mb", "GPU memory")):

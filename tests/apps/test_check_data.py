@@ -16,7 +16,8 @@ from dpm_plugin.apps.check_data import check_data, checking
 from dpm_plugin.apps.check_data.checking import Examined, examine, examine_all, find
 from dpm_plugin.apps.check_data.listing import Entry, Listed
 from dpm_plugin.apps.check_data.report import KINDS
-from dpm_plugin.data import DATASETS, OccludedDuke, SyntheticSpec
+from dpm_plugin.data import DATASETS, SyntheticSpec
+from dpm_plugin.data.datasets import OccludedDuke
 from dpm_plugin.data.synthetic import generate
 from dpm_plugin.utils.errors import DPMError
 from helpers.data import SHARED_LISTS, touch, write_market, write_occluded_duke
@@ -48,9 +49,9 @@ def cut(path):
 def duke(tmp_path, monkeypatch):
     """A small Occluded-Duke that is exactly as "published"."""
     top = distinct(write_occluded_duke(tmp_path))
-    layout = OccludedDuke.layout
+    layout = OccludedDuke.structure
     small = type(layout)(**{**vars(layout), "published": {"train": (12, 3), "query": (2, 2), "gallery": (2, 2)}})
-    monkeypatch.setattr(OccludedDuke, "layout", small)
+    monkeypatch.setattr(OccludedDuke, "structure", small)
     return top
 
 
@@ -154,7 +155,7 @@ def test_the_published_occluded_duke_has_no_problem_and_1870_shared_images():
         for name in (SHARED_LISTS / f"{split}.list").read_text().split()
     ]
     examined = {each.path: Examined(each.path, os.path.basename(each.path)) for each in entries}
-    found = find(Listed("occluded_duke", ".", entries, OccludedDuke.layout.published, []), examined)
+    found = find(Listed("occluded_duke", ".", entries, OccludedDuke.structure.published, []), examined)
     assert kinds(found.findings) == {"shared": 1870} and not found.problems
 
 
@@ -183,14 +184,14 @@ def test_every_drawing_is_checked_against_its_own_spec_and_none_is_drawn(tmp_pat
 
 @pytest.mark.parametrize("name", sorted(set(DATASETS) - {"synthetic_occluded"}))
 def test_every_data_set_of_the_plugin_can_be_checked(name, tmp_path):
-    layout = DATASETS[name].layout
-    for seed, (_split, parts) in enumerate(layout.splits.items()):
+    structure = DATASETS[name].structure
+    for seed, (_split, parts) in enumerate(structure.splits.items()):
         for part in parts:
-            folder = tmp_path.joinpath(layout.folders[0], *(spellings[0] for spellings in part.path))
+            folder = tmp_path.joinpath(structure.folders[0], *(spellings[0] for spellings in part.path))
             noise(folder / "0001" / f"0001_c{1 + seed}_f1.png", len(list(tmp_path.rglob("*.png"))))
     found = check(name, tmp_path)
     assert {finding.kind for finding in found.problems} <= {"counts", "one_camera"}
-    assert set(found.splits) == set(layout.splits)
+    assert set(found.splits) == set(structure.splits)
 
 
 def test_a_plain_folder_is_searched_to_its_depth(tmp_path):

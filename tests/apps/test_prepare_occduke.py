@@ -14,7 +14,7 @@ import pytest
 
 from dpm_plugin.apps import prepare_occduke
 from dpm_plugin.apps.prepare_occduke import SPLITS, prepare, read_lists
-from dpm_plugin.data import OccludedDuke
+from dpm_plugin.data.datasets import OccludedDuke
 from dpm_plugin.utils.errors import DPMError
 from helpers.data import SHARED_LISTS
 

@@ -3,7 +3,6 @@
 import inspect
 import random
 import traceback
-import warnings
 
 import numpy as np
 import pytest
@@ -11,34 +10,12 @@ import torch
 from PIL import Image
 
 from dpm_plugin import torchreid_host
-from dpm_plugin.data import DATASETS, DPMImageDataManager
+from dpm_plugin.data import DATASETS
 from dpm_plugin.data.datasets.occluded_duke import OccludedDuke
 from dpm_plugin.utils.errors import DPMError
-from helpers.data import draw, touch, write_market, write_occluded_duke
+from helpers.data import draw, manager, touch, write_market, write_occluded_duke
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def registered():
-    for name, cls in DATASETS.items():
-        torchreid_host.register_dataset(name, cls)
-
-
-def manager(root, sources="occluded_duke", targets=None, **options):
-    options = {
-        "height": 16,
-        "width": 8,
-        "use_gpu": False,
-        "workers": 0,
-        "batch_size_train": 4,
-        "batch_size_test": 2,
-        "transforms": [],
-        **options,
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return DPMImageDataManager(str(root), sources, targets, **options)
 
 
 def test_every_argument_of_torchreids_manager_is_accepted_and_a_misspelt_one_refused(tmp_path):
@@ -87,7 +64,7 @@ def test_a_missing_data_set_is_an_error_and_nothing_is_created(name, tmp_path, m
     with pytest.raises(DPMError, match=name if name != "occluded_duke" else "mars"):
         manager(tmp_path, "occluded_duke", [name if name != "occluded_duke" else "mars"])
     if name not in DATASETS:
-        with pytest.raises(DPMError, match="expected layout"):
+        with pytest.raises(DPMError, match="expected folders"):
             manager(tmp_path / "nowhere", name)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -106,11 +83,11 @@ def test_a_similar_folder_is_pointed_at(tmp_path):
         (lambda top: touch(top, "query/cover.jpg"), "a file name is not understood"),
     ],
 )
-def test_torchreids_own_data_set_in_disorder_is_an_error_with_its_layout(spoil, message, tmp_path):
+def test_torchreids_own_data_set_in_disorder_is_an_error_with_its_folders(spoil, message, tmp_path):
     spoil(write_market(tmp_path))
     with pytest.raises(DPMError) as caught:
         manager(tmp_path, "market1501")
-    assert message in str(caught.value) and "expected layout" in str(caught.value)
+    assert message in str(caught.value) and "expected folders" in str(caught.value)
 
 
 def test_an_unknown_data_set_is_an_error_with_the_nearest_name(tmp_path):
@@ -154,7 +131,7 @@ def test_camera_shifts_of_three_sources_are_torchreids(sets, tmp_path):
     for name, used in cameras.items():
 
         class Named(OccludedDuke):
-            layout = type(OccludedDuke.layout)(**{**vars(OccludedDuke.layout), "folders": (f"set_{name}",)})
+            structure = type(OccludedDuke.structure)(**{**vars(OccludedDuke.structure), "folders": (f"set_{name}",)})
 
         write_occluded_duke(tmp_path, f"set_{name}", cameras=used)
         torchreid_host.register_dataset(f"set_{name}", Named)

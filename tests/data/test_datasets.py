@@ -52,7 +52,7 @@ def names_of(entries):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_every_data_set_reads_its_published_layout(name, tmp_path):
+def test_every_data_set_reads_its_published_folders(name, tmp_path):
     touch(tmp_path, *TINY[name])
     dataset = load(name, tmp_path)
     found = {path for split in (dataset.train, dataset.query, dataset.gallery) for path, *_ in split}
@@ -101,12 +101,12 @@ def test_case_and_separators_do_not_distinguish_folders(name):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_missing_data_set_is_named_with_layout_and_origin_and_nothing_is_created(name, tmp_path):
+def test_a_missing_data_set_is_named_with_folders_and_origin_and_nothing_is_created(name, tmp_path):
     for root in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DPMError) as caught:
             load(name, root)
-        layout = DATASETS[name].layout
-        assert layout.tree in str(caught.value) and layout.origin in str(caught.value)
+        structure = DATASETS[name].structure
+        assert structure.tree in str(caught.value) and structure.origin in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -99,24 +99,9 @@ def test_saved_and_spoilt_images(fuzz, tmp_path):  # noqa: F811
 @sizes(20, 700)
 def test_random_bytes_after_the_first_ones_of_a_format(fuzz, tmp_path):  # noqa: F811
     heads = [
-        b"",
-        b"\xff\xd8\xff\xe0",
-        b"\x89PNG\r\n\x1a\n",
-        b"II*\0",
-        b"MM\0*",
-        b"BM",
-        b"GIF89a",
-        b"RIFF\0\0\0\0WEBP",
-        b"P6\n",
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-        b"\0\0\1\0",
-        b"qoif",
-        b"DDS ",
-        b"8BPS",
-        b"\0\0\0\x0cjP  \r\n\x87\n",
-        b"SIMPLE  =",
-        b"\x93NUMPY",
-        b"PK\3\4",
+        *(b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"BM", b"GIF89a", b"RIFF\0\0\0\0WEBP"),
+        *(b"P6\n", b"\0\0\1\0", b"qoif", b"DDS ", b"8BPS", b"\0\0\0\x0cjP  \r\n\x87\n", b"SIMPLE  =", b"\x93NUMPY"),
+        *(b"PK\3\4", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
     ]
     path = tmp_path / "image.png"
 

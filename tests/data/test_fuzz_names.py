@@ -13,30 +13,15 @@ from dpm_plugin.apps.check_data.report import as_json, summary
 from dpm_plugin.apps.query_page.article import Tile
 from dpm_plugin.apps.query_page.page import figure
 from dpm_plugin.apps.visualize.visualize_run import choose_queries
-from dpm_plugin.data import OccludedDuke, PartialREID, PDukeMTMC
+from dpm_plugin.data.datasets import OccludedDuke, PartialREID, PDukeMTMC
 from helpers.data import draw
 from helpers.fuzz import Refused, fuzz, outcome, sizes  # noqa: F401, a fixture
 from helpers.page import Tags
 
 HOSTILE = [
-    "<script>alert(1)</script>.jpg",
-    "\" onerror='alert(1)'.jpg",
-    "a\nb.jpg",
-    "\u202egpj.exe.jpg",
-    "\udcff.jpg",
-    "$(touch x).jpg",
-    "-rf.jpg",
-    "%s%n.jpg",
-    "{0}.jpg",
-    "\u0663_c1_f1.jpg",
-    "\u00b2_c1.jpg",
-    "9" * 200 + "_c1.jpg",
-    "0001_c2_f1.JPG",
-    "0001_c9.jpg",
-    ".hidden.jpg",
-    "0001_c1.jpg ",
-    "CON.jpg",
-    "0001_c1_\x1b[2J.png",
+    *("<script>alert(1)</script>.jpg", "\" onerror='alert(1)'.jpg", "a\nb.jpg", "\u202egpj.exe.jpg", "\udcff.jpg"),
+    *("$(touch x).jpg", "-rf.jpg", "%s%n.jpg", "{0}.jpg", "\u0663_c1_f1.jpg", "\u00b2_c1.jpg", "9" * 200 + "_c1.jpg"),
+    *("0001_c2_f1.JPG", "0001_c9.jpg", ".hidden.jpg", "0001_c1.jpg ", "CON.jpg", "0001_c1_\x1b[2J.png"),
 ]
 letters = st.text(st.characters(exclude_characters="/\0", codec=None), min_size=1, max_size=24)
 labelled = st.builds(

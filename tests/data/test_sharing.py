@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 
 from dpm_plugin import build
 from dpm_plugin.config import load_config
-from dpm_plugin.data import DATASETS, DPMImageDataManager
 from dpm_plugin.data.sharing import EveryNthBatch, TrainShare, check_same_data, share_of_batch
 from dpm_plugin.distributed.processes import ALONE
 from dpm_plugin.evaluation.extract import Features, gather_features
-from dpm_plugin.torchreid_host import register_dataset, utils
+from dpm_plugin.torchreid_host import utils
 from dpm_plugin.utils.errors import DPMError
-from helpers.data import write_occluded_duke
+from helpers.data import manager, write_occluded_duke
 from helpers.processes import in_processes, results_of
 from helpers.runs import SETTINGS, finished_run
 
@@ -75,27 +74,14 @@ def test_a_batch_that_cannot_be_shared_is_refused_with_the_nearest_sizes(batch_s
 # ---- training batches ----
 
 
-def manager(processes, root, **options):
-    for name, cls in DATASETS.items():
-        register_dataset(name, cls)
-    options = {
-        "height": 16,
-        "width": 8,
-        "use_gpu": False,
-        "workers": 0,
-        "batch_size_train": 8,
-        "batch_size_test": 3,
-        "transforms": [],
-        "train_sampler": "RandomIdentitySampler",
-        "num_instances": 2,
-        **options,
-    }
-    return DPMImageDataManager(str(root), "occluded_duke", None, processes=processes, **options)
+def shared(processes, root, **options):
+    sizes = {"batch_size_train": 8, "batch_size_test": 3, "train_sampler": "RandomIdentitySampler", "num_instances": 2}
+    return manager(root, processes=processes, **{**sizes, **options})
 
 
 def two_epochs(processes, root, options):
     utils.set_random_seed(processes.seed(3))
-    loader = manager(processes, root, **options).train_loader
+    loader = shared(processes, root, **options).train_loader
     return [[(data["impath"], data["pid"].tolist(), data["img"]) for data in loader] for _ in range(2)], len(loader)
 
 
@@ -129,7 +115,7 @@ def test_augmentation_differs_between_processes_and_repeats_itself(tmp_path):
 
 
 def other_images_on_rank_1(processes, roots):
-    check_same_data(manager(processes, roots[processes.rank]), processes)
+    check_same_data(shared(processes, roots[processes.rank]), processes)
 
 
 def test_processes_that_list_other_images_are_refused(tmp_path):

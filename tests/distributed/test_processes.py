@@ -98,9 +98,10 @@ def test_torchrun_variables_that_lead_nowhere_are_one_line(monkeypatch):
 
 def test_more_processes_than_gpus_is_an_error_that_says_so(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(DPMError, match="process 2 is number 3 on this machine, which has 2 GPUs"):
-        with Processes(rank=2, size=4, local_rank=2).joined(use_gpu=True):
-            pass
+    processes = Processes(rank=2, size=4, local_rank=2)
+    said = "process 2 is number 3 on this machine, which has 2 GPUs"
+    with pytest.raises(DPMError, match=said), processes.joined(use_gpu=True):
+        pass
 
 
 # ---- BatchNorm ----

@@ -1,8 +1,12 @@
 """Tiny data sets on disk for the tests of data sets and the data manager."""
 
+import warnings
 from pathlib import Path
 
 from PIL import Image
+
+from dpm_plugin.data import DATASETS, DPMImageDataManager
+from dpm_plugin.torchreid_host import image_dataset_classes, register_dataset
 
 SHARED_LISTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "occluded_duke_lists"
 
@@ -44,3 +48,13 @@ def write_market(root):
             for camera in (1, 4):
                 draw(top / folder / f"{pid:04d}_c{camera}s1_000451_03.jpg", (pid, camera, 0))
     return top
+
+
+def manager(root, sources="occluded_duke", targets=None, **options):
+    """A data manager of small images in small batches, of data sets whose counts are not the published ones."""
+    for name in DATASETS.keys() - image_dataset_classes().keys():
+        register_dataset(name, DATASETS[name])
+    sizes = dict(height=16, width=8, use_gpu=False, workers=0, batch_size_train=4, batch_size_test=2, transforms=[])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return DPMImageDataManager(str(root), sources, targets, **{**sizes, **options})

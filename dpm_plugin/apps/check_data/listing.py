@@ -13,8 +13,8 @@ from dpm_plugin.data.datasets.folders import is_image_name, levels, locate
 from dpm_plugin.data.datasets.reid_dataset import ReidImageDataset
 from dpm_plugin.data.manager import READER_ERRORS
 from dpm_plugin.data.synthetic.generate import DISTRACTOR_IMAGES, FOLDERS
-from dpm_plugin.data.transforms import unknown
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.text import unknown
 
 PLAIN = "images"  # the one split of a plain folder
 Places = Sequence[tuple[str, int]]  # (folder, view) of a split
@@ -61,8 +61,8 @@ def list_dataset(name: str, root: str | Path) -> list[Listed]:
     cls = classes[name]
     torchreid_sets.check_present(name, cls, root)
     if issubclass(cls, ReidImageDataset):
-        folder, splits = locate(cls.layout, root)
-        return [_by_names(name, folder, splits, cls, cls.layout.published)]
+        folder, splits = locate(cls.structure, root)
+        return [_by_names(name, folder, splits, cls, cls.structure.published)]
     return _drawn(name, root) if cls is DATASETS["synthetic_occluded"] else [_by_reader(name, cls, root)]
 
 
@@ -111,7 +111,7 @@ def _by_names(
                 try:
                     images[split].append((path, *cls.parse(path, view)))
                 except DPMError as error:
-                    findings.append(Finding("odd_name", [path], str(error).replace(cls.layout.name, name, 1)))
+                    findings.append(Finding("odd_name", [path], str(error).replace(cls.structure.name, name, 1)))
     entries = [Entry(split, *image) for split, found in cls.assign_cameras(images).items() for image in found]
     return Listed(name, folder, entries, published, findings)
 

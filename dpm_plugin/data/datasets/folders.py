@@ -1,10 +1,12 @@
-"""Where a data set's folders and images lie, whatever toolbox spelled their names.
+"""The folder structures of published data sets, whatever toolbox spelled their names.
 
 Toolboxes disagree on case, ``-``/``_`` and on 'MTMC' and 'reID' in folder names. Every data set of
 this plugin finds its folders here, and says here what is missing. Nothing is created or downloaded.
 """
 
 import os
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,64 +19,63 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 class Part:
     """One folder of a split: ``path`` lists, per level, its accepted spellings (the usual one first)."""
 
-    path: tuple
+    path: tuple[tuple[str, ...], ...]
     view: int = 0
 
 
 @dataclass(frozen=True)
-class Layout:
+class FolderStructure:
     """A published data set on disk.
 
     Args:
         name: the data set's name in torchreid, e.g. ``"occluded_duke"``.
         folders: accepted spellings of its folder under the root, the usual one first.
         splits: split name to the :class:`Part` folders it is read from.
-        tree: the expected layout in one line, shown in errors.
+        tree: the expected folders in one line, shown in errors.
         example: a file name as published, shown in errors.
         origin: where the data comes from, shown in errors.
         published: split name to published (images, identities).
     """
 
     name: str
-    folders: tuple
-    splits: dict
+    folders: tuple[str, ...]
+    splits: Mapping[str, Sequence[Part]]
     tree: str
     example: str
     origin: str
-    published: dict
+    published: Mapping[str, tuple[int, int]]
 
-    def missing(self, what, root):
+    def missing(self, what: str, root: str) -> DPMError:
+        """The error for what is missing, with the expected folders below ``root`` and the data's origin."""
         return DPMError(
-            f"{self.name}: {what}\n  expected layout: {os.path.join(root, self.tree)}\n  the data: {self.origin}"
+            f"{self.name}: {what}\n  expected folders: {os.path.join(root, self.tree)}\n  the data: {self.origin}"
         )
 
 
-def plain(name):
+def plain(name: str) -> str:
     """A folder name without case and separators: ``Occluded-DukeMTMC`` -> ``occludeddukemtmc``."""
     return "".join(c for c in name.lower() if c.isalnum())
 
 
-def subfolders(folder):
+def subfolders(folder: str) -> list[str]:
+    """Names of the folders directly below ``folder``, sorted; DPMError where it cannot be listed."""
     try:
         return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
     except OSError as error:
         raise DPMError(f"folder '{folder}' cannot be listed ({error.strerror or error})") from error
 
 
-def find_folder(parent, spellings):
-    """The folder below ``parent`` that has one of ``spellings``, ignoring case and separators.
+def find_folder(parent: str, spellings: Sequence[str]) -> str | None:
+    """Path of the folder below ``parent`` that has one of ``spellings``, ignoring case and separators.
 
-    Returns:
-        its path, or None. The usual spelling (the first) wins where several folders match.
+    The usual spelling (the first) wins where several folders match.
 
     Raises:
         DPMError: several folders match and none has the usual spelling.
     """
     names = subfolders(parent)
-    if spellings[0] in names:
-        return os.path.join(parent, spellings[0])
     accepted = {plain(spelling) for spelling in spellings}
-    found = [name for name in names if plain(name) in accepted]
+    found = spellings[:1] if spellings[0] in names else [name for name in names if plain(name) in accepted]
     if len(found) > 1:
         raise DPMError(
             f"'{parent}' holds {' and '.join(found)}, which mean the same data; "
@@ -83,47 +84,40 @@ def find_folder(parent, spellings):
     return os.path.join(parent, found[0]) if found else None
 
 
-def locate(layout, root):
+def locate(structure: FolderStructure, root: str | Path) -> tuple[str, dict[str, list[tuple[str, int]]]]:
     """Find the data set below ``root``.
 
     Returns:
         (data set folder, {split: [(folder, view), ...]})
 
     Raises:
-        DPMError: something is missing; says what, the expected layout and where the data comes from.
+        DPMError: something is missing; says what, the expected folders and where the data comes from.
     """
     root = os.path.abspath(os.path.expanduser(root))
     if not os.path.isdir(root):
-        raise layout.missing(f"the data root '{root}' does not exist (data.root)", root)
-    top = find_folder(root, layout.folders)
+        raise structure.missing(f"the data root '{root}' does not exist (data.root)", root)
+    top = find_folder(root, structure.folders)
     if top is None:
-        raise layout.missing(f"no folder '{layout.folders[0]}' in '{root}'{_hint(layout, root)}", root)
-    splits = {
-        split: [(_descend(layout, root, top, part), part.view) for part in parts]
-        for split, parts in layout.splits.items()
+        hint = ""
+        if all(find_folder(root, part.path[0]) for parts in structure.splits.values() for part in parts):
+            hint = "; it looks like the data set itself: give the folder above it as data.root"
+        raise structure.missing(f"no folder '{structure.folders[0]}' in '{root}'{hint}", root)
+
+    def descend(folder, path):
+        for spellings in path:
+            found = find_folder(folder, spellings)
+            if found is None:
+                there = ", ".join(subfolders(folder)) or "no folder at all"
+                raise structure.missing(f"no folder '{spellings[0]}' in '{folder}' (found there: {there})", root)
+            folder = found
+        return folder
+
+    return top, {
+        split: [(descend(top, part.path), part.view) for part in parts] for split, parts in structure.splits.items()
     }
-    return top, splits
 
 
-def _hint(layout, root):
-    first_levels = [part.path[0] for parts in layout.splits.values() for part in parts]
-    if all(find_folder(root, spellings) for spellings in first_levels):
-        return "; it looks like the data set itself: give the folder above it as data.root"
-    return ""
-
-
-def _descend(layout, root, top, part):
-    folder = top
-    for spellings in part.path:
-        found = find_folder(folder, spellings)
-        if found is None:
-            there = ", ".join(subfolders(folder)) or "no folder at all"
-            raise layout.missing(f"no folder '{spellings[0]}' in '{folder}' (found there: {there})", root)
-        folder = found
-    return folder
-
-
-def list_images(folder, example, split):
+def list_images(folder: str, example: str, split: str) -> list[str]:
     """Paths of the images in ``folder`` and in the folders directly below it, sorted.
 
     Files that are no images by their suffix (Thumbs.db, lists, ...) and hidden files are ignored.
@@ -131,34 +125,28 @@ def list_images(folder, example, split):
     Raises:
         DPMError: there is none, or an image is a link that leads nowhere.
     """
-    paths = sorted(path for level in levels(folder) for path in _images_of(level))
-    if not paths:
+    entries = [entry for level in levels(folder) for entry in os.scandir(level) if is_image_name(entry.name)]
+    entries = [entry for entry in entries if not entry.is_dir()]
+    for entry in entries:
+        if not entry.is_file():
+            raise DPMError(f"image '{entry.path}' is a link that leads nowhere; restore or remove it")
+    if not entries:
         raise DPMError(f"{split} folder '{folder}' has no images; expected names like {example}")
-    return paths
+    return sorted(entry.path for entry in entries)
 
 
-def levels(folder):
+def levels(folder: str) -> list[str]:
     """The folder itself and those directly below it, where images are looked for."""
     return [folder] + [os.path.join(folder, name) for name in subfolders(folder) if name[0] != "."]
 
 
-def is_image_name(name):
+def is_image_name(name: str) -> bool:
     """Whether a file of that name counts as an image: by its suffix, and not hidden."""
     return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _images_of(folder):
-    for entry in os.scandir(folder):
-        if not is_image_name(entry.name):
-            continue
-        if entry.is_file():
-            yield entry.path
-        elif not entry.is_dir():
-            raise DPMError(f"image '{entry.path}' is a link that leads nowhere; restore or remove it")
-
-
-def parse_name(pattern, path, layout):
-    """Match the file name of ``path`` against the compiled ``pattern``.
+def parse_name(pattern: re.Pattern, path: str, structure: FolderStructure) -> re.Match:
+    """Match the file name of ``path`` against ``pattern``.
 
     Raises:
         DPMError: it does not match; names the file and an example.
@@ -166,13 +154,13 @@ def parse_name(pattern, path, layout):
     match = pattern.match(os.path.basename(path))
     if match is None:
         raise DPMError(
-            f"{layout.name}: file name of '{path}' is not understood; expected names like "
-            f"{layout.example}: rename it or move it away"
+            f"{structure.name}: file name of '{path}' is not understood; expected names like "
+            f"{structure.example}: rename it or move it away"
         )
     return match
 
 
-def person_of(path, pid):
+def person_of(path: str, pid: int) -> int:
     """``pid``, checked against the folder where images lie in one folder per person.
 
     Raises:

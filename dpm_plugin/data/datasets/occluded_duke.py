@@ -2,7 +2,7 @@
 
 import re
 
-from dpm_plugin.data.datasets.folders import Layout, Part, parse_name
+from dpm_plugin.data.datasets.folders import FolderStructure, Part, parse_name
 from dpm_plugin.data.datasets.reid_dataset import ReidImageDataset
 
 #: 0001_c2_f0046182.jpg: person 1, camera 2 of 8, frame 46182
@@ -13,11 +13,11 @@ class OccludedDuke(ReidImageDataset):
     """Occluded-DukeMTMC: occluded queries, 8 cameras (camera ids 0 to 7).
 
     15,618 training images of 702 identities, 2,210 queries of 519, 17,661 gallery images of 1,110.
-    1,870 pictures are published as query and as gallery image; the evaluation never ranks a query's own
+    1,870 images are published as query and as gallery image; the evaluation never ranks a query's own
     copy, which has its identity and camera.
     """
 
-    layout = Layout(
+    structure = FolderStructure(
         name="occluded_duke",
         folders=("Occluded_Duke", "Occluded_DukeMTMC", "Occluded_DukeMTMC_reID", "Occluded_Duke_reID"),
         splits={
@@ -35,6 +35,6 @@ class OccludedDuke(ReidImageDataset):
     )
 
     @classmethod
-    def parse(cls, path, view):
-        match = parse_name(DUKE_NAME, path, cls.layout)
+    def parse(cls, path: str, view: int) -> tuple[int, int]:
+        match = parse_name(DUKE_NAME, path, cls.structure)
         return int(match["pid"]), int(match["camera"]) - 1

@@ -2,17 +2,16 @@
 
 import os
 
-from dpm_plugin.data.datasets.folders import Layout, Part, parse_name, person_of
+from dpm_plugin.data.datasets.folders import FolderStructure, Part
 from dpm_plugin.data.datasets.occluded_duke import DUKE_NAME
-from dpm_plugin.data.datasets.occluded_reid import ICME_2018
-from dpm_plugin.data.datasets.reid_dataset import ReidImageDataset
-from dpm_plugin.data.datasets.two_view import OCCLUDED, PERSON_NAME, WHOLE
+from dpm_plugin.data.datasets.reid_dataset import Split
+from dpm_plugin.data.datasets.two_view import ICME_2018, OCCLUDED, WHOLE, TwoViewDataset
 
 OCCLUDED_VIEW, WHOLE_VIEW = 0, 1
 NUM_DUKE_CAMERAS = 8
 
 
-class PDukeMTMC(ReidImageDataset):
+class PDukeMTMC(TwoViewDataset):
     """P-DukeMTMC-reID: occluded queries against a whole-body gallery; training uses both kinds.
 
     24,143 images of 1,299 identities: 12,927 of 665 for training, 2,163 queries and 9,053 gallery
@@ -25,7 +24,7 @@ class PDukeMTMC(ReidImageDataset):
     have 0 and 1. Training and test use the same ids, so a camera embedding fits both.
     """
 
-    layout = Layout(
+    structure = FolderStructure(
         name="p_dukemtmc",
         folders=("P-DukeMTMC-reID", "P-DukeMTMC", "P-Duke", "P-Duke-reID"),
         splits={
@@ -33,29 +32,20 @@ class PDukeMTMC(ReidImageDataset):
             "query": [Part((("test",), OCCLUDED), OCCLUDED_VIEW)],
             "gallery": [Part((("test",), WHOLE), WHOLE_VIEW)],
         },
-        tree=("P-DukeMTMC-reID/{train,test}/{occluded_body_images,whole_body_images}/0001/0001_c2_f0046182.jpg"),
+        tree="P-DukeMTMC-reID/{train,test}/{occluded_body_images,whole_body_images}/0001/0001_c2_f0046182.jpg",
         example="0001_c2_f0046182.jpg",
         origin=ICME_2018,
         published={"train": (12927, 665), "query": (2163, 634), "gallery": (9053, 634)},
     )
 
     @classmethod
-    def parse(cls, path, view):
-        pid = int(parse_name(PERSON_NAME, path, cls.layout)["pid"])
-        return person_of(path, pid), view
-
-    @classmethod
-    def assign_cameras(cls, images):
-        cameras = {path: camera_of(path) for entries in images.values() for path, _, _ in entries}
-        if None in cameras.values():
+    def assign_cameras(cls, images: dict[str, Split]) -> dict[str, Split]:
+        names = {path: DUKE_NAME.match(os.path.basename(path)) for split in images.values() for path, _, _ in split}
+        if None in names.values():
             return images
         return {
-            split: [(path, pid, NUM_DUKE_CAMERAS * view + cameras[path]) for path, pid, view in entries]
+            split: [
+                (path, pid, NUM_DUKE_CAMERAS * view + int(names[path]["camera"]) - 1) for path, pid, view in entries
+            ]
             for split, entries in images.items()
         }
-
-
-def camera_of(path):
-    """The camera in a file name, from 0, or None."""
-    match = DUKE_NAME.match(os.path.basename(path))
-    return int(match["camera"]) - 1 if match else None

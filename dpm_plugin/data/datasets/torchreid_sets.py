@@ -1,17 +1,17 @@
-"""A shield before torchreid's own data sets, which create a missing directory and download by HTTP."""
+"""Checks of torchreid's own data sets, which would create a missing directory and download by HTTP."""
 
 import os
 import re
+from pathlib import Path
 
 from dpm_plugin.data.datasets.folders import plain, subfolders
 from dpm_plugin.torchreid_host import is_torchreid_own
 from dpm_plugin.utils.errors import DPMError
 
+_SPLITS = "{bounding_box_train,query,bounding_box_test}"
 TREES = {
-    "market1501": (
-        "market1501/Market-1501-v15.09.15/{bounding_box_train,query,bounding_box_test}/0002_c1s1_000451_03.jpg"
-    ),
-    "dukemtmcreid": ("dukemtmc-reid/DukeMTMC-reID/{bounding_box_train,query,bounding_box_test}/0001_c2_f0046182.jpg"),
+    "market1501": f"market1501/Market-1501-v15.09.15/{_SPLITS}/0002_c1s1_000451_03.jpg",
+    "dukemtmcreid": f"dukemtmc-reid/DukeMTMC-reID/{_SPLITS}/0001_c2_f0046182.jpg",
 }
 #: Data set -> split -> (images, identities) as published and as torchreid reads them: without junk images, and
 #: with Market-1501's background as an identity of the gallery.
@@ -21,7 +21,7 @@ PUBLISHED = {
 }
 
 
-def check_present(name, cls, root):
+def check_present(name: str, cls: type, root: str | Path) -> None:
     """Raise DPMError where torchreid's own data set ``name`` has no folder below ``root``."""
     if not is_torchreid_own(cls):
         return
@@ -30,7 +30,7 @@ def check_present(name, cls, root):
         raise DPMError(f"{name}: no folder '{folder}'{_near(folder)}\n{_help(name, cls, root)}")
 
 
-def read_error(name, cls, root, error):
+def read_error(name: str, cls: type, root: str | Path, error: Exception) -> DPMError:
     """The DPMError for what torchreid's reader of data set ``name`` stumbled over."""
     what = "a folder has no images" if isinstance(error, IndexError) else str(error) or type(error).__name__
     if isinstance(error, AttributeError):
@@ -38,7 +38,8 @@ def read_error(name, cls, root, error):
     return DPMError(f"{name}: '{directory(cls, root)}' cannot be read: {what}\n{_help(name, cls, root)}")
 
 
-def directory(cls, root):
+def directory(cls: type, root: str | Path) -> str:
+    """Absolute path of the folder where torchreid looks for the data set ``cls`` below ``root``."""
     return os.path.join(os.path.abspath(os.path.expanduser(root)), cls.dataset_dir)
 
 
@@ -46,7 +47,7 @@ def _help(name, cls, root):
     tree = TREES.get(name, f"{cls.dataset_dir}/, as torchreid's documentation of its data sets shows")
     url = re.search(r"URL: `<(.+?)>`", cls.__doc__ or "")
     origin = f"see {url[1]}" if url else f"see the docstring of torchreid's {cls.__name__}"
-    return f"  expected layout: {os.path.join(root, tree)}\n  the data: {origin}; nothing was downloaded"
+    return f"  expected folders: {os.path.join(root, tree)}\n  the data: {origin}; nothing was downloaded"
 
 
 def _near(folder):

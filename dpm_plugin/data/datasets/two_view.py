@@ -1,18 +1,21 @@
-"""Test sets of two views: occluded (or partial) queries, whole-body gallery, no cameras."""
+"""What test sets of two views share: occluded (or partial) queries, whole-body gallery, no cameras."""
 
 import re
 
-from dpm_plugin.data.datasets.folders import parse_name, person_of
+from dpm_plugin.data.datasets.folders import FolderStructure, Part, parse_name, person_of
 from dpm_plugin.data.datasets.reid_dataset import ReidImageDataset
 
 OCCLUDED = ("occluded_body_images", "occluded_body", "occluded", "query")
 PARTIAL = ("partial_body_images", "partial_body", "partial", "probe", "query")
 WHOLE = ("whole_body_images", "whole_body", "whole", "gallery")
 
-QUERY_CAMERA, GALLERY_CAMERA = 0, 1
-
 #: 001_01.tif, 001.jpg: the number in front is the person
 PERSON_NAME = re.compile(r"(?P<pid>[0-9]{1,9})(?=[_.-])")
+ICME_2018 = (
+    "from the authors of 'Occluded Person Re-identification' (Zhuo et al., ICME 2018), "
+    "https://github.com/tinajia2012/ICME2018_Occluded-Person-Reidentification_datasets"
+)
+ICCV_2015 = "from the authors of 'Partial Person Re-identification' (Zheng et al., ICCV 2015)"
 
 
 class TwoViewDataset(ReidImageDataset):
@@ -23,6 +26,26 @@ class TwoViewDataset(ReidImageDataset):
     """
 
     @classmethod
-    def parse(cls, path, view):
-        pid = int(parse_name(PERSON_NAME, path, cls.layout)["pid"])
+    def parse(cls, path: str, view: int) -> tuple[int, int]:
+        pid = int(parse_name(PERSON_NAME, path, cls.structure)["pid"])
         return person_of(path, pid), view
+
+
+def two_views(
+    folder: str, views: tuple[str, ...], example: str, origin: str, images: int, identities: int
+) -> FolderStructure:
+    """The folder structure of a set with as many queries, in a folder of spellings ``views``, as gallery images.
+
+    Args:
+        folder: its usual name; in lower case it is the data set's.
+        example: path of an image below the folder of its view.
+    """
+    return FolderStructure(
+        name=folder.lower(),
+        folders=(folder, f"{folder}_Dataset"),
+        splits={"query": [Part((views,), 0)], "gallery": [Part((WHOLE,), 1)]},
+        tree=f"{folder}/{{{views[0]},{WHOLE[0]}}}/{example}",
+        example=example.rpartition("/")[2],
+        origin=origin,
+        published=dict.fromkeys(("query", "gallery"), (images, identities)),
+    )

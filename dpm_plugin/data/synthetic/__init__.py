@@ -1,8 +1,7 @@
-"""The benchmark ``synthetic_occluded``: pedestrians and what hides them, drawn by code from a seed."""
+"""Pedestrians and what hides them, drawn by code from a seed: the images of the benchmark ``synthetic_occluded``."""
 
-from .dataset import SyntheticOccluded
 from .generate import generate
 from .render import Occluder, render
 from .spec import SyntheticSpec
 
-__all__ = ["Occluder", "SyntheticOccluded", "SyntheticSpec", "generate", "render"]
+__all__ = ["Occluder", "SyntheticSpec", "generate", "render"]

@@ -1,4 +1,4 @@
-"""Writes the benchmark once, in Occluded-Duke's layout, and finds it again."""
+"""Writes the benchmark once, in Occluded-Duke's folder structure, and finds it again."""
 
 import contextlib
 import json
@@ -8,21 +8,20 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
 from PIL import Image
 
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.files import locked
+from dpm_plugin.utils.progress import Progress
 
 from .identity import id_ranges, stream
 from .render import camera_of, render
 from .scene import camera
-
-try:
-    import fcntl
-except ImportError:  # not on Windows: there two processes may both draw, and the first to finish wins
-    fcntl = None
+from .spec import SyntheticSpec
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 DISTRACTOR_IMAGES = 2
@@ -30,17 +29,19 @@ DISTRACTOR_IMAGES = 2
 _WORTH_A_PROCESS = 150
 
 
-def images(spec):
+def images(spec: SyntheticSpec) -> list[tuple[str, int, int]]:
     """Every image of the data set as (split, identity number, index), in order."""
-    ranges = {name: range(first, first + count) for name, (first, count) in id_ranges(spec).items()}
-    rows = [("train", pid, i) for pid in ranges["train"] for i in range(spec.train_images)]
-    rows += [("query", pid, i) for pid in ranges["test"] for i in range(spec.query_images)]
-    rows += [("gallery", pid, i) for pid in ranges["test"] for i in range(spec.gallery_images)]
-    rows += [("gallery", pid, i) for pid in ranges["distractor"] for i in range(DISTRACTOR_IMAGES)]
-    return rows
+    parts = (
+        ("train", "train", spec.train_images),
+        ("query", "test", spec.query_images),
+        ("gallery", "test", spec.gallery_images),
+        ("gallery", "distractor", DISTRACTOR_IMAGES),
+    )
+    pids = id_ranges(spec)
+    return [(split, pid, index) for split, name, count in parts for pid in pids[name] for index in range(count)]
 
 
-def relative_path(spec, split, pid, index):
+def relative_path(spec: SyntheticSpec, split: str, pid: int, index: int) -> str:
     """Path below the data set's folder, such as ``query/0001_c2_f0046182.jpg``; the camera counts from 1."""
     number = camera_of(spec, split, pid, index) + 1
     # Unique within an identity: the step of 1000 is larger than the random part, queries come later.
@@ -48,7 +49,7 @@ def relative_path(spec, split, pid, index):
     return f"{FOLDERS[split]}/{pid:04d}_c{number}_f{frame:07d}.jpg"
 
 
-def generate(spec, root, workers=None, verbose=True):
+def generate(spec: SyntheticSpec, root: str | Path, workers: int | None = None, verbose: bool = True) -> Path:
     """Make sure that the data set of ``spec`` lies below ``root`` and return its folder.
 
     The folder is ``<root>/synthetic_occluded/<digest of the spec>/``; it holds ``bounding_box_train``,
@@ -57,7 +58,6 @@ def generate(spec, root, workers=None, verbose=True):
     temporary folder that the next one removes, and of several processes one draws while the others wait.
 
     Args:
-        spec: a ``SyntheticSpec``.
         root: the data root; created where missing.
         workers: processes that draw. Default: as many as there are cores. The result does not depend on it.
         verbose: print progress.
@@ -67,38 +67,19 @@ def generate(spec, root, workers=None, verbose=True):
     """
     parent = Path(root).expanduser().absolute() / "synthetic_occluded"
     target = parent / spec.digest()
-    if target.exists():
-        return _verified(target, spec)
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(parent / f".{spec.digest()}.lock") as alone:
-            if target.exists():
-                return _verified(target, spec)
-            if alone:
-                for leftover in parent.glob(f".{spec.digest()}-*"):
-                    shutil.rmtree(leftover, ignore_errors=True)
-            _write_and_rename(spec, target, workers, verbose)
+        if not target.exists():
+            with locked(parent / f".{target.name}.lock") as alone:
+                if not target.exists():
+                    for leftover in parent.glob(f".{target.name}-*") if alone else ():
+                        shutil.rmtree(leftover, ignore_errors=True)
+                    _write_and_rename(spec, target, workers, verbose)
     except OSError as error:
         raise DPMError(
             f"synthetic_occluded cannot be written below '{parent}' ({error}); "
             "point data.root to a folder with room that you may write to"
         ) from error
     return _verified(target, spec)
-
-
-@contextlib.contextmanager
-def _one_at_a_time(path):
-    """Hold the lock file ``path``; yields False where the system or the file system has no locks.
-
-    The kernel drops the lock when its process ends, however that happens.
-    """
-    with open(path, "w") as handle:
-        held = False
-        if fcntl is not None:
-            with contextlib.suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX)
-                held = True
-        yield held
 
 
 def _write_and_rename(spec, target, workers, verbose):
@@ -108,8 +89,8 @@ def _write_and_rename(spec, target, workers, verbose):
         for name in FOLDERS.values():
             (folder / name).mkdir()
         records = _draw_all(spec, folder, workers or os.cpu_count() or 1, verbose)
-        _write_json(folder / "visibility.json", dict(sorted(records.items())))
-        _write_json(folder / "spec.json", spec.as_dict())
+        for name, content in (("visibility", dict(sorted(records.items()))), ("spec", spec.as_dict())):
+            (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
         try:
             folder.rename(target)
         except OSError:
@@ -120,19 +101,14 @@ def _write_and_rename(spec, target, workers, verbose):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_json(path, content):
-    path.write_text(json.dumps(content, indent=1) + "\n")
-
-
 def _verified(target, spec):
     """``target`` if it holds what :func:`generate` wrote."""
     try:
         written = json.loads((target / "spec.json").read_text())
     except (OSError, ValueError):
         written = None
-    wanted = dict.fromkeys(FOLDERS.values(), 0)
-    for split, _, _ in images(spec):
-        wanted[FOLDERS[split]] += 1
+    splits = [split for split, _, _ in images(spec)]
+    wanted = {folder: splits.count(split) for split, folder in FOLDERS.items()}
     found = {folder: len(list((target / folder).glob("*.jpg"))) for folder in wanted}
     if written != spec.as_dict() or found != wanted or not (target / "visibility.json").is_file():
         raise DPMError(
@@ -145,95 +121,80 @@ def _verified(target, spec):
 def _draw_all(spec, folder, workers, verbose):
     """Draw every image; returns {relative path: {"hidden": share, "occluder": kind}}."""
     rows = images(spec)
-    progress = _Progress(len(rows), verbose)
+
+    def show(text):
+        if verbose:
+            print(text, flush=True)
+
+    show(f"=> Drawing synthetic_occluded: {len(rows)} images, once for these settings")
+    progress = Progress(len(rows), "images", lambda text: show(f"   drawn: {text}"))
     workers = max(1, min(workers, len(rows) // _WORTH_A_PROCESS))
-    if workers == 1:
-        return dict(_progressing(_draw(spec, folder, rows), progress))
-    # Forked where possible: a spawned process would import torch again, and needs a guarded main module.
-    method = "fork" if sys.platform == "linux" else "spawn"
-    context = multiprocessing.get_context(method)
-    records, shares = {}, []
-    try:
-        for k in range(workers):
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_worker, args=(spec, folder, rows[k::workers], sender), daemon=True)
-            process.start()
-            sender.close()
-            shares.append((process, receiver))
-        waiting = {receiver: process for process, receiver in shares}
-        while waiting:
-            for receiver in multiprocessing.connection.wait(list(waiting)):
-                try:
-                    batch = receiver.recv()
-                except EOFError:
-                    waiting.pop(receiver)
-                    continue
-                if isinstance(batch, str):
-                    raise DPMError(
-                        f"synthetic_occluded: a worker failed ({batch}); try again with more room and memory"
-                    )
-                records.update(batch)
-                progress.step(len(batch))
-    finally:
-        for process, _ in shares:
-            process.terminate()
-            process.join()
+    records = {}
+    drawing = _draw(spec, folder, rows) if workers == 1 else _draw_in_processes(spec, folder, rows, workers)
+    with contextlib.closing(drawing):
+        for name, record in drawing:
+            records[name] = record
+            progress.at(len(records))
     if len(records) != len(rows):
         raise DPMError("synthetic_occluded: a worker was killed (out of memory?); try again with more memory")
     return records
 
 
-def _worker(spec, folder, rows, sender):
-    """Draw ``rows`` and send the records in batches; ends by itself where the parent is gone."""
-    try:
-        batch = []
-        for record in _draw(spec, folder, rows):
-            batch.append(record)
-            if len(batch) == 50:
-                sender.send(batch)
-                batch = []
-        sender.send(batch)
-    except BrokenPipeError:
-        pass
-    except Exception as error:  # reported by the parent, whatever it was
-        sender.send(f"{type(error).__name__}: {error}")
-    finally:
-        sender.close()
-
-
 def _draw(spec, folder, rows):
-    for split, pid, index in rows:
-        pixels, hidden, kind = render(spec, split, pid, index)
-        name = relative_path(spec, split, pid, index)
-        save_jpeg(pixels, folder / name, spec, split, pid, index)
+    for row in rows:
+        pixels, hidden, kind = render(spec, *row)
+        name = relative_path(spec, *row)
+        save_jpeg(pixels, folder / name, spec, *row)
         yield name, {"hidden": round(hidden, 4), "occluder": kind}
 
 
-def save_jpeg(pixels, file, spec, split, pid, index):
+def _draw_in_processes(spec, folder, rows, workers):
+    # Forked where possible: a spawned process would import torch again, and needs a guarded main module.
+    # Not a pool: its processes would outlive this one if it is killed, and hold the lock.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    processes, receivers = [], []
+    try:
+        for k in range(workers):
+            receiver, sender = context.Pipe(duplex=False)
+            receivers.append(receiver)
+            processes.append(
+                context.Process(target=_worker, args=(spec, folder, rows[k::workers], sender), daemon=True)
+            )
+            processes[-1].start()
+            sender.close()
+        while receivers:
+            for receiver in multiprocessing.connection.wait(receivers):
+                try:
+                    drawn = receiver.recv()
+                except EOFError:
+                    receivers.remove(receiver)
+                    continue
+                if isinstance(drawn, str):
+                    raise DPMError(
+                        f"synthetic_occluded: a worker failed ({drawn}); try again with more room and memory"
+                    )
+                yield drawn
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def _worker(spec, folder, rows, sender):
+    """Draw ``rows`` and send the records; ends by itself where the parent is gone."""
+    with sender:
+        try:
+            for drawn in _draw(spec, folder, rows):
+                sender.send(drawn)
+        except BrokenPipeError:
+            pass
+        except Exception as error:  # reported by the parent, whatever it was
+            sender.send(f"{type(error).__name__}: {error}")
+
+
+def save_jpeg(
+    pixels: np.ndarray, file: str | Path | BinaryIO, spec: SyntheticSpec, split: str, pid: int, index: int
+) -> None:
     """Save (H, W, 3) pixels to a path or file object at the image's camera's quality, part of its character."""
     quality = camera(spec.seed, spec.cameras, camera_of(spec, split, pid, index)).quality
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-
-
-def _progressing(records, progress):
-    for record in records:
-        yield record
-        progress.step(1)
-
-
-class _Progress:
-    """Prints a line now and then: how many images are drawn and how long the rest will take."""
-
-    def __init__(self, total, verbose):
-        self.total, self.verbose, self.done = total, verbose, 0
-        self.start = self.last = time.monotonic()
-        if verbose:
-            print(f"=> Drawing synthetic_occluded: {total} images, once for these settings", flush=True)
-
-    def step(self, count):
-        self.done += count
-        now = time.monotonic()
-        if self.verbose and (now - self.last > 5 or self.done == self.total):
-            self.last = now
-            left = (now - self.start) / self.done * (self.total - self.done)
-            print(f"   {self.done}/{self.total} images, {left:.0f} s left", flush=True)

@@ -8,6 +8,7 @@ from . import occluders
 from .identity import id_ranges, identity, shuffled, stream
 from .person import draw_person, draw_pose
 from .scene import background, camera, expose
+from .spec import SyntheticSpec
 
 SPLITS = ("train", "query", "gallery")
 SUPERSAMPLING = 2
@@ -21,12 +22,12 @@ class Occluder:
     wall does.
     """
 
-    kind: str = None
+    kind: str | None = None
     low: float = 0.2
     high: float = 0.6
 
 
-def camera_of(spec, split, pid, index):
+def camera_of(spec: SyntheticSpec, split: str, pid: int, index: int) -> int:
     """0-based camera of an image.
 
     The gallery takes an identity's shuffled cameras from the front and the queries from the back, never the
@@ -41,7 +42,7 @@ def camera_of(spec, split, pid, index):
     return order[index % max(seen, 2)]
 
 
-def is_occluded(spec, split, pid, index):
+def is_occluded(spec: SyntheticSpec, split: str, pid: int, index: int) -> bool:
     """True for every query, no gallery image and, evenly spread, the stated share of training images."""
     if split != "train":
         return split == "query"
@@ -50,14 +51,15 @@ def is_occluded(spec, split, pid, index):
     return int(np.ceil((number + 1) * share - 1e-9)) > int(np.ceil(number * share - 1e-9))
 
 
-def render(spec, split, pid, index, *, occluder="as planned"):
+def render(
+    spec: SyntheticSpec, split: str, pid: int, index: int, *, occluder: Occluder | str | None = "as planned"
+) -> tuple[np.ndarray, float, str]:
     """Draw image ``index`` of identity ``pid``.
 
     The person, the place and the light depend on (spec, split, pid, index) alone, so that the same call with
-    another ``occluder`` gives the same picture but for what stands in the way.
+    another ``occluder`` gives the same image but for what stands in the way.
 
     Args:
-        spec: a ``SyntheticSpec``.
         split: "train", "query" or "gallery".
         pid: identity number, see ``id_ranges``.
         index: 0-based number of the image in the split.
@@ -74,24 +76,24 @@ def render(spec, split, pid, index, *, occluder="as planned"):
     view = camera(spec.seed, spec.cameras, number)
     size = (SUPERSAMPLING * spec.width, SUPERSAMPLING * spec.height)
     rng = stream(*keys, 0)
-    picture = background(spec.seed, spec.cameras, number, size, rng)
+    canvas = background(spec.seed, spec.cameras, number, size, rng)
     if rng.random() < 0.15:
-        _behind(picture, spec, split, pid, view, rng)
+        _behind(canvas, spec, split, pid, view, rng)
     person = _boxed_person(size, identity(spec, pid), view, rng)
-    _paste(picture, person)
+    _paste(canvas, person)
     share, kind = 0.0, "none"
     if occluder is not None:
         body = np.asarray(person.getchannel("A"))
-        share, kind = _occlude(picture, body, occluder, spec, split, pid, view, stream(*keys, 1))
-    return expose(picture, (spec.width, spec.height), view, stream(*keys, 2)), share, kind
+        share, kind = _occlude(canvas, body, occluder, spec, split, pid, view, stream(*keys, 1))
+    return expose(canvas, (spec.width, spec.height), view, stream(*keys, 2)), share, kind
 
 
-def _paste(picture, layer, dx=0, dy=0):
-    """Put an RGBA layer over the picture; only its painted part is touched, for speed."""
+def _paste(canvas, layer, dx=0, dy=0):
+    """Put an RGBA layer over the canvas; only its painted part is touched, for speed."""
     box = layer.getbbox()
     if box:
         piece = layer.crop(box)
-        picture.paste(piece, (box[0] + dx, box[1] + dy), piece)
+        canvas.paste(piece, (box[0] + dx, box[1] + dy), piece)
 
 
 def _boxed_person(size, who, view, rng):
@@ -108,43 +110,42 @@ def _boxed_person(size, who, view, rng):
 def _somebody(spec, split, pid, rng):
     """Another identity of the same set, training or test with the distractors, if there is another."""
     ranges = id_ranges(spec)
-    first, count = ranges["train"] if split == "train" else ranges["test"]
-    count += 0 if split == "train" else ranges["distractor"][1]
-    step = rng.randrange(1, count) if count > 1 else 0
-    return identity(spec, first + (pid - first + step) % count)
+    pids = ranges["train"] if split == "train" else range(ranges["test"].start, ranges["distractor"].stop)
+    step = rng.randrange(1, len(pids)) if len(pids) > 1 else 0
+    return identity(spec, pids[(pids.index(pid) + step) % len(pids)])
 
 
-def _behind(picture, spec, split, pid, view, rng):
+def _behind(canvas, spec, split, pid, view, rng):
     """Somebody farther away, behind the person."""
     who = _somebody(spec, split, pid, rng)
-    unit = picture.height * rng.uniform(0.4, 0.65)
-    x = picture.width * rng.uniform(0.0, 1.0)
-    top = picture.height * rng.uniform(0.12, 0.25)
-    layer = draw_person(picture.size, who, draw_pose(rng, view.views), x, top, unit, view.light)
-    _paste(picture, layer)
+    unit = canvas.height * rng.uniform(0.4, 0.65)
+    x = canvas.width * rng.uniform(0.0, 1.0)
+    top = canvas.height * rng.uniform(0.12, 0.25)
+    layer = draw_person(canvas.size, who, draw_pose(rng, view.views), x, top, unit, view.light)
+    _paste(canvas, layer)
 
 
-def _occlude(picture, body, occluder, spec, split, pid, view, rng):
-    """Paste an occluder over ``picture``; returns (hidden share, kind)."""
+def _occlude(canvas, body, occluder, spec, split, pid, view, rng):
+    """Paste an occluder over ``canvas``; returns (hidden share, kind)."""
     low, high = occluder.low, occluder.high
     margin = 0.1 * (high - low)
     target = rng.uniform(low + margin, high - margin)
     for _ in range(4):
         kind = occluder.kind or occluders.draw_kind(rng)
-        layer = occluders.paint(kind, picture.size, _somebody(spec, split, pid, rng), view, rng)
+        layer = occluders.paint(kind, canvas.size, _somebody(spec, split, pid, rng), view, rng)
         found = occluders.place(layer, kind, body, low, high, target, rng.random() < 0.5)
         if found:
             dx, dy, share = found
-            _paste(picture, layer, dx, dy)
+            _paste(canvas, layer, dx, dy)
             return share, kind
-    return _wall_up_to(picture, body, target, rng)
+    return _wall_up_to(canvas, body, target, rng)
 
 
-def _wall_up_to(picture, body, target, rng):
+def _wall_up_to(canvas, body, target, rng):
     """The occluder that always fits: a wall as high as needed, by the person's pixels counted from below."""
     solid = body > 127
     rows = np.cumsum(solid.sum(1)[::-1]) / max(int(solid.sum()), 1)
     dy = body.shape[0] - 1 - int(np.argmin(np.abs(rows - target)))
-    layer = occluders.KINDS["wall"][2](picture.size, rng)
-    _paste(picture, layer, 0, dy)
+    layer = occluders.paint("wall", canvas.size, None, None, rng)
+    _paste(canvas, layer, 0, dy)
     return occluders.hidden_share(solid, np.ones_like(solid), 0, dy), "wall"

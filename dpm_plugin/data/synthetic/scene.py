@@ -2,11 +2,12 @@
 
 import dataclasses
 import functools
+import random
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .brush import shade
+from .brush import disc, shade
 from .identity import shuffled, stream
 
 
@@ -20,23 +21,33 @@ class Camera:
     ``views`` weighs the sides that people show there (front, right, back, left).
     """
 
-    matrix: tuple
+    matrix: tuple[tuple[float, float, float], ...]
     gamma: float
     haze: float
     detail: float
     noise: float
     quality: int
     light: int
-    views: tuple
+    views: tuple[float, ...]
     place: str
 
 
-PLACES = ("street", "park", "hall", "campus", "shop", "station", "yard", "crossing")
+# Place: colours of its wall and its ground.
+PLACES = {
+    "street": ((150, 140, 130), (104, 104, 108)),
+    "park": ((92, 124, 76), (126, 142, 92)),
+    "hall": ((196, 190, 178), (160, 152, 142)),
+    "campus": ((164, 110, 86), (150, 146, 140)),
+    "shop": ((120, 130, 146), (176, 172, 164)),
+    "station": ((84, 92, 104), (120, 118, 112)),
+    "yard": ((176, 170, 150), (150, 132, 108)),
+    "crossing": ((128, 146, 160), (84, 86, 90)),
+}
 
 
 @functools.lru_cache(maxsize=64)
-def camera(seed, count, index):
-    """The :class:`Camera` number ``index`` (0-based) of ``count``.
+def camera(seed: int, count: int, index: int) -> Camera:
+    """Camera number ``index`` (0-based) of ``count``.
 
     Brightness and tint are spread evenly over the cameras rather than drawn, so that a data set with few
     of them still has a dark, a bright, a bluish and a reddish one.
@@ -62,21 +73,17 @@ def camera(seed, count, index):
         quality=rng.randrange(62, 93),
         light=rng.choice((-1, 1)),
         views=tuple(views),
-        place=PLACES[(index + stream(seed, 13).randrange(len(PLACES))) % len(PLACES)],
+        place=list(PLACES)[(index + stream(seed, 13).randrange(len(PLACES))) % len(PLACES)],
     )
 
 
 @functools.lru_cache(maxsize=64)
-def panorama(seed, count, index, height):
-    """The place in front of a camera, six times as wide as high; images show pieces of it.
-
-    Returns:
-        An RGB picture of (7.5 ``height``, 1.25 ``height``) pixels.
-    """
+def panorama(seed: int, count: int, index: int, height: int) -> Image.Image:
+    """The place in front of a camera, six times as wide as high: 7.5 x 1.25 ``height``; images show pieces of it."""
     rng = stream(seed, 14, index)
     size = (960, 160)
     place = camera(seed, count, index).place
-    wall, ground = _COLORS[place]
+    wall, ground = PLACES[place]
     image = Image.new("RGB", size, wall)
     draw = ImageDraw.Draw(image)
     horizon = int(size[1] * rng.uniform(0.42, 0.6))
@@ -87,19 +94,7 @@ def panorama(seed, count, index, height):
     # Out of focus and paler than what stands in front of it, as distance makes it.
     image = _mottle(image, rng).filter(ImageFilter.GaussianBlur(1.5))
     image = Image.blend(image, Image.new("RGB", size, ground), 0.5)
-    return image.resize((int(7.5 * height), int(1.25 * height)), Image.BILINEAR)
-
-
-_COLORS = {
-    "street": ((150, 140, 130), (104, 104, 108)),
-    "park": ((92, 124, 76), (126, 142, 92)),
-    "hall": ((196, 190, 178), (160, 152, 142)),
-    "campus": ((164, 110, 86), (150, 146, 140)),
-    "shop": ((120, 130, 146), (176, 172, 164)),
-    "station": ((84, 92, 104), (120, 118, 112)),
-    "yard": ((176, 170, 150), (150, 132, 108)),
-    "crossing": ((128, 146, 160), (84, 86, 90)),
-}
+    return image.resize((int(7.5 * height), int(1.25 * height)), Image.Resampling.BILINEAR)
 
 
 def _backdrop(draw, rng, width, horizon, wall, place):
@@ -114,7 +109,7 @@ def _backdrop(draw, rng, width, horizon, wall, place):
                 cx, cy = x + rng.uniform(0, w), rng.uniform(-0.2, 0.9) * horizon
                 r = rng.uniform(0.08, 0.3) * horizon
                 green = (rng.randrange(30, 90), rng.randrange(70, 130), rng.randrange(20, 70))
-                draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=green)
+                disc(draw, cx, cy, r, green)
         else:
             glass = tuple((rng.randrange(20, 235) + v) // 2 for v in wall)
             top, pad = rng.uniform(0, 0.4) * horizon, 0.14 * w
@@ -155,21 +150,20 @@ def _things(draw, rng, size, horizon):
             draw.rectangle((x, base - 0.6 * h, x + w, base - 0.12 * h), fill=color)
             draw.rectangle((x + 0.2 * w, base - h, x + 0.75 * w, base - 0.6 * h), fill=shade(color, 0.5))
             for wheel in (0.2, 0.78):
-                cx, r = x + wheel * w, 0.17 * h
-                draw.ellipse((cx - r, base - 0.2 * h - r, cx + r, base - 0.2 * h + r), fill=(24, 24, 26))
+                disc(draw, x + wheel * w, base - 0.2 * h, 0.17 * h, (24, 24, 26))
 
 
 def _mottle(image, rng):
-    """Stains and shadows: brightness that varies slowly over the picture."""
+    """Stains and shadows: brightness that varies slowly over the image."""
     numbers = np.random.RandomState(rng.randrange(2**32))
     small = numbers.uniform(0.72, 1.25, (image.height // 10, image.width // 10))
-    field = Image.fromarray((small * 128).astype(np.uint8)).resize(image.size, Image.BICUBIC)
+    field = Image.fromarray((small * 128).astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
     pixels = np.asarray(image, np.float32) * (np.asarray(field, np.float32)[:, :, None] / 128)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def background(seed, count, index, size, rng):
-    """A random piece of a camera's place as an RGB picture of ``size`` (width, height) pixels."""
+def background(seed: int, count: int, index: int, size: tuple[int, int], rng: random.Random) -> Image.Image:
+    """A random piece of a camera's place as an RGB image of ``size`` (width, height) pixels."""
     scene = panorama(seed, count, index, max(size[1], size[0] // 7))
     left = rng.randrange(scene.width - size[0] + 1)
     top = rng.randrange(scene.height - size[1] + 1)
@@ -188,20 +182,18 @@ def _curve(gamma, haze):
     return (255 * bent * (1 - haze) + 200 * haze).astype(np.float32)
 
 
-def expose(picture, size, view, rng):
-    """What the camera ``view`` records of the RGB ``picture``: uint8 (H, W, 3), before JPEG.
+def expose(scene: Image.Image, size: tuple[int, int], view: Camera, rng: random.Random) -> np.ndarray:
+    """What the camera ``view`` records of the RGB ``scene`` at ``size`` (width, height): uint8 (H, W, 3), before JPEG.
 
     Besides the camera's own character every image has its own brightness and colour of light, light
     that falls off to one side and, at times, a shadow over its lower part.
     """
     width, height = size
     small = max(round(width * view.detail), 8), max(round(height * view.detail), 16)
-    image = picture.resize(small, Image.BOX).resize(size, Image.BILINEAR)
+    image = scene.resize(small, Image.Resampling.BOX).resize(size, Image.Resampling.BILINEAR)
     brightness = rng.uniform(0.94, 1.07)
-    rows = []
-    for row in view.matrix:
-        gain = brightness * rng.uniform(0.98, 1.02)
-        rows += [gain * row[0], gain * row[1], gain * row[2], 0]
+    gains = [brightness * rng.uniform(0.98, 1.02) for _ in view.matrix]
+    rows = [value for gain, row in zip(gains, view.matrix) for value in (*(gain * mixed for mixed in row), 0)]
     mixed = np.asarray(image.convert("RGB", rows))  # (H, W, 3)
     slope = rng.uniform(0.0, 0.25) * view.light
     across = 1 + slope * (np.arange(width, dtype=np.float32) / width - 0.5)

@@ -144,8 +144,8 @@ def _check_known(dataset):
 
 
 def _trains(dataset):
-    layout = getattr(image_dataset_classes()[dataset], "layout", None)
-    return layout is None or "train" in layout.splits  # those without our Layout all have training images
+    structure = getattr(image_dataset_classes()[dataset], "structure", None)
+    return structure is None or "train" in structure.splits  # those without one all have training images
 
 
 def _default_config(dataset):

@@ -215,15 +215,15 @@ def test_any_number_of_queries_can_be_asked_for_evenly_spaced(runs, root, tmp_pa
 # ---- what is written ----
 
 
-def test_every_point_is_in_the_csv_and_the_picture_is_one(curve):
+def test_every_point_is_in_the_csv_and_the_plot_is_drawn(curve):
     numbers, out = curve
     with open(out / "occlusion.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["series"], row["kind"]) for row in rows] == [(p["series"], p["kind"]) for p in numbers["points"]]
     for name in ("share", "hidden", "queries", "rank1", "rank1_std", "mAP", "mAP_std"):
         assert [float(row[name]) for row in rows] == [p[name] for p in numbers["points"]]
-    with Image.open(out / "occlusion.png") as picture:
-        assert picture.width > 1000
+    with Image.open(out / "occlusion.png") as plot:
+        assert plot.width > 1000
 
 
 def test_the_text_has_a_line_for_every_share_and_kind_and_the_gain_within_a_run(curve):

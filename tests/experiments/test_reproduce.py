@@ -254,7 +254,7 @@ def test_table1_baselines_differ_in_camera_embedding_and_stride():
 
 
 def test_depth_and_patch_come_from_the_backbone_where_the_config_names_none():
-    assert make_setting("occluded_duke").architecture() == (12, 16)
+    assert make_setting("occluded_duke").architecture == (12, 16)
 
 
 def test_figure5_sweeps_the_papers_grid_at_the_papers_weights_and_one_around_other_weights():

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,11 +33,7 @@ def query_rows(spec: SyntheticSpec) -> list[tuple[int, int]]:
 
 
 def redrawn_queries(
-    spec: SyntheticSpec,
-    root: str | Path,
-    rows: list[tuple[int, int]],
-    occluder: Occluder | str | None,
-    drawn: Callable[[], None] = lambda: None,
+    spec: SyntheticSpec, root: str | Path, rows: list[tuple[int, int]], occluder: Occluder | str | None
 ) -> Redrawn:
     """Draw queries with ``occluder``, or read them where they were drawn before.
 
@@ -49,18 +44,14 @@ def redrawn_queries(
         root: the data root.
         rows: see :func:`query_rows`; the result has their order.
         occluder: as for :func:`dpm_plugin.data.synthetic.render`.
-        drawn: called after each image that was drawn or read.
     """
     folder = Path(root).expanduser() / "synthetic_occluded" / CACHE / spec.digest()
     path = folder / f"{_name(occluder)}-{len(rows)}.npz"
     content = _read(path, rows)
     if content is None:
-        content = _draw(spec, rows, occluder, drawn)
+        content = _draw(spec, rows, occluder)
         with contextlib.suppress(OSError), replacing(path) as file:
             np.savez(file, **content)
-    else:
-        for _ in rows:
-            drawn()
     data = content["bytes"].tobytes()
     ends = np.cumsum(content["lengths"])
     return Redrawn(
@@ -80,9 +71,7 @@ def _name(occluder: Occluder | str | None) -> str:
     return f"{occluder.kind or 'any'}-{occluder.low:.4f}-{occluder.high:.4f}"
 
 
-def _draw(
-    spec: SyntheticSpec, rows: list[tuple[int, int]], occluder: Occluder | str | None, drawn: Callable[[], None]
-) -> dict[str, np.ndarray]:
+def _draw(spec: SyntheticSpec, rows: list[tuple[int, int]], occluder: Occluder | str | None) -> dict[str, np.ndarray]:
     files, hidden, kinds = [], [], []
     for pid, index in rows:
         pixels, share, kind = render(spec, "query", pid, index, occluder=occluder)
@@ -91,7 +80,6 @@ def _draw(
         files.append(file.getvalue())
         hidden.append(share)
         kinds.append(kind)
-        drawn()
     lengths = [len(file) for file in files]
     arrays = (rows, lengths, np.frombuffer(b"".join(files), np.uint8), hidden, kinds)
     return {name: np.array(values) for name, values in zip(ARRAYS, arrays)}

@@ -1,16 +1,15 @@
 """What all runs of a table share: data set, config file, seeds and the user's own settings."""
 
-import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from yacs.config import CfgNode
 
-from dpm_plugin.config import flat, load_config
-from dpm_plugin.method.vit import plain_backbone
+from dpm_plugin.config import flat, load_config, model_kwargs
 from dpm_plugin.models import MODELS
 from dpm_plugin.torchreid_host import image_dataset_classes
 from dpm_plugin.utils.errors import DPMError
@@ -94,14 +93,16 @@ class Setting:
         """The same setting with further settings for every run."""
         return replace(self, overrides=tuple((dict(self.overrides) | changes).items()))
 
+    @cached_property
     def architecture(self) -> tuple[int, int]:
         """(depth, patch size in pixels) of the model, its backbone's own where the config names none."""
         vit = self.config.vit
         if vit.depth and vit.patch_size:
             return vit.depth, vit.patch_size
-        backbone = vit.backbone or inspect.signature(MODELS[self.model]).parameters["backbone"].default
-        plain = plain_backbone(backbone)
-        return vit.depth or len(plain.blocks), vit.patch_size or plain.patch_embed.patch_size[0]
+        options = model_kwargs(self.config, num_classes=2, num_cameras=0) | {"pretrained": False}
+        with torch.device("meta"):  # without memory: only to be looked at
+            backbone = MODELS[self.baseline](**options).backbone
+        return backbone.depth, backbone.transformer.patch_embed.patch_size[0]
 
 
 def make_setting(

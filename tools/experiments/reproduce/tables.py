@@ -52,7 +52,7 @@ def without_hem(setting: Setting) -> tuple[Run, ...]:
 
 def _plus_dpm(setting: Setting, changes: dict[str, object]) -> tuple[Run, ...]:
     """ "+DPM": a mask from the last block only, no head enrich loss."""
-    depth, _ = setting.architecture()
+    depth, _ = setting.architecture
     return setting.runs(changes={"vit.mask_blocks": [depth], "loss.dpm.beta": 0.0} | changes)
 
 
@@ -66,7 +66,7 @@ def _hierarchy(setting: Setting) -> dict[str, object]:
 
 def table3(setting: Setting) -> Table:
     """Baseline, +DPM (mask from the last block), +HR (all mask blocks), +HEM."""
-    depth, _ = setting.architecture()
+    depth, _ = setting.architecture
     runs = {
         "baseline": setting.runs(setting.baseline),
         "+DPM": _plus_dpm(setting, {}),
@@ -157,7 +157,7 @@ def comparison(what: str, setting: Setting, models: Sequence[str], budgeted: Bud
         "table1": (published.TABLE1, "Table 1: occluded data"),
         "table2": (published.TABLE2, "Table 2: holistic data"),
     }[what]
-    _, patch = setting.architecture()
+    _, patch = setting.architecture
     stride = setting.config.vit.stride
     smallest = min(stride) if isinstance(stride, (list, tuple)) else stride
     overlap = stride if smallest < patch else patch * 3 // 4  # TransReID's own share: 12 of 16 pixels

@@ -10,8 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dpm_plugin.evaluation import metric, positives
-from dpm_plugin.evaluation.metric import evaluate_rank, streamed_evaluate_rank
 from dpm_plugin.evaluation.extract import Features
+from dpm_plugin.evaluation.metric import evaluate_rank, streamed_evaluate_rank
 from dpm_plugin.evaluation.protocol import evaluate
 from dpm_plugin.evaluation.search import MaskedBlocks
 from dpm_plugin.method.retrieval import query_mask_distance

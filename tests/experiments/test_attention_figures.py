@@ -13,7 +13,8 @@ from torchvision.transforms.functional import normalize, resize, to_tensor
 
 from dpm_plugin import DPMError, HeadEnrichLoss
 from dpm_plugin.inference.run_extractor import evenly_spaced
-from experiments.reproduce.attention import attention_correlation, figure3, figure4, patch_similarity
+from experiments.reproduce.attention import attention_correlation, patch_similarity
+from experiments.reproduce.attention_report import figure3, figure4
 from helpers.runs import finished_run
 
 
@@ -135,10 +136,10 @@ def test_figure3_gives_the_gap_of_every_block_averaged_over_the_images(drawn3, w
         assert block["largest"] == pytest.approx(sum(map(max, pairs)) / 8, abs=1e-4)
 
 
-def test_figure3_writes_a_picture_a_table_and_every_number(drawn3):
+def test_figure3_writes_a_plot_a_table_and_every_number(drawn3):
     numbers, out = drawn3
-    with Image.open(out / "figure3.png") as picture:
-        assert picture.width > 1000
+    with Image.open(out / "figure3.png") as plot:
+        assert plot.width > 1000
     with open(out / "figure3.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     means = [float(row["value"]) for row in rows if row["quantity"] == "correlation, mean"]

@@ -6,12 +6,12 @@ import sys
 import time
 from pathlib import Path
 
+import benchmark
 import pytest
 import torch
 from PIL import Image
 
 from dpm_plugin import MaskedArcFace
-from experiments.benchmark import cli
 from experiments.benchmark.report import compared, format_comparison
 from experiments.benchmark.timing import ratio, take_turns
 from experiments.oracles import plain_head
@@ -22,12 +22,12 @@ TOOL = Path(__file__).resolve().parents[2] / "tools" / "benchmark.py"
 @pytest.mark.parametrize(
     "part",
     [  # what ddp starts, test_torchrun.py starts too
-        pytest.param(part, marks=[pytest.mark.fuzz] * (part == "ddp")) for part in cli.PARTS
+        pytest.param(part, marks=[pytest.mark.fuzz] * (part == "ddp")) for part in benchmark.PARTS
     ],
 )
 def test_every_part_runs_at_a_tiny_size_and_writes_its_figures(part, tmp_path, capsys):
     path = tmp_path / "figures.json"
-    assert cli.main([part, "--tiny", "--rounds", "2", "--device", "cpu", "--json", str(path)]) == 0
+    assert benchmark.main([part, "--tiny", "--rounds", "2", "--device", "cpu", "--json", str(path)]) == 0
     shown, written = capsys.readouterr().out, json.loads(path.read_text())
     assert written["machine"]["torch"] == torch.__version__
     assert {each["part"] for each in written["comparisons"]} == {part}
@@ -39,10 +39,10 @@ def test_every_part_runs_at_a_tiny_size_and_writes_its_figures(part, tmp_path, c
 @pytest.mark.parametrize("part, rows", [("head", 1), ("search", 1), ("retrieval", 0)])
 def test_time_and_memory_against_size_are_drawn_where_a_part_grows(part, rows, tmp_path, capsys):
     path = tmp_path / "growth.png"
-    code = cli.main([part, "--tiny", "--rounds", "1", "--device", "cpu", "--plot", str(path)])
+    code = benchmark.main([part, "--tiny", "--rounds", "1", "--device", "cpu", "--plot", str(path)])
     if rows:
-        with Image.open(path) as picture:
-            assert picture.format == "PNG" and picture.size == (800, 300 * rows)
+        with Image.open(path) as plot:
+            assert plot.format == "PNG" and plot.size == (1000, 400 * rows)
     else:
         assert "several sizes" in capsys.readouterr().err and not path.exists()
     assert code == (0 if rows else 2)
@@ -116,7 +116,7 @@ def test_the_plain_head_is_the_same_mathematics():
 )
 def test_a_mistake_is_one_line_and_exit_code_2(argv, said, capsys):
     try:
-        code = cli.main(argv)
+        code = benchmark.main(argv)
     except SystemExit as stopped:
         code = stopped.code
     error = capsys.readouterr().err

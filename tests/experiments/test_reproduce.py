@@ -1,79 +1,45 @@
 """tools/reproduce.py: every subcommand on real tiny runs, what it writes, and one line for every mistake."""
 
 import csv
-import functools
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+import reproduce
 import torch
 from PIL import Image
 
 from dpm_plugin.inference.open_run import open_run
 from dpm_plugin.method.masked_cosine import masked_cosine
-from experiments.reproduce import tables
-from experiments.reproduce.cli import WHAT, Tools, main, parse
+from experiments import run
+from experiments.reproduce import make, tables
 from experiments.reproduce.setting import make_setting
-from experiments.reproduce.sweep import run_all
 from helpers.reproduce import CONFIG, TINY, real_runs
 
 STOCK = "osnet_x0_25"
 
 
-def stock_overrides(model, config):
-    if model != STOCK:
-        return ()
-    return (("loss.name", "softmax"), ("train.optim", "adam"), ("train.bias_lr_mult", 1.0), ("train.lr", 0.001))
-
-
-def schedule_overrides(config, epochs):
-    return (("train.max_epoch", epochs),)
-
-
 class Bench:
-    """One output folder for all commands; ``main`` is the script of a run."""
+    """One output folder for all commands, whose runs are real; speeds are made up, and figures noted, not drawn."""
 
-    def __init__(self, folder, main):
-        self.folder, self.out, self.main, self.asked = folder, folder / "out", main, []
+    def __init__(self, folder, patch):
+        self.folder, self.out, self.asked, self.figure = folder, folder / "out", [], None
+        patch.setattr(make, "training_speed", self._training_speed)
+        for name in ("figure3", "figure4", "occlusion_curve"):
+            patch.setattr(make, name, self._figure)
 
-    def tools(self):
-        return Tools(
-            functools.partial(run_all, main=self.main),
-            stock_overrides,
-            schedule_overrides,
-            self._training_speed,
-            self._figure,
-            self._figure,
-            self._figure,
-        )
+    def _training_speed(self, run, *, root, threads, cache):
+        self.asked.append((run.model, dict(run.overrides), threads))
+        return {STOCK: 5.0, "vit_baseline_tiny": 2.0}.get(run.model, 3.0)  # seconds an epoch
 
-    def _training_speed(self, model, config_file, overrides, *, root, threads, cache):
-        self.asked.append((model, dict(overrides), threads))
-        return {STOCK: 5.0, "vit_baseline_tiny": 2.0}.get(model, 3.0)  # seconds an epoch
-
-    def _figure(self, *folders, root, device, **options):
+    def _figure(self, *folders, root, device, images=None):
         *folders, out = folders
-        self.figure = [[folder] if isinstance(folder, Path) else folder for folder in folders]
-        assert out == self.out and Path(root) == self.folder / "data" and device in ("cpu", "cuda")
+        self.figure = [folder if isinstance(folder, list) else [folder] for folder in folders]
+        assert (out, root, device in ("cpu", "cuda")) == (self.out, str(self.folder / "data"), True)
 
     def run(self, what, *args):
-        return main(
-            [
-                what,
-                "--config-file",
-                CONFIG,
-                "--root",
-                str(self.folder / "data"),
-                "--out",
-                str(self.out),
-                "--threads",
-                "1",
-                *args,
-                *TINY,
-            ],
-            self.tools(),
-        )
+        places = ["--config-file", CONFIG, "--root", str(self.folder / "data"), "--out", str(self.out)]
+        return reproduce.main([what, *places, "--threads", "1", *args, *TINY])
 
     def rows(self, name):
         with open(self.out / f"{name}.csv", encoding="utf-8") as file:
@@ -85,12 +51,17 @@ class Bench:
     def seeds(self):
         return sorted(path.parent for path in self.out.glob("runs/*/seed-*/results.json"))
 
+    def entry(self, name, seed):
+        (path,) = self.out.glob(f"runs/{name}-*/seed-{seed}/results.json")
+        return json.loads(path.read_text())["datasets"]["synthetic_occluded"]
+
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reproduce")
-    with real_runs(folder / "server") as script:
-        bench = Bench(folder, script)
+    with pytest.MonkeyPatch.context() as patch, real_runs(folder / "server") as script:
+        patch.setattr(run, "MAIN", script)
+        bench = Bench(folder, patch)
         assert bench.run("table3", "--seeds", "1", "2", "--jobs", "2") == 0
         yield bench
 
@@ -109,12 +80,7 @@ def check_png(path):
 
 
 def test_table3_shows_mean_and_spread_of_its_runs_beside_the_papers_values(bench):
-    (folder,) = bench.out.glob("runs/dpm_vit_tiny-beta0-*")
-    found = [
-        json.loads((folder / f"seed-{seed}" / "results.json").read_text())["datasets"]["synthetic_occluded"]
-        for seed in (1, 2)
-    ]
-    mAP = [100 * entry["headline"]["mAP"] for entry in found]
+    mAP = [100 * bench.entry("dpm_vit_tiny-beta0", seed)["headline"]["mAP"] for seed in (1, 2)]
     row = cells(bench.page("table3"), "+DPM+HR")
     assert row[4] == f"{np.mean(mAP):.1f} ± {np.std(mAP, ddof=1):.1f}"
     assert row[5:9] == ["71.0", "82.9", "87.2", "61.0"]
@@ -125,15 +91,13 @@ def test_table3_shows_mean_and_spread_of_its_runs_beside_the_papers_values(bench
 def test_the_page_names_command_setting_and_seeds(bench):
     page = bench.page("table3")
     assert "python tools/reproduce.py table3 --config-file" in page and "--seeds 1 2" in page
-    assert "configs/dpm_synthetic.yaml" in page and "32x16 pictures" in page and "seeds 1, 2" in page
+    assert "configs/dpm_synthetic.yaml" in page and "32x16 images" in page and "seeds 1, 2" in page
     assert "`sampler.num_instances 2`" in page and f"torch {torch.__version__.partition('+')[0]}" in page
 
 
 def test_the_page_shows_the_mask_on_off_and_shuffled_for_models_with_a_mask(bench):
     page = bench.page("table3")
-    entry = json.loads(next(bench.out.glob("runs/dpm_vit_tiny-beta0-*/seed-1/results.json")).read_text())
-    rows = entry["datasets"]["synthetic_occluded"]["rows"]
-    assert {"after/on", "after/off", "after/shuffled"} <= set(rows)
+    assert {"after/on", "after/off", "after/shuffled"} <= set(bench.entry("dpm_vit_tiny-beta0", 1)["rows"])
     assert len(cells(page, "+DPM+HR, R-1")) == 6 and "| baseline, R-1" not in page
 
 
@@ -146,10 +110,9 @@ def test_the_csv_holds_every_seeds_value_and_every_published_one(bench):
     assert len(values) == 2 and float(measured["mean"]) == pytest.approx(np.mean(values), abs=0.01)
 
 
-def test_a_second_call_trains_nothing(bench):
-    script, bench.main = bench.main, "gone.py"
+def test_a_second_call_trains_nothing(bench, monkeypatch):
+    monkeypatch.setattr(run, "MAIN", "gone.py")
     assert bench.run("table3", "--seeds", "1", "2") == 0
-    bench.main = script
 
 
 def test_table4_table5_and_figure5_share_the_runs_they_have_in_common(bench):
@@ -176,23 +139,10 @@ def test_table1_trains_the_others_as_long_as_dpm_and_lists_the_papers_rows(bench
     assert [cells(page, name)[9] for name in ("DPM", "ViT baseline", "TransReID style", STOCK)] == ["2", "3", "3", "1"]
     # 2 epochs of 3 s each leave the others time for 3 epochs of 2 s and 1 of 5 s
     assert {model for model, _, _ in bench.asked} == {"dpm_vit_tiny", "vit_baseline_tiny", STOCK}
-    assert {
-        overrides.get("vit.camera_embedding", True)
-        for model, overrides, _ in bench.asked
-        if model == "vit_baseline_tiny"
-    } == {True, False}
-    assert cells(page, "PAT*") == [
-        "PAT*",
-        *["n/a"] * 4,
-        "64.5",
-        "53.6",
-        "81.6",
-        "72.1",
-        "",
-        "",
-        "",
-        "DPM paper, Table 1",
-    ]
+    plain = [overrides for model, overrides, _ in bench.asked if model == "vit_baseline_tiny"]
+    assert {overrides.get("vit.camera_embedding", True) for overrides in plain} == {True, False}
+    values = ["64.5", "53.6", "81.6", "72.1"]
+    assert cells(page, "PAT*") == ["PAT*", *["n/a"] * 4, *values, "", "", "", "DPM paper, Table 1"]
     check_png(bench.out / "table1.png")
 
 
@@ -214,15 +164,13 @@ def test_figures_get_the_folders_of_trained_runs_and_their_page_the_command(benc
     assert f"python tools/reproduce.py {name} " in bench.page(name)
 
 
-def test_all_makes_everything_and_each_page_has_its_own_command(bench):
+def test_all_makes_everything_and_each_page_has_its_own_command(bench, monkeypatch):
     line = ("all", "--seeds", "1", "--models", STOCK, "--alphas", "0.8", "--betas", "0.005", "--budget", "epochs")
-    script, bench.main = bench.main, "gone.py"  # everything is trained by now
-    try:
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "MAIN", "gone.py")  # what these alphas and betas ask for is still to be trained
         assert bench.run(*line) == 2
-    finally:
-        bench.main = script
     assert bench.run(*line) == 0
-    for name in WHAT:
+    for name in make.WHAT:
         assert f"python tools/reproduce.py {name} " in bench.page(name)
 
 
@@ -249,27 +197,25 @@ def test_all_makes_everything_and_each_page_has_its_own_command(bench):
 )
 def test_a_mistake_is_one_line_with_exit_code_2(capsys, tmp_path, monkeypatch, args, expected):
     monkeypatch.chdir(tmp_path)
-    assert main(args, Bench(tmp_path, "gone.py").tools()) == 2
+    assert reproduce.main(args) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and expected in error
 
 
-def test_a_failed_run_is_one_line_with_exit_code_2_that_names_its_log(bench, capsys, tmp_path):
-    broken = tmp_path / "main.py"
-    broken.write_text("import sys; sys.exit('error: no luck')")
-    script, bench.main = bench.main, broken
+def test_a_failed_run_is_one_line_with_exit_code_2_that_names_its_log(bench, capsys, tmp_path, monkeypatch):
+    (tmp_path / "main.py").write_text("import sys; sys.exit('error: no luck')")
+    monkeypatch.setattr(run, "MAIN", tmp_path / "main.py")
     assert bench.run("table3", "--seeds", "99", "--jobs", "4") == 2
-    bench.main = script
     error = capsys.readouterr().err
     assert error.startswith("error: 4 of 4 runs failed") and error.count("\n") == 1
     assert "no luck" in error and "sweep.log" in error
 
 
 def test_options_end_where_key_value_pairs_begin():
-    args = parse("table3 --seeds 1 2 train.lr 0.1 --jobs 2 test.eval_freq -1".split())
+    args = reproduce.parse("table3 --seeds 1 2 train.lr 0.1 --jobs 2 test.eval_freq -1".split())
     assert (args.what, args.seeds, args.jobs) == ("table3", (1, 2), 2)
     assert args.opts == ["train.lr", "0.1", "test.eval_freq", "-1"]
-    args = parse("figure5 --alphas 0.2 .5 --betas 0 train.lr 1".split())
+    args = reproduce.parse("figure5 --alphas 0.2 .5 --betas 0 train.lr 1".split())
     assert (args.alphas, args.betas, args.opts) == ((0.2, 0.5), (0.0,), ["train.lr", "1"])
 
 
@@ -308,7 +254,7 @@ def test_table1_baselines_differ_in_camera_embedding_and_stride():
 
 
 def test_depth_and_patch_come_from_the_backbone_where_the_config_names_none():
-    assert make_setting("occluded_duke").architecture() == (12, 16)
+    assert make_setting("occluded_duke").architecture == (12, 16)
 
 
 def test_figure5_sweeps_the_papers_grid_at_the_papers_weights_and_one_around_other_weights():

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from dpm_plugin.utils.errors import DPMError
-from experiments.reproduce.run import Run
+from experiments import run, sweep
 from experiments.reproduce.setting import make_setting
-from experiments.reproduce.sweep import cores, run_all
+from experiments.run import Run
 from helpers.reproduce import CONFIG, PRETENDED, TINY
 
 
@@ -23,19 +23,20 @@ def root(tmp_path_factory):
 
 
 class Bench:
-    """A folder with the pretended main.py and what controls it."""
+    """A folder with the pretended main.py and what controls it; ``lines`` is what the sweeps print."""
 
-    def __init__(self, folder, root):
+    def __init__(self, folder, root, patch):
         self.folder, self.root, self.base, self.lines = folder, root, folder / "runs", []
-        self.main = folder / "main.py"
-        self.main.write_text(PRETENDED, encoding="utf-8")
+        (folder / "main.py").write_text(PRETENDED, encoding="utf-8")
+        patch.setattr(run, "MAIN", folder / "main.py")
+        patch.setattr(sweep, "print", lambda *lines, sep="": self.lines.extend(lines), raising=False)
         torch.save({"epoch": 1, "state_dict": {}}, folder / "last.pth.tar")
 
     def runs(self, *seeds):
         return make_setting(config_file=CONFIG, overrides=TINY, seeds=seeds).runs()
 
     def sweep(self, runs, **options):
-        return run_all(runs, self.base, root=self.root, main=self.main, echo=self.lines.append, **options)
+        return sweep.run_all(runs, self.base, root=self.root, **options)
 
     def calls(self):
         path = self.folder / "calls.txt"
@@ -47,10 +48,18 @@ class Bench:
     def switch(self, name, on=True):
         (self.folder / name).touch() if on else (self.folder / name).unlink()
 
+    def edit(self, run, epoch):
+        """Let the finished run's results name another epoch; returns them."""
+        path = run.folder(self.base) / "results.json"
+        content = json.loads(path.read_text())
+        content["datasets"]["synthetic_occluded"]["epoch"] = epoch
+        path.write_text(json.dumps(content))
+        return content
+
 
 @pytest.fixture
-def bench(tmp_path, root):
-    return Bench(tmp_path, root)
+def bench(tmp_path, root, monkeypatch):
+    return Bench(tmp_path, root, monkeypatch)
 
 
 def wait_for(condition):
@@ -108,20 +117,14 @@ def test_a_label_that_is_no_file_name_is_refused(label):
 def test_results_of_fewer_epochs_are_not_finished_ones(bench):
     (run,) = bench.runs(1)
     bench.sweep([run])
-    path = run.folder(bench.base) / "results.json"
-    content = json.loads(path.read_text())
-    content["datasets"]["synthetic_occluded"]["epoch"] = 1
-    path.write_text(json.dumps(content))
+    bench.edit(run, epoch=1)
     assert run.results(bench.base) is None
 
 
 def test_a_run_that_was_killed_between_training_and_evaluation_counts_as_finished_once_evaluated(bench):
     (run,) = bench.runs(1)
     bench.sweep([run])
-    path = run.folder(bench.base) / "results.json"
-    content = json.loads(path.read_text())
-    content["datasets"]["synthetic_occluded"]["epoch"] = None
-    path.write_text(json.dumps(content))
+    content = bench.edit(run, epoch=None)
     assert run.results(bench.base) is None
     (run.folder(bench.base) / "model").mkdir()
     torch.save({"epoch": 2, "state_dict": {}}, run.checkpoint(bench.base))
@@ -152,7 +155,7 @@ def test_the_cores_are_shared_among_the_jobs(bench):
     bench.sweep(bench.runs(1), jobs=1)
     bench.sweep(bench.runs(2), jobs=100)
     bench.sweep(bench.runs(3), threads=5)
-    assert [call["threads"] for call in bench.calls()] == [str(cores()), "1", "5"]
+    assert [call["threads"] for call in bench.calls()] == [str(sweep.cores()), "1", "5"]
 
 
 def test_a_failed_run_does_not_stop_the_others_and_is_one_line_that_shows_why(bench):
@@ -167,17 +170,16 @@ def test_a_failed_run_does_not_stop_the_others_and_is_one_line_that_shows_why(be
     assert len(bench.sweep(bench.runs(1, 2))) == 2 and bench.seeds_called() == [1, 2, 1]
 
 
-def test_settings_that_cannot_run_are_an_error_before_the_first_run(bench):
-    setting = make_setting(config_file=CONFIG, overrides=[*TINY, "train.batch_size", "500"])
-    with pytest.raises(DPMError, match="batch_size"):
+@pytest.mark.parametrize(
+    "dataset, overrides, message",
+    [("synthetic_occluded", ["train.batch_size", "500"], "batch_size"), ("market1501", [], "market1501")],
+)
+def test_settings_that_cannot_run_and_missing_data_are_an_error_before_the_first_run(
+    bench, dataset, overrides, message
+):
+    setting = make_setting(dataset, CONFIG, [*TINY, *overrides])
+    with pytest.raises(DPMError, match=message):
         bench.sweep([*bench.runs(1), *setting.runs()])
-    assert bench.calls() == []
-
-
-def test_a_missing_data_set_is_an_error_before_the_first_run(bench):
-    setting = make_setting("market1501", CONFIG, TINY)
-    with pytest.raises(DPMError, match="market1501"):
-        bench.sweep(setting.runs())
     assert bench.calls() == []
 
 
@@ -204,13 +206,12 @@ def test_sigterm_stops_the_running_run_and_keeps_the_finished_one(bench):
 def test_a_sweep_killed_in_the_middle_loses_no_finished_run_and_trains_only_the_missing_ones(bench):
     bench.switch("hang-2")
     bench.switch("hang-3")
-    sweep = multiprocessing.get_context("fork").Process(
-        target=bench.sweep, args=(bench.runs(1, 2, 3, 4),), kwargs={"jobs": 2}
-    )
-    sweep.start()
+    options = {"args": (bench.runs(1, 2, 3, 4),), "kwargs": {"jobs": 2}}
+    killed = multiprocessing.get_context("fork").Process(target=bench.sweep, **options)
+    killed.start()
     wait_for(lambda: all((bench.folder / f"hanging-{seed}").exists() for seed in (2, 3)))
-    sweep.kill()
-    sweep.join()
+    killed.kill()
+    killed.join()
     pids = {call["seed"]: call["pid"] for call in bench.calls()}
     os.kill(pids[2], signal.SIGKILL)  # as when the machine goes down; seed 3's run outlives its sweep
     first = bench.runs(1)[0]

@@ -22,11 +22,6 @@ from dpm_plugin.config import load_config
 from dpm_plugin.inference.export import Exported
 from dpm_plugin.torchreid_host import model_names
 from dpm_plugin.weights.files import read_checkpoint, read_state
-from experiments.benchmark.cli import parse as parse_benchmark
-from experiments.compare.cli import parse as parse_comparison
-from experiments.reproduce.cli import Tools
-from experiments.reproduce.cli import parse as parse_reproduction
-from experiments.reproduce.make import Maker
 from helpers.model import to_released
 from helpers.readme import ROOT
 from helpers.scripts import run_script
@@ -194,11 +189,12 @@ def track(place, args):
 
 
 def reproduce(place, args):
-    Maker(parse_reproduction(args), Tools.load(), str)
+    script = tool("reproduce")
+    script.make_maker(script.parse(args), args)
 
 
 def compare(place, args):
-    assert set(parse_comparison(args).models) <= set(model_names())
+    assert set(tool("compare").parse(args).models) <= set(model_names())
 
 
 def visualize(place, args):
@@ -247,7 +243,7 @@ TOOLS = {
     "compare": compare,
     "visualize": visualize,
     "prepare_occduke": prepare,
-    "benchmark": lambda place, args: parse_benchmark(args),
+    "benchmark": lambda place, args: tool("benchmark").parse(args),
     "check_data": check,
 }
 

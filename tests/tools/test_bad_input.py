@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from export import main as export
-from search import main as search
 
 from dpm_plugin.torchreid_host import models
 from helpers.data import draw, write_occluded_duke

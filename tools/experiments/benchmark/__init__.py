@@ -1,4 +1,5 @@
 """``tools/benchmark.py``: each part of DPM against a plain implementation of the same mathematics.
 
-The plain contenders are the oracles of the tests, ``tests/plain_*.py``, and so need a checkout.
+A part is a module with ``run(settings)``, which yields Comparisons as they are measured. The plain contenders are the
+tests' oracles, ``experiments.oracles``.
 """

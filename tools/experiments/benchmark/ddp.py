@@ -5,18 +5,20 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from dpm_plugin.utils.errors import DPMError
 from experiments.benchmark.report import Comparison
+from experiments.benchmark.settings import Settings
 
 PROCESSES = 2
 
 
-def run(settings):
-    """Yields one Comparison: seconds of an iteration, and how far apart the two end after all of them.
+def run(settings: Settings) -> Iterator[Comparison]:
+    """One Comparison: seconds of an iteration, and how far apart the two end after all of them.
 
     On GPUs it takes two; with fewer it is measured on the CPU, as the case says.
     """
@@ -26,21 +28,9 @@ def run(settings):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     with tempfile.TemporaryDirectory() as folder:
         figures = Path(folder) / "figures.json"
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc_per_node={PROCESSES}",
-            "-m",
-            "experiments.benchmark.ddp_worker",
-            "--rounds",
-            str(settings.rounds),
-            "--json",
-            str(figures),
-            *["--tiny"] * settings.tiny,
-            *["--gpu"] * on_gpus,
-        ]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={PROCESSES}"]
+        command += ["-m", "experiments.benchmark.ddp_worker", "--rounds", str(settings.rounds), "--json", str(figures)]
+        command += ["--tiny"] * settings.tiny + ["--gpu"] * on_gpus
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode or not figures.is_file():
             said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

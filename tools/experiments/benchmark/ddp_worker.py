@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import torch
 
-from dpm_plugin.distributed.processes import ALONE, launched
+from dpm_plugin.distributed.processes import ALONE, Processes, launched
 from dpm_plugin.distributed.sync_bn import synchronise_batch_norm
 from dpm_plugin.engine.engine import ImageDPMEngine
 from dpm_plugin.engine.optim import build_optimizer
 from dpm_plugin.models import MODELS
 from dpm_plugin.utils.command import exit_code
-from experiments.benchmark.report import compared
+from experiments.benchmark.report import Comparison, compared
 from experiments.benchmark.timing import take_turns
 
 IDENTITIES, CAMERAS = 702, 8  # of Occluded-Duke
@@ -25,7 +25,7 @@ SIZES = {
 }
 
 
-def measure(processes, rounds, tiny, on_gpus):
+def measure(processes: Processes, rounds: int, tiny: bool, on_gpus: bool) -> Comparison:
     """The Comparison, on rank 0; the other ranks take part."""
     batch_size, image, shape = SIZES[tiny]
     device = torch.device("cuda" if on_gpus else "cpu")
@@ -38,12 +38,12 @@ def measure(processes, rounds, tiny, on_gpus):
     share = {key: rows.chunk(processes.size)[processes.rank] for key, rows in batch.items()}
     alone, together = (_engine(each, image, shape, device) for each in (ALONE, processes))
 
-    def one():
+    def one() -> None:
         if processes.is_main:
             alone.forward_backward(batch)
         processes.barrier()  # the others sleep meanwhile
 
-    def several():
+    def several() -> None:
         together.forward_backward(share)
         processes.barrier()
 
@@ -77,7 +77,7 @@ def _engine(processes, image, shape, device):
     return engine
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--json", type=Path, required=True)

@@ -14,7 +14,9 @@ class Drawn(NamedTuple):
     pids: torch.Tensor
 
 
-def draw(count, dim, *, identities=None, seed=0, device="cpu"):
+def draw(
+    count: int, dim: int, *, identities: int | None = None, seed: int = 0, device: torch.device | str = "cpu"
+) -> Drawn:
     """Features of ``count`` images.
 
     Args:
@@ -22,9 +24,6 @@ def draw(count, dim, *, identities=None, seed=0, device="cpu"):
             have a cosine of about 0.5, others of about 0; the same centres for every seed. None: every image is its
             own identity, plain Gaussian noise.
         seed: of the images.
-
-    Returns:
-        :class:`Drawn`.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = torch.empty(count, dim)
@@ -39,7 +38,9 @@ def draw(count, dim, *, identities=None, seed=0, device="cpu"):
     return Drawn(rows.to(device), pids)
 
 
-def draw_masks(count, dim, *, spread=0.1, seed=1, device="cpu"):
+def draw_masks(
+    count: int, dim: int, *, spread: float = 0.1, seed: int = 1, device: torch.device | str = "cpu"
+) -> torch.Tensor:
     """(count, D) masks around 0.5, as the mask generator starts with them, within (0, 1)."""
     generator = torch.Generator().manual_seed(seed)
     return (0.5 + spread * torch.randn(count, dim, generator=generator)).clamp_(0.01, 0.99).to(device)

@@ -1,18 +1,31 @@
-"""Time and memory against size, as curves: PNG drawn without a display."""
+"""Time and memory against size, as curves."""
 
-import io
+from collections.abc import Sequence
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
 from dpm_plugin.utils.errors import DPMError
+from experiments.benchmark.report import Comparison
+from experiments.page import png
 
+# Part -> what the row of axes shows, as a sentence, and the sizes' axis.
+PARTS = {
+    "head": ("Masked ArcFace loss and gradients of 64 images grow with the identities", "training identities"),
+    "search": ("Masked top-50 search of 100 queries takes the time of its bare products", "gallery images"),
+}
+LABELS = {
+    ("head", "ours"): "ours: masked ArcFace (Eq. 7)",
+    ("search", "ours"): "ours: exact search, block by block",
+    ("search", "bare"): "plain: two whole matrix products and a top-k",
+}
+COLORS = {"ours": "#0072B2", "bare": "#D55E00"}
 # Field of a Comparison, label, scale: memory above the start can be 0.
-AXES = (("seconds", "seconds", "log"), ("memory_mb", "peak memory above the start, MB", "symlog"))
+AXES = (("seconds", "seconds a call", "log"), ("memory_mb", "memory above the start (MB)", "symlog"))
 
 
-def growth_png(comparisons):
-    """PNG bytes with one row of axes for each part that has cases of several sizes: seconds, peak memory.
+def growth_png(comparisons: Sequence[Comparison]) -> bytes:
+    """PNG with one row of axes for each part that has cases of several sizes: seconds, peak memory.
 
     Args:
         comparisons: of one run; those with ``size`` are drawn, each contender as a line over the sizes.
@@ -23,24 +36,29 @@ def growth_png(comparisons):
     parts = {}
     for comparison in comparisons:
         if comparison.size is not None:
-            parts.setdefault((comparison.part, comparison.unit), []).append(comparison)
-    parts = {name: grown for name, grown in parts.items() if len(grown) > 1}
+            parts.setdefault(comparison.part, []).append(comparison)
+    parts = {part: grown for part, grown in parts.items() if len(grown) > 1}
     if not parts:
         raise DPMError("--plot draws parts that are measured at several sizes: head, search or all")
-    figure = Figure(figsize=(8, 3 * len(parts)), layout="constrained")
-    for row, ((part, unit), grown) in zip(figure.subplots(len(parts), 2, squeeze=False), parts.items()):
-        for axis, (field, label, scale) in zip(row, AXES):
+    figure = Figure(figsize=(10, 4 * len(parts)), layout="constrained")
+    rows = figure.subfigures(len(parts), 1, squeeze=False)[:, 0]
+    for row, (part, grown) in zip(rows, parts.items()):
+        title, unit = PARTS[part]
+        row.suptitle(title, fontweight="bold")
+        axes = row.subplots(1, 2)
+        for axis, (field, label, scale) in zip(axes, AXES):
             for contender in grown[0].seconds:
-                points = [
-                    (each.size, getattr(each, field)[contender]) for each in grown if contender in getattr(each, field)
-                ]
+                values = [(each.size, getattr(each, field).get(contender)) for each in grown]
+                points = [(size, value) for size, value in values if value is not None]
                 if points:
-                    axis.plot(*zip(*points), marker="o", label=contender)
-            axis.set(xscale="log", yscale=scale, xlabel=unit, ylabel=label, title=part)
+                    name = LABELS[part, contender]
+                    axis.plot(*zip(*points), marker="o", color=COLORS[contender], label=name)
+            axis.set(xscale="log", yscale=scale, xlabel=f"{unit} (log scale)", ylabel=f"{label}, log scale")
             if scale == "symlog":  # which would show as much below 0 as above
                 axis.set_ylim(bottom=0)
+                axis.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1))
+            for direction in (axis.xaxis, axis.yaxis):
+                direction.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
             axis.grid(alpha=0.3)
-            axis.legend()
-    file = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(file)
-    return file.getvalue()
+        axes[0].legend(loc="upper left")
+    return png(figure, dpi=100)

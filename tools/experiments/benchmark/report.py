@@ -2,11 +2,12 @@
 
 import json
 import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import torch
 
-from experiments.benchmark.timing import ratio
+from experiments.benchmark.timing import Timing, ratio
 
 
 @dataclass
@@ -27,60 +28,58 @@ class Comparison:
 
     part: str
     case: str
-    ratio: float = None
+    ratio: float | None = None
     ours: str = "ours"
     plain: str = "plain"
-    seconds: dict = field(default_factory=dict)
-    memory_mb: dict = field(default_factory=dict)
-    difference: float = None
-    extra: dict = field(default_factory=dict)
-    size: int = None
-    unit: str = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    memory_mb: dict[str, float] = field(default_factory=dict)
+    difference: float | None = None
+    extra: dict[str, float] = field(default_factory=dict)
+    size: int | None = None
+    unit: str | None = None
 
 
-def compared(part, case, timings, *, ours="ours", plain="plain", difference=None, extra=None):
-    """The :class:`Comparison` of what :func:`~experiments.benchmark.timing.take_turns` returned."""
+def compared(
+    part: str,
+    case: str,
+    timings: Mapping[str, Timing],
+    *,
+    ours: str = "ours",
+    plain: str = "plain",
+    difference: float | None = None,
+    extra: Mapping[str, float] | None = None,
+) -> Comparison:
+    """The :class:`Comparison` of these two of the contenders that ``take_turns`` timed."""
+    pair = {name: timing for name, timing in timings.items() if name in (ours, plain)}
     return Comparison(
         part,
         case,
-        ratio(timings, plain, ours),
+        ratio(pair, plain, ours),
         ours,
         plain,
-        {name: timing.median for name, timing in timings.items()},
-        {name: timing.memory_mb for name, timing in timings.items() if timing.memory_mb is not None},
+        {name: timing.median for name, timing in pair.items()},
+        {name: timing.memory_mb for name, timing in pair.items() if timing.memory_mb is not None},
         difference,
         dict(extra or {}),
     )
 
 
-def format_comparison(comparison):
-    """One line for the screen: ratio, part and case, then seconds, memory, difference and further figures."""
+def format_comparison(comparison: Comparison) -> str:
+    """Two lines for the screen: ratio, part and case, then seconds, memory, difference and further figures."""
     faster = "" if comparison.ratio is None else f"{comparison.ratio:.2f}x"
-    line = f"{faster:>9}  {comparison.part}: {comparison.case}"
-    details = [
-        f"{name} {_seconds(value)}" + _memory(comparison.memory_mb.get(name))
-        for name, value in comparison.seconds.items()
-    ]
+    details = []
+    for name, seconds in comparison.seconds.items():
+        time = f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+        memory = comparison.memory_mb.get(name)
+        details.append(f"{name} {time}" + ("" if memory is None else f" (+{memory:,.0f} MB)"))
     if comparison.difference is not None:
         details.append(f"largest difference {comparison.difference:.1e}")
-    details += [f"{name} {_figure(value)}" for name, value in comparison.extra.items()]
-    return line + "\n" + " " * 11 + ", ".join(details)
+    details += [f"{name} {value:.4g}" for name, value in comparison.extra.items()]
+    return f"{faster:>9}  {comparison.part}: {comparison.case}\n" + " " * 11 + ", ".join(details)
 
 
-def as_json(comparisons, device, threads):
+def as_json(comparisons: Sequence[Comparison], device: torch.device, threads: int) -> str:
     """The machine, then every comparison, as JSON text."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
     machine = {"device": name, "threads": threads, "torch": torch.__version__, "python": platform.python_version()}
     return json.dumps({"machine": machine, "comparisons": [asdict(each) for each in comparisons]}, indent=1) + "\n"
-
-
-def _seconds(value):
-    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.3g} ms"
-
-
-def _memory(value):
-    return "" if value is None else f" (+{value:,.0f} MB)"
-
-
-def _figure(value):
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

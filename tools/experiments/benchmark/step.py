@@ -2,6 +2,7 @@
 
 import gc
 import types
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
@@ -13,8 +14,8 @@ from dpm_plugin.engine.optim import build_optimizer
 from dpm_plugin.method.model import DPM
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.runtime import autocast
-from experiments.benchmark.report import compared
-from experiments.benchmark.timing import take_turns
+from experiments.benchmark.report import Comparison, compared
+from experiments.benchmark.settings import Settings
 from experiments.oracles import plain_head, plain_step
 
 CAMERAS = 8
@@ -27,19 +28,19 @@ TINY = dict(
 class Case(NamedTuple):
     """What is trained: options of :class:`~dpm_plugin.method.model.DPM`, images a batch, identities, precision."""
 
-    model: dict
+    model: dict[str, object]
     batch: int
     classes: int
     amp: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         name = "tiny ViT" if "depth" in self.model else "ViT-B/16"
         height, width = self.model["img_size"]
         precision = "float32" if self.amp == "off" else self.amp
         return f"{name} {height} x {width}, stride {self.model['stride']}, batch {self.batch}, {precision}"
 
 
-def case(settings):
+def case(settings: Settings) -> Case:
     """The :class:`Case` of the device: the paper's on a GPU, what a CPU can bear there."""
     if settings.tiny:
         return Case(TINY, 8, 5, "off")
@@ -48,7 +49,7 @@ def case(settings):
     return Case(PAPER, 8, 702, "off")
 
 
-def build(case, device, num_cameras=CAMERAS):
+def build(case: Case, device: torch.device, num_cameras: int = CAMERAS) -> DPM:
     """A DPM with random weights and no stochastic depth, whose draws would differ between contenders."""
     torch.manual_seed(0)
     model = DPM(case.classes, drop_path=0.0, num_cameras=num_cameras, **case.model).to(device)
@@ -56,8 +57,8 @@ def build(case, device, num_cameras=CAMERAS):
     return model
 
 
-def run(settings):
-    """Yields the engine's iteration against the plain one, then option after option against the default."""
+def run(settings: Settings) -> Iterator[Comparison]:
+    """The engine's iteration against the plain one, then option after option against the default."""
     what = case(settings)
     data = _batch(what, settings.device)
     model = build(what, settings.device)
@@ -67,34 +68,29 @@ def run(settings):
     yield from _options(settings, what, model, optimizer, data)
 
 
-def _against_plain(settings, what, engine, data):
+def _against_plain(settings: Settings, what: Case, engine: ImageDPMEngine, data: dict[str, torch.Tensor]) -> Comparison:
     precision = partial(autocast, settings.device, what.amp) if what.amp != "off" else nullcontext
-    plain = plain_step.TwoSteps(
-        build(what, settings.device).train(),
-        plain_head.masked_arcface,
-        precision=precision,
-        scale=what.amp == "float16",
-    )
-    ours, theirs = [], []  # the five losses of every step
-    engine.on_step = lambda parts: ours.append(torch.stack([value.detach() for value in parts[:5]]))
-    timings = take_turns(
+    theirs = build(what, settings.device).train()
+    scale = what.amp == "float16"
+    plain = plain_step.TwoSteps(theirs, plain_head.masked_arcface, precision=precision, scale=scale)
+    our_losses, their_losses = [], []  # the five losses of every step
+    engine.on_step = lambda parts: our_losses.append(torch.stack([value.detach() for value in parts[:5]]))
+    timings = settings.take_turns(
         {  # ours first: the other then finds freed memory, and its peak is if anything too low
             "ours": partial(engine.forward_backward, data),
-            "plain": lambda: theirs.extend(torch.tensor(plain(data["img"], data["pid"], data["camid"]))),
-        },
-        rounds=settings.rounds,
-        device=settings.device,
+            "plain": lambda: their_losses.extend(torch.tensor(plain(data["img"], data["pid"], data["camid"]))),
+        }
     )
     engine.on_step = lambda parts: None
-    losses = float((torch.stack(ours).cpu() - torch.stack(theirs)).abs().max())
-    weights = max(
-        float((a.detach() - b.detach()).abs().max())
-        for a, b in zip(engine.model.parameters(), plain.model.parameters())
-    )
-    return compared("step", f"two-step iteration, {what}", timings, difference=max(losses, weights))
+    pairs = [(torch.stack(our_losses).cpu(), torch.stack(their_losses))]
+    pairs += zip(engine.model.parameters(), plain.model.parameters())
+    difference = max(float((a.detach() - b.detach()).abs().max()) for a, b in pairs)
+    return compared("step", f"two-step iteration, {what}", timings, difference=difference)
 
 
-def _options(settings, what, model, optimizer, data):
+def _options(
+    settings: Settings, what: Case, model: DPM, optimizer: torch.optim.Optimizer, data: dict[str, torch.Tensor]
+) -> Iterator[Comparison]:
     engine = partial(_engine, model, optimizer, settings.device, amp=what.amp)
     calls = {"default": engine(), "simultaneous": engine(steps="simultaneous"), "accumulate 4": engine(accumulate=4)}
     for form in ("loop", "foreach") if settings.device.type == "cuda" else ("foreach", "fused"):
@@ -113,13 +109,12 @@ def _options(settings, what, model, optimizer, data):
             print(f"compile is left out: {error}")
     calls = {contender: partial(each.forward_backward, data) for contender, each in calls.items()}
     calls["grad_checkpointing"] = partial(_checkpointed, model, calls["default"])
-    timings = take_turns(calls, rounds=settings.rounds, device=settings.device)
+    timings = settings.take_turns(calls)
     for contender in list(timings)[1:]:
-        pair = {each: timings[each] for each in ("default", contender)}
-        yield compared("step", f"{contender}, {what}", pair, ours=contender, plain="default")
+        yield compared("step", f"{contender}, {what}", timings, ours=contender, plain="default")
 
 
-def _checkpointed(model, call):
+def _checkpointed(model: DPM, call: Callable[[], object]) -> object:
     model.backbone.set_grad_checkpointing(True)
     try:
         return call()
@@ -137,7 +132,7 @@ def _engine(model, optimizer, device, **options):
     return engine
 
 
-def _batch(what, device):
+def _batch(what: Case, device: torch.device) -> dict[str, torch.Tensor]:
     """A batch on the device, four images an identity."""
     generator = torch.Generator().manual_seed(0)
     data = {

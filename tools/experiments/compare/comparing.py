@@ -1,14 +1,18 @@
 """Measure, train and evaluate every model of a list under one budget."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from yacs.config import CfgNode
 
 from dpm_plugin import build
 from dpm_plugin.config import load_config
 from dpm_plugin.utils.errors import DPMError
-from experiments.compare.budget import epochs_that_fit, schedule_overrides, stock_overrides
-from experiments.compare.cost import Cost, measure_cost
-from experiments.reproduce import sweep as sweeping
+from experiments.budget import epochs_that_fit, schedule_overrides, stock_overrides
+from experiments.cost import Cost, measure_cost
+from experiments.run import Run
+from experiments.sweep import cores, run_all
 
 
 class Budget(NamedTuple):
@@ -17,7 +21,7 @@ class Budget(NamedTuple):
     unit: str
     amount: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.amount:g} {self.unit.removesuffix('s') if self.amount == 1 else self.unit}"
 
 
@@ -35,7 +39,7 @@ class Row(NamedTuple):
     model: str
     epochs: int
     cost: Cost
-    accuracy: dict
+    accuracy: dict[str, Accuracy]
     train_seconds: tuple[float, ...]
 
 
@@ -46,27 +50,24 @@ class Comparison(NamedTuple):
     targets: tuple[str, ...]
     seeds: tuple[int, ...]
     budget: Budget
-    config: object
+    config: CfgNode
     config_file: str
     threads: int
 
 
 def compare(
-    models,
-    config_file,
+    models: Sequence[str],
+    config_file: str,
     *,
-    out,
+    out: str | Path,
     budget: Budget | None = None,
-    targets=None,
-    sources=None,
-    seeds=(1,),
-    jobs=1,
-    root=None,
-    overrides=(),
-    measure=measure_cost,
-    sweep=sweeping,
-    echo=print,
-):
+    targets: Sequence[str] | None = None,
+    sources: Sequence[str] | None = None,
+    seeds: Sequence[int] = (1,),
+    jobs: int = 1,
+    root: str | Path | None = None,
+    overrides: Iterable[tuple[str, object]] = (),
+) -> Comparison:
     """Cost and accuracy of ``models``, trained alike.
 
     One after the other is measured first, while nothing else of this command runs; then all of them are
@@ -75,8 +76,7 @@ def compare(
 
     Args:
         models: names of torchreid's or the plugin's models.
-        config_file: yaml for all of them; torchreid's also get
-            :func:`~experiments.compare.budget.stock_overrides`.
+        config_file: yaml for all of them; torchreid's also get :func:`~experiments.budget.stock_overrides`.
         out: folder for measurements and runs.
         budget: None for the config's own number of epochs.
         targets, sources: data sets; None keeps the config's.
@@ -84,56 +84,40 @@ def compare(
         jobs: runs at a time; each has cores // jobs threads, and so has each measurement.
         root: folder of the data sets; None keeps ``data.root``.
         overrides: further (key, value) pairs for every run, after the stock ones.
-        measure, sweep: replace :func:`~experiments.compare.cost.measure_cost` and the module
-            ``experiments.reproduce.sweep``.
-        echo: takes the lines of progress.
-
-    Returns:
-        Comparison.
 
     Raises:
         DPMError: an unknown model or setting, before anything is started; a model that cannot be measured; a
             run that failed, after the others are done.
     """
-    data = (("data.sources", sources), ("data.targets", targets))
-    shared = (*((key, tuple(names)) for key, names in data if names), *overrides)
-    base = _config(config_file, shared, root)
-    settings = {name: stock_overrides(name, base) + shared for name in models}
-    configs = {name: _config(config_file, (*chosen, ("model.name", name)), root) for name, chosen in settings.items()}
-    for config in configs.values():
-        build.check_names(config)
-    threads = max(1, sweeping.cores() // jobs)
-    costs, epochs, runs = {}, {}, {}
-    for name, chosen in settings.items():
-        echo(f"=> Measuring {name}")
-        costs[name] = measure(name, config_file, chosen, root=root, threads=threads, cache=Path(out) / "costs")
-        epochs[name] = _epochs(budget, configs[name], costs[name])
-        schedule = () if budget is None else schedule_overrides(configs[name], epochs[name])
-        final = tuple({**dict(chosen), **dict(schedule)}.items())
-        runs[name] = [sweep.Run(name, str(config_file), name, final, seed) for seed in seeds]
-    results = sweep.run_all(
-        [run for of_model in runs.values() for run in of_model],
-        Path(out) / "runs",
-        root=root or base.data.root,
-        jobs=jobs,
-        threads=threads,
-        echo=echo,
-    )
-    targets = tuple(base.data.targets)
-    rows = tuple(
-        _row(name, epochs[name], costs[name], [results[run] for run in runs[name]], targets) for name in settings
-    )
-    return Comparison(
-        rows, targets, tuple(seeds), budget or Budget("epochs", base.train.max_epoch), base, str(config_file), threads
-    )
-
-
-def _config(config_file, overrides, root):
+    data = {"data.sources": sources, "data.targets": targets}
+    shared = {key: tuple(names) for key, names in data.items() if names} | dict(overrides)
     place = {} if root is None else {"data.root": str(root)}
-    return load_config(str(config_file), overrides={**dict(overrides), **place})
+    base = load_config(config_file, overrides=shared | place)
+    first = {name: Run(name, config_file, name, _items(stock_overrides(name, base) | shared), 1) for name in models}
+    for run in first.values():
+        build.check_names(run.config(root))
+    threads = max(1, cores() // jobs)
+    costs, epochs, runs = {}, {}, {}
+    for name, run in first.items():
+        print(f"=> Measuring {name}")
+        costs[name] = measure_cost(run, root=root, threads=threads, cache=Path(out) / "costs")
+        epochs[name] = _epochs(budget, run.config(), costs[name])
+        schedule = {} if budget is None else schedule_overrides(run.config(), epochs[name])
+        final = _items(dict(run.overrides) | schedule)
+        runs[name] = [Run(name, config_file, name, final, seed) for seed in seeds]
+    everything = [run for of_model in runs.values() for run in of_model]
+    results = run_all(everything, Path(out) / "runs", root=root or base.data.root, jobs=jobs, threads=threads)
+    targets = tuple(base.data.targets)
+    rows = tuple(_row(name, epochs[name], costs[name], [results[run] for run in runs[name]], targets) for name in first)
+    spent = budget or Budget("epochs", base.train.max_epoch)
+    return Comparison(rows, targets, tuple(seeds), spent, base, config_file, threads)
 
 
-def _epochs(budget, config, cost):
+def _items(overrides: dict[str, object]) -> tuple[tuple[str, object], ...]:
+    return tuple(overrides.items())
+
+
+def _epochs(budget: Budget | None, config: CfgNode, cost: Cost) -> int:
     if budget is None:
         return config.train.max_epoch
     if budget.unit == "epochs":
@@ -143,13 +127,12 @@ def _epochs(budget, config, cost):
     raise DPMError(f"budget unit '{budget.unit}' is unknown; choose epochs or minutes")
 
 
-def _row(model, epochs, cost, results, targets):
+def _row(model: str, epochs: int, cost: Cost, results: list[dict], targets: tuple[str, ...]) -> Row:
     accuracy = {}
     for target in targets:
         lines = [result["datasets"][target]["headline"] for result in results]
-        accuracy[target] = Accuracy(
-            lines[0]["row"], tuple(line["rank1"] for line in lines), tuple(line["mAP"] for line in lines)
-        )
+        rank1, mAP = (tuple(line[metric] for line in lines) for metric in ("rank1", "mAP"))
+        accuracy[target] = Accuracy(lines[0]["row"], rank1, mAP)
     phases = [result["datasets"][targets[0]]["phases"] for result in results]
     seconds = tuple(phase["train"]["seconds"] for phase in phases if "train" in phase)
     return Row(model, epochs, cost, accuracy, seconds)

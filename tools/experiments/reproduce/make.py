@@ -1,94 +1,134 @@
 """Makes one table or figure: its runs, then its Markdown page, CSV and PNG."""
 
 import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from dpm_plugin.utils.files import write_file
 from dpm_plugin.utils.runtime import pick_device
+from experiments.budget import epochs_that_fit, schedule_overrides, stock_overrides
+from experiments.cost import training_speed
+from experiments.page import add_command, write_page
 from experiments.reproduce import tables
-from experiments.reproduce.budgets import same_epochs, same_time
+from experiments.reproduce.attention_report import figure3, figure4
+from experiments.reproduce.measured import Results
+from experiments.reproduce.occlusion import occlusion_curve
 from experiments.reproduce.plots import sweep_png, table_png
-from experiments.reproduce.report import add_command, csv_text, markdown
-from experiments.reproduce.setting import make_setting
-from experiments.reproduce.sweep import cores
+from experiments.reproduce.report import csv_table, markdown
+from experiments.reproduce.setting import Setting
+from experiments.run import Run
+from experiments.sweep import run_all
 
-_COMPARISONS = ("table1", "table2")
+WHAT = ("table1", "table2", "table3", "table4", "table5", "figure3", "figure4", "figure5", "occlusion")
+FIGURES = ("figure3", "figure4", "occlusion")
+BUDGETS = {
+    "time": "Budget: the others train as many epochs as fit into the time of DPM's (at least "
+    "one), their schedules fitted to that; each model's speed was measured alone.",
+    "epochs": "Budget: every model trains the same number of epochs.",
+}
 
 
+@dataclass(frozen=True)
 class Maker:
     """Everything that one command line makes.
 
     Args:
-        args: namespace of :func:`experiments.reproduce.cli.parse`.
-        tools: :class:`experiments.reproduce.cli.Tools`.
+        setting: what all runs share.
+        out: folder for the pages; the runs lie in ``out/runs``.
         command: function of a table's name: the command line that makes it, printed under it.
+        root: data root; None keeps the config's.
+        jobs: runs at a time.
+        threads: CPU threads of a run.
+        budget: "time" or "epochs", of the other models in tables 1 and 2.
+        models: torchreid's models in tables 1 and 2.
+        alphas, betas: values of Figure 5; empty for a grid around the config's.
+        images: number of images that Figures 3 and 4 average over.
     """
 
-    def __init__(self, args, tools, command):
-        self.args, self.tools, self.command = args, tools, command
-        self.out, self.base = Path(args.out), Path(args.out) / "runs"
-        self.setting = make_setting(
-            args.dataset, args.config_file, args.opts, args.seeds, args.root, args.epochs, tools.schedule_overrides
-        )
-        (self.dataset,) = self.setting.config.data.targets
-        self.threads = args.threads or max(1, cores() // args.jobs)
+    setting: Setting
+    out: Path
+    command: Callable[[str], str]
+    root: str | None = None
+    jobs: int = 1
+    threads: int = 1
+    budget: str = "time"
+    models: Sequence[str] = tables.STOCK_MODELS
+    alphas: Sequence[float] = ()
+    betas: Sequence[float] = ()
+    images: int = 200
 
-    def plan(self, names):
+    @property
+    def base(self) -> Path:
+        return self.out / "runs"
+
+    def plan(self, names: Iterable[str]) -> Iterator[str]:
         """Make each of ``names``, yielding it when it is written; their runs are trained together first."""
-        self.train([run for name in names for run in self._runs(name)])
+        names = list(names)
+        self._train(run for name in names for run in self._runs(name))
         for name in names:
-            self.make(name)
+            if name in FIGURES:
+                self._make_figure(name)
+            else:
+                self._make_table(name)
             yield name
 
-    def make(self, name):
-        """Train what ``name`` still needs and write its files."""
-        if name in ("figure3", "figure4", "occlusion"):
-            self._figure(name)
-            return
-        table = self._table(name)
-        results = self.train(table.runs())
-        text = markdown(
-            table,
-            results,
-            self.dataset,
-            command=self.command(name),
-            setting_lines=self._setting_lines(name, table, results),
-        )
-        draw = sweep_png if table.axes else table_png
-        for suffix, content in (
-            ("png", draw(table, results, self.dataset)),
-            ("csv", csv_text(table, results, self.dataset)),
-            ("md", text),
-        ):
-            write_file(self.out / f"{name}.{suffix}", content)
+    def _train(self, runs: Iterable[Run]) -> Results:
+        return run_all(runs, self.base, root=self.root, jobs=self.jobs, threads=self.threads)
 
-    def train(self, runs):
-        """dict of Run to its results."""
-        return self.tools.run_all(runs, self.base, root=self.args.root, jobs=self.args.jobs, threads=self.threads)
-
-    def _runs(self, name):
-        if name in ("figure3", "figure4", "occlusion"):
-            return [run for runs in self._runs_of_figure(name) for run in runs]
+    def _runs(self, name: str) -> list[Run]:
+        if name in FIGURES:
+            return [run for runs in self._groups(name) for run in runs]
         return self._table(name).runs()
 
-    def _table(self, name):
+    def _make_table(self, name: str) -> None:
+        table, (dataset,) = self._table(name), self.setting.config.data.targets
+        results = self._train(table.runs())
+        lines = self._setting_lines(name, table, results)
+        write_page(
+            self.out,
+            name,
+            png=(sweep_png if table.axes else table_png)(table, results, dataset),
+            csv=csv_table(table, results, dataset),
+            md=markdown(table, results, dataset, self.command(name), lines),
+        )
+
+    def _table(self, name: str) -> tables.Table:
         if name == "figure5":
-            return tables.figure5(self.setting, self.args.alphas, self.args.betas)
-        if name in _COMPARISONS:
-            setting = self._data_of(name)
-            return tables.comparison(name, setting, self.args.models or tables.STOCK_MODELS, self._budget(setting))
+            return tables.figure5(self.setting, self.alphas, self.betas)
+        if name in ("table1", "table2"):
+            setting = self._setting_of(name)
+            return tables.comparison(name, setting, self.models, self._budgeted(setting))
         return {"table3": tables.table3, "table4": tables.table4, "table5": tables.table5}[name](self.setting)
 
-    def _data_of(self, name):
+    def _setting_of(self, name: str) -> Setting:
         return tables.holistic(self.setting) if name == "table2" else self.setting
 
-    def _budget(self, setting):
-        if self.args.budget == "epochs":
-            return same_epochs(setting, self.tools)
-        return same_time(setting, self.tools, cache=self.base / "speed", threads=self.threads)
+    def _budgeted(self, setting: Setting) -> tables.Budgeted:
+        """Function (label, model, changes) -> one run a seed under the table's budget.
 
-    def _runs_of_figure(self, name):
-        """Groups of runs, the first seed's for a figure of one model."""
+        In equal time both speeds are measured, one process after the other, before anything is trained: what a
+        training run took by the clock depends on what ran beside it. The measured speeds are kept, as a second call
+        must find the same epochs, hence the same runs.
+        """
+        first, same_time = setting.seeds[0], self.budget == "time"  # no speed depends on the seed
+
+        def epoch_seconds(run: Run) -> float:
+            return training_speed(run, root=self.root, threads=self.threads, cache=self.base / "speed")
+
+        seconds = setting.config.train.max_epoch * epoch_seconds(setting.run(first)) if same_time else None
+
+        def runs(label: str, model: str, changes: dict[str, object]) -> tuple[Run, ...]:
+            changes = changes | stock_overrides(model, setting.config)
+            if same_time:
+                run = setting.run(first, model, changes, label)
+                epochs = epochs_that_fit(seconds, epoch_seconds(run))
+                changes, label = changes | schedule_overrides(run.config(), epochs), f"{label}-epochs{epochs}"
+            return setting.runs(model, changes, label)
+
+        return runs
+
+    def _groups(self, name: str) -> tuple[tuple[Run, ...], ...]:
+        """The runs of a figure: the first seed's for one that shows single models."""
         without, full = tables.without_hem(self.setting), tables.full(self.setting)
         return {
             "figure3": (without[:1],),
@@ -96,53 +136,34 @@ class Maker:
             "occlusion": (full, self.setting.runs(self.setting.baseline)),
         }[name]
 
-    def _figure(self, name):
-        groups = self._runs_of_figure(name)
-        self.train([run for runs in groups for run in runs])
+    def _make_figure(self, name: str) -> None:
+        groups = self._groups(name)
+        self._train(run for runs in groups for run in runs)
         folders = [[run.folder(self.base) for run in runs] for runs in groups]
+        options = {"root": self.root or self.setting.config.data.root, "device": pick_device().type}
         if name == "occlusion":
-            self.tools.occlusion_curve(*folders, self.out, root=self._root(), device=pick_device().type)
+            occlusion_curve(*folders, self.out, **options)
         else:
-            draw = getattr(self.tools, name)
-            draw(
-                *(folder for group in folders for folder in group),
-                self.out,
-                root=self._root(),
-                images=self.args.images,
-                device=pick_device().type,
-            )
+            draw = {"figure3": figure3, "figure4": figure4}[name]
+            draw(*(folder for (folder,) in folders), self.out, images=self.images, **options)
         add_command(self.out / f"{name}.md", self.command(name))
 
-    def _root(self):
-        return self.args.root or self.setting.config.data.root
-
-    def _setting_lines(self, name, table, results):
-        config, setting = self._data_of(name).config, self._data_of(name)
+    def _setting_lines(self, name: str, table: tables.Table, results: Results) -> list[str]:
+        setting = self._setting_of(name)
+        data = setting.config.data
+        versions = {entry["run"].get("versions", {}).get("torch") for entry in results.values()}
         lines = [
-            f"`{setting.model}` by `{setting.config_name}`, {config.data.height}x{config.data.width} "
-            f"pictures, "
-            f"trained on {', '.join(config.data.sources)}, tested on {self.dataset}; "
-            f"seeds {', '.join(map(str, setting.seeds))}; CPU threads a run: "
-            f"{self._threads_of(table.runs())}; "
-            f"torch {_versions(results)}."
+            f"`{setting.model}` by `{setting.config_name}`, {data.height}x{data.width} images, "
+            f"trained on {', '.join(data.sources)}, tested on {data.targets[0]}; "
+            f"seeds {', '.join(map(str, setting.seeds))}; CPU threads a run: {self._threads_of(table.runs())}; "
+            f"torch {', '.join(sorted(filter(None, versions))) or 'unknown'}."
         ]
         if setting.overrides:
-            lines.append(
-                "Settings beyond that file, for every run: "
-                + ", ".join(f"`{key} {value}`" for key, value in setting.overrides)
-                + "."
-            )
-        if name in _COMPARISONS:
-            lines.append(
-                {
-                    "time": "Budget: the others train as many epochs as fit into the time of DPM's (at least "
-                    "one), their schedules fitted to that; each model's speed was measured alone.",
-                    "epochs": "Budget: every model trains the same number of epochs.",
-                }[self.args.budget]
-            )
-        return lines
+            settings = ", ".join(f"`{key} {value}`" for key, value in setting.overrides)
+            lines.append(f"Settings beyond that file, for every run: {settings}.")
+        return lines + ([BUDGETS[self.budget]] if name in ("table1", "table2") else [])
 
-    def _threads_of(self, runs):
+    def _threads_of(self, runs: Iterable[Run]) -> str:
         found = set()
         for run in runs:
             try:
@@ -150,8 +171,3 @@ class Maker:
             except (OSError, ValueError, KeyError):
                 continue
         return ", ".join(map(str, sorted(found))) or "unknown"
-
-
-def _versions(results):
-    found = {entry["run"].get("versions", {}).get("torch") for entry in results.values()}
-    return ", ".join(sorted(filter(None, found))) or "unknown"

@@ -1,54 +1,32 @@
-"""What the runs of a row found: rank-1, 5, 10 and mAP in percent, over seeds."""
+"""What the runs of a row found: rank-1, 5, 10 and mAP in percent, by seed."""
 
-import statistics
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+
+from experiments.run import Run
 
 METRICS = ("R-1", "R-5", "R-10", "mAP")
+Results = Mapping[Run, dict]  # the content of each run's results.json
 
 
-class Measured(NamedTuple):
-    """One number over seeds: ``values`` is {seed: percent}; a seed that has none is missing."""
-
-    values: dict
-
-    @property
-    def mean(self):
-        return statistics.mean(self.values.values()) if self.values else None
-
-    @property
-    def spread(self):
-        """Sample standard deviation; None below two seeds."""
-        return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
-
-    def __str__(self):
-        if not self.values:
-            return "n/a"
-        spread = "" if self.spread is None else f" ± {self.spread:.1f}"
-        return f"{self.mean:.1f}{spread}"
-
-
-def headline(runs, results, dataset):
-    """{metric: Measured} of the headline row on ``dataset``.
-
-    Args:
-        runs: of one row, one per seed.
-        results: dict of Run to results.json's content.
-    """
+def headline(runs: Sequence[Run], results: Results, dataset: str) -> dict[str, dict[int, float]]:
+    """{metric: {seed: percent}} of the headline row on ``dataset``, for the runs of one row, one a seed."""
     return {metric: measure(runs, results, dataset, metric) for metric in METRICS}
 
 
-def measure(runs, results, dataset, metric, row=None):
-    """Measured: ``metric`` of result row ``row`` (default: the headline) on ``dataset``."""
+def measure(
+    runs: Sequence[Run], results: Results, dataset: str, metric: str, row: str | None = None
+) -> dict[int, float]:
+    """{seed: percent} of ``metric`` in result row ``row`` (default: the headline); a seed that has none is missing."""
     values = {}
     for run in runs:
         entry = results[run]["datasets"][dataset]
         value = _metric(entry["headline"] if row is None else entry["rows"].get(row), metric)
         if value is not None:
             values[run.seed] = 100 * value
-    return Measured(values)
+    return values
 
 
-def mask_rows(runs, results, dataset):
+def mask_rows(runs: Sequence[Run], results: Results, dataset: str) -> tuple[str, ...] | None:
     """(on, off, shuffled) names of the rows in the headline's feature space; None where there is no mask."""
     if not runs:
         return None
@@ -58,7 +36,7 @@ def mask_rows(runs, results, dataset):
     return names if all(name in entry["rows"] for name in names) else None
 
 
-def _metric(row, metric):
+def _metric(row: dict | None, metric: str) -> float | None:
     if row is None:
         return None
     if metric == "mAP":

@@ -2,6 +2,10 @@
 
 import io
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -10,18 +14,20 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from dpm_plugin.config.arguments import synthetic_spec
 from dpm_plugin.data.synthetic.occluders import KINDS
 from dpm_plugin.data.synthetic.render import Occluder
+from dpm_plugin.data.synthetic.spec import SyntheticSpec
 from dpm_plugin.evaluation.extract import Features
-from dpm_plugin.evaluation.protocol import evaluate
+from dpm_plugin.evaluation.protocol import Result, evaluate
 from dpm_plugin.inference.open_run import open_run
-from dpm_plugin.inference.run_extractor import Extractor, evenly_spaced
+from dpm_plugin.inference.run_extractor import Extractor
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.progress import Progress
 from experiments.reproduce.occlusion_report import write_report
-from experiments.reproduce.redrawn import query_rows, redrawn_queries
+from experiments.reproduce.redrawn import Redrawn, query_rows, redrawn_queries
 
 DATASET = "synthetic_occluded"
-SHARES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # beside 0, nothing in the way
 ANY = "any"  # the benchmark's own mixture of kinds
+DRAWN_KINDS = (ANY, *KINDS)  # the first has the large plots and the main table
 HALF_WIDTH = 0.05  # of the bounds around a share: narrower, some kinds cannot be placed
 # Series of the curve -> (group of runs, mask of the evaluation's row).
 SERIES = {
@@ -30,15 +36,21 @@ SERIES = {
     "DPM, shuffled masks": ("DPM", "shuffled"),
     "baseline": ("baseline", "off"),
 }
+Key = tuple[str, float]  # kind of occluder, hidden share
 
 
 def occlusion_curve(
-    dpm_folders, baseline_folders, out_dir, *, root, device="cpu", shares=SHARES, kinds=None, queries=None
-):
+    dpm_folders: Sequence[Path],
+    baseline_folders: Sequence[Path],
+    out_dir: Path,
+    *,
+    root: str | Path | None,
+    device: str = "cpu",
+) -> dict:
     """Rank-1 and mAP of trained runs against how much of the query is hidden.
 
-    The benchmark's queries are drawn again for every share and kind; person, place and light stay the same,
-    and so does the gallery. Where a kind cannot hide that share of a person, the query is left out of that
+    The benchmark's queries are drawn again for every share (within 0.05) and kind; person, place and light stay the
+    same, and so does the gallery. Where a kind cannot hide that share of a person, the query is left out of that
     point. Features are of the run's own headline space (``test.feature``).
 
     Writes ``occlusion.png``, ``occlusion.csv`` (every point) and ``occlusion.md``.
@@ -49,11 +61,6 @@ def occlusion_curve(
         out_dir: folder to write to, made where missing.
         root: data root; None keeps the runs'.
         device: torch device. Default: "cpu".
-        shares: hidden shares from 0 (nothing in the way) to 0.9; a query is within 0.05 of its share.
-            Default: 0 to 0.7 in steps of 0.1.
-        kinds: of ``dpm_plugin.data.synthetic.occluders.KINDS``, and "any" for the benchmark's own mixture; the
-            first has the large plots and the main table. Default: "any" and all kinds.
-        queries: how many of the benchmark's queries, evenly spaced. Default: all.
 
     Returns:
         {"queries": count, "runs": {"DPM": n, "baseline": n}, "feature": spaces used, "points": [...]}; a point
@@ -62,104 +69,84 @@ def occlusion_curve(
         deviation, 0 for one run), ``rank1_runs`` and ``mAP_runs`` (one value a run).
 
     Raises:
-        DPMError: no runs, a run of another data set or drawing, a DPM run without a mask, a baseline with one,
-            or a share, kind or number of queries out of range.
+        DPMError: no runs, a run of another data set or drawing, a DPM run without a mask, a baseline with one.
     """
-    kinds = _check_kinds(kinds)
-    shares = _check_shares(shares)
     groups = {"DPM": list(dpm_folders), "baseline": list(baseline_folders)}
     spec, data_root = _check_runs(groups, root)
     rows = query_rows(spec)
-    wanted = len(rows) if queries is None else queries
-    rows = [rows[position] for position in evenly_spaced(len(rows), wanted)]
-    sets = _draw(spec, data_root, rows, shares, kinds)
+    sets = _draw(spec, data_root, rows)
     features, values = set(), defaultdict(list)
-    folders = [(group, folder) for group, members in groups.items() for folder in members]
-    progress = Progress(
-        len(folders) * sum(len(s.redrawn.jpegs) for s in sets.values()),
-        "queries embedded",
-        lambda text: print(f"   occlusion: {text}", flush=True),
-    )
-    count = 0
-    for group, folder in folders:
+    for group, folder in ((group, folder) for group, folders in groups.items() for folder in folders):
+        print(f"   occlusion: embedding {sum(len(one.redrawn.jpegs) for one in sets.values()):,} queries by '{folder}'")
         run = Extractor(folder, root=root, device=device, dataset=DATASET)
         features.add(run.feature)
-        for key, result in _evaluate(run, sets, progress, count):
+        for key, result in _evaluate(run, sets):
             for series, (member, mask) in SERIES.items():
                 row = result.rows.get(f"{run.feature}/{mask}")
                 if member == group and row is not None:
                     values[series, key].append((row.rank1, row.mAP))
-        count += sum(len(s.redrawn.jpegs) for s in sets.values())
+    points = [_point(series, key, sets[key], values[series, key]) for series, key in product(SERIES, sets)]
     numbers = {
         "queries": len(rows),
         "runs": {group: len(members) for group, members in groups.items()},
         "feature": sorted(features),
-        "points": [
-            _point(series, key, sets[key], values[series, key])
-            for series in SERIES
-            for key in sets
-            if values[series, key]
-        ],
+        "points": [point for point in points if point],
     }
     write_report(numbers, out_dir)
     return numbers
 
 
-class _Set:
-    """The queries of one (kind, share); ``keep`` are the positions whose occluder is of that kind."""
+class _Set(NamedTuple):
+    """The queries of one (kind, share); ``keep`` (n,) are the positions whose occluder is of that kind."""
 
-    def __init__(self, redrawn, kind):
-        self.redrawn = redrawn
-        wanted = kind not in (ANY, "none")
-        self.keep = np.flatnonzero(redrawn.kinds == kind) if wanted else np.arange(len(redrawn.jpegs))
+    redrawn: Redrawn
+    keep: np.ndarray
 
 
-def _draw(spec, root, rows, shares, kinds):
-    """{(kind, share): _Set}; sets with fewer than two queries are left out."""
-    occluders = {("none", 0.0): None} if 0 in shares else {}
-    for kind in kinds:
-        for share in shares:
-            if share > 0:
-                bounds = max(share - HALF_WIDTH, 0.01), share + HALF_WIDTH
-                occluders[kind, share] = Occluder(None if kind == ANY else kind, *bounds)
-    progress = Progress(
-        len(occluders) * len(rows), "queries drawn", lambda text: print(f"   occlusion: {text}", flush=True)
-    )
-    done = iter(range(1, progress.total + 1))
+def _draw(spec: SyntheticSpec, root: str, rows: list[tuple[int, int]]) -> dict[Key, _Set]:
+    """Every set but those with fewer than two queries."""
+    occluders = {("none", 0.0): None}
+    for kind, share in product(DRAWN_KINDS, SHARES):
+        bounds = max(share - HALF_WIDTH, 0.01), share + HALF_WIDTH
+        occluders[kind, share] = Occluder(None if kind == ANY else kind, *bounds)
+    total = len(occluders) * len(rows)
+    progress = Progress(total, "queries drawn", lambda text: print(f"   occlusion: {text}", flush=True))
     sets = {}
-    for (kind, share), occluder in occluders.items():
-        redrawn = redrawn_queries(spec, root, rows, occluder, lambda: progress.at(next(done)))
-        sets[kind, share] = _Set(redrawn, kind)
-    return {key: one for key, one in sets.items() if len(one.keep) > 1}
+    for number, ((kind, share), occluder) in enumerate(occluders.items(), start=1):
+        redrawn = redrawn_queries(spec, root, rows, occluder)
+        progress.at(number * len(rows))
+        keep = np.arange(len(rows)) if kind in (ANY, "none") else np.flatnonzero(redrawn.kinds == kind)
+        if len(keep) > 1:
+            sets[kind, share] = _Set(redrawn, keep)
+    return sets
 
 
-def _evaluate(run, sets, progress, before):
-    """Yield ((kind, share), Result) of every set, with one pass over gallery and queries."""
+def _evaluate(run: Extractor, sets: dict[Key, _Set]) -> Iterator[tuple[Key, Result]]:
+    """The result of every set, with one pass over gallery and queries."""
     gallery = run.features(run.loader("gallery"), "gallery")
-    pictures = ConcatDataset([_Pictures(one.redrawn, run.datamanager.transform_te) for one in sets.values()])
-    loader = _Watched(DataLoader(pictures, batch_size=run.config.test.batch_size), progress, before)
-    everything = run.features(loader, "query")
+    images = ConcatDataset([_Images(one.redrawn, run.datamanager.transform_te) for one in sets.values()])
+    everything = run.features(DataLoader(images, batch_size=run.config.test.batch_size), "query")
     start = 0
     for key, one in sets.items():
         yield key, evaluate(_part(everything, start + one.keep), gallery, ranks=(1,), feature=run.feature)
         start += len(one.redrawn.jpegs)
 
 
-def _part(features, positions):
+def _part(features: Features, positions: np.ndarray) -> Features:
     tensors = {name: rows[positions] for name, rows in features.tensors().items()}
     return Features(pids=features.pids[positions], camids=features.camids[positions], **tensors)
 
 
-class _Pictures(Dataset):
+class _Images(Dataset):
     """Redrawn queries as torchreid's data sets give images."""
 
-    def __init__(self, redrawn, transform):
+    def __init__(self, redrawn: Redrawn, transform):
         self.redrawn, self.transform = redrawn, transform
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.redrawn.jpegs)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> dict:
         redrawn = self.redrawn
         with Image.open(io.BytesIO(redrawn.jpegs[index])) as image:
             pixels = self.transform(image.convert("RGB"))
@@ -167,85 +154,38 @@ class _Pictures(Dataset):
         return {"img": pixels, "pid": pid, "camid": camid, "impath": f"query of identity {pid}, redrawn"}
 
 
-class _Watched:
-    """A loader that reports its progress."""
-
-    def __init__(self, loader, progress, before):
-        self.loader, self.progress, self.done = loader, progress, before
-
-    def __len__(self):
-        return len(self.loader)
-
-    def __iter__(self):
-        for batch in self.loader:
-            yield batch
-            self.done += len(batch["pid"])
-            self.progress.at(self.done)
+def _point(series: str, key: Key, one: _Set, values: list[tuple[float, float]]) -> dict | None:
+    if not values:
+        return None
+    point = {"series": series, "kind": key[0], "share": key[1]}
+    point |= {"hidden": float(one.redrawn.hidden[one.keep].mean()), "queries": len(one.keep)}
+    for metric, runs in zip(("rank1", "mAP"), np.array(values, dtype=float).T):
+        spread = float(runs.std(ddof=1)) if len(runs) > 1 else 0.0  # of the runs as a sample of all seeds
+        point |= {metric: float(runs.mean()), f"{metric}_std": spread, f"{metric}_runs": runs.tolist()}
+    return point
 
 
-def _point(series, key, one, values):
-    rank1, mAP = np.array(values, dtype=float).T
-    # Of the runs as a sample of all seeds.
-    rank1_std, mAP_std = (float(v.std(ddof=1)) if len(v) > 1 else 0.0 for v in (rank1, mAP))
-    return {
-        "series": series,
-        "kind": key[0],
-        "share": key[1],
-        "hidden": float(one.redrawn.hidden[one.keep].mean()),
-        "queries": len(one.keep),
-        "rank1": float(rank1.mean()),
-        "rank1_std": rank1_std,
-        "mAP": float(mAP.mean()),
-        "mAP_std": mAP_std,
-        "rank1_runs": rank1.tolist(),
-        "mAP_runs": mAP.tolist(),
-    }
-
-
-def _check_kinds(kinds):
-    known = (ANY, *KINDS)
-    kinds = known if kinds is None else tuple(kinds)
-    for kind in kinds:
-        if kind not in known:
-            raise DPMError(f"kind of occluder '{kind}' is unknown; choose from {', '.join(known)}")
-    if not kinds:
-        raise DPMError(f"no kind of occluder was given; choose from {', '.join(known)}")
-    return kinds
-
-
-def _check_shares(shares):
-    shares = sorted({float(share) for share in shares})
-    if not shares or not 0 <= shares[0] <= shares[-1] <= 0.9:
-        raise DPMError(f"hidden shares are numbers from 0 to 0.9 and at least one, got {shares}")
-    return shares
-
-
-def _check_runs(groups, root):
-    """The one drawing that all runs were tested on, and its data root; before anything takes time.
-
-    Raises:
-        DPMError: see :func:`occlusion_curve`.
-    """
+def _check_runs(groups: dict[str, list[Path]], root: str | Path | None) -> tuple[SyntheticSpec, str]:
+    """The one drawing that all runs were tested on, and its data root; before anything takes time."""
     if not any(groups.values()):
         raise DPMError("the occlusion curve needs the folder of at least one finished run")
     first = spec = data_root = None
-    for group, folders in groups.items():
-        for folder in folders:
-            model, config, _ = open_run(folder, root=root)
-            targets = list(config.data.targets) or list(config.data.sources)
-            if DATASET not in targets:
-                raise DPMError(
-                    f"the occlusion curve can be drawn for {DATASET} only, whose queries can be drawn again; "
-                    f"'{folder}' was tested on {', '.join(targets)}"
-                )
-            if model.has_mask != (group == "DPM"):
-                has = "has a mask" if model.has_mask else "has no mask"
-                raise DPMError(f"'{folder}' ({config.model.name}) {has}; it cannot stand for {group}")
-            if spec is None:
-                first, spec, data_root = folder, synthetic_spec(config), config.data.root
-            elif synthetic_spec(config) != spec:
-                raise DPMError(
-                    f"'{folder}' and '{first}' were tested on different drawings of {DATASET}; give runs with "
-                    "the same synthetic.* settings"
-                )
+    for group, folder in ((group, folder) for group, folders in groups.items() for folder in folders):
+        model, config, _ = open_run(folder, root=root)
+        targets = list(config.data.targets) or list(config.data.sources)
+        if DATASET not in targets:
+            raise DPMError(
+                f"the occlusion curve can be drawn for {DATASET} only, whose queries can be drawn again; "
+                f"'{folder}' was tested on {', '.join(targets)}"
+            )
+        if model.has_mask != (group == "DPM"):
+            has = "has a mask" if model.has_mask else "has no mask"
+            raise DPMError(f"'{folder}' ({config.model.name}) {has}; it cannot stand for {group}")
+        if spec is None:
+            first, spec, data_root = folder, synthetic_spec(config), config.data.root
+        elif synthetic_spec(config) != spec:
+            raise DPMError(
+                f"'{folder}' and '{first}' were tested on different drawings of {DATASET}; give runs with "
+                "the same synthetic.* settings"
+            )
     return spec, data_root

@@ -1,12 +1,14 @@
-"""The occlusion curve as Markdown, CSV and picture."""
+"""The occlusion curve as Markdown, CSV and plots."""
 
-import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dpm_plugin.utils.errors import DPMError
+from experiments.page import csv_text, markdown_table, png, write_page
+from experiments.spread import mean_spread
 
 COLUMNS = ("series", "kind", "share", "hidden", "queries", "rank1", "rank1_std", "mAP", "mAP_std")
 RUNS = ("rank1_runs", "mAP_runs")
@@ -19,50 +21,50 @@ STYLES = {  # colours that people with colour blindness tell apart
 GAINS = ("DPM, mask off", "DPM, shuffled masks")
 
 
-def write_report(numbers, out_dir):
+def write_report(numbers: dict, out_dir: str | Path) -> None:
     """Write ``occlusion.png``, ``.csv`` and ``.md`` of what ``occlusion_curve`` measured into ``out_dir``.
 
     Raises:
         DPMError: the folder cannot be written.
     """
-    out = Path(out_dir)
     curve = _Curve(numbers)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        _figure(curve).savefig(out / "occlusion.png", dpi=120)
-        with open(out / "occlusion.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow((*COLUMNS, *RUNS))
-            for point in numbers["points"]:
-                runs = [" ".join(f"{value:.6f}" for value in point[name]) for name in RUNS]
-                writer.writerow([*(point[name] for name in COLUMNS), *runs])
-        (out / "occlusion.md").write_text("\n".join(_markdown(numbers, curve)) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DPMError(f"'{out}' cannot be written: {error.strerror}; name another output folder") from error
+    lines = [
+        [*(point[name] for name in COLUMNS), *(" ".join(f"{value:.6f}" for value in point[name]) for name in RUNS)]
+        for point in numbers["points"]
+    ]
+    write_page(
+        out_dir,
+        "occlusion",
+        png=png(_figure(curve), dpi=120),
+        csv=csv_text((*COLUMNS, *RUNS), lines),
+        md="\n".join(_markdown(numbers, curve)) + "\n",
+    )
 
 
 class _Curve:
     """The points by (series, kind, share)."""
 
-    def __init__(self, numbers):
+    def __init__(self, numbers: dict):
         points = numbers["points"]
         self.points = {(p["series"], p["kind"], p["share"]): p for p in points}
         self.series = list(dict.fromkeys(p["series"] for p in points))
         self.kinds = list(dict.fromkeys(p["kind"] for p in points if p["kind"] != "none")) or ["none"]
         self.shares = sorted({p["share"] for p in points})
+        self.gains = [series for series in GAINS if series in self.series]
+        self.gain_heads = [f"on − {series.removeprefix('DPM, ')}" for series in self.gains]
 
-    def line(self, series, kind):
+    def line(self, series: str, kind: str) -> list[dict]:
         """Points of one series and kind by rising share; the unoccluded one belongs to every kind."""
         keys = [(series, "none" if share == 0 else kind, share) for share in self.shares]
         return [self.points[key] for key in keys if key in self.points]
 
-    def average(self, series, kind, metric):
-        """(runs,) of ``metric``, each run's mean over the shares above 0; None where there are none."""
-        values = [point[f"{metric}_runs"] for point in self.line(series, kind) if point["share"] > 0]
-        return np.mean(values, axis=0) if values else None
+    def average(self, series: str, kind: str) -> np.ndarray:
+        """(runs,) of rank-1, each run's mean over the shares above 0; empty where there are none."""
+        values = [point["rank1_runs"] for point in self.line(series, kind) if point["share"] > 0]
+        return np.mean(values, axis=0) if values else np.empty(0)
 
 
-def _figure(curve):
+def _figure(curve: _Curve) -> Figure:
     others = curve.kinds[1:]
     small_rows = -(-len(others) // 5)
     figure = Figure(figsize=(12, 4.2 + 2.4 * small_rows), layout="constrained")
@@ -70,11 +72,8 @@ def _figure(curve):
     top = parts[0].subplots(1, 2)
     for axis, metric, label in zip(top, ("rank1", "mAP"), ("rank-1", "mAP")):
         _plot(axis, curve, curve.kinds[0], metric)
-        axis.set(
-            title=f"{label}, occluder: {curve.kinds[0]}",
-            xlabel="hidden share of the person in %",
-            ylabel=f"{label} in %",
-        )
+        title = f"{label}, occluder: {curve.kinds[0]}"
+        axis.set(title=title, xlabel="hidden share of the person in %", ylabel=f"{label} in %")
     top[0].legend()
     if others:
         axes = list(parts[1].subplots(small_rows, 5, sharex=True, sharey=True, squeeze=False).flat)
@@ -86,7 +85,7 @@ def _figure(curve):
     return figure
 
 
-def _plot(axis, curve, kind, metric, size=5):
+def _plot(axis: Axes, curve: _Curve, kind: str, metric: str, size: int = 5) -> None:
     for series in curve.series:
         line = curve.line(series, kind)
         x, y, spread = (100 * np.array([point[name] for point in line]) for name in ("hidden", metric, f"{metric}_std"))
@@ -96,88 +95,62 @@ def _plot(axis, curve, kind, metric, size=5):
     axis.grid(alpha=0.3)
 
 
-def _markdown(numbers, curve):
+def _markdown(numbers: dict, curve: _Curve) -> Iterator[str]:
     runs = ", ".join(f"{count} {group}" for group, count in numbers["runs"].items() if count)
+    first = curve.kinds[0]
     yield from ("# Accuracy against the hidden share of the query", "")
     yield (
         f"Runs: {runs}. Feature: {' and '.join(numbers['feature'])} the neck. {numbers['queries']} queries, "
         "each drawn again for every share and kind of occluder with the same person, place and light; the "
         "gallery stays unoccluded. In percent, mean ± standard deviation over the runs."
     )
-    yield from ("", f"## Occluder: {curve.kinds[0]}", "", "Rank-1 / mAP.", "")
-    yield from _curve_table(curve)
+    yield from ("", f"## Occluder: {first}", "", "Rank-1 / mAP.", "")
+    yield from markdown_table(("hidden", "queries", *curve.series), _curve_rows(curve))
     yield from ("", "![occlusion](occlusion.png)", "")
-    if _gains(curve):
-        yield from (
-            "## What the mask adds",
-            "",
-            f"Rank-1 of the mask on less that of the mask off and of shuffled masks, occluder: "
-            f"{curve.kinds[0]}; ± over the differences within a run.",
-            "",
+    if curve.gains:
+        yield from ("## What the mask adds", "")
+        yield (
+            "Rank-1 of the mask on less that of the mask off and of shuffled masks, "
+            f"occluder: {first}; ± over the differences within a run."
         )
-        yield from _gain_table(curve)
-        yield ""
-    yield from (
-        "## By kind of occluder",
-        "",
+        yield from ("", *markdown_table(("hidden", *curve.gain_heads), _gain_rows(curve)), "")
+    yield from ("## By kind of occluder", "")
+    yield (
         "Rank-1, averaged over the hidden shares above 0. Every point, with mAP, is in `occlusion.csv`. "
         "A query whose person the kind cannot hide that far is left out; `queries` counts what is left "
-        "of all shares.",
-        "",
+        "of all shares."
     )
-    yield from _kind_table(curve)
+    yield from ("", *markdown_table(("occluder", "queries", *curve.series, *curve.gain_heads), _kind_rows(curve)))
 
 
-def _header(columns):
-    return f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"
-
-
-def _curve_table(curve):
-    yield from _header(("hidden", "queries", *curve.series))
+def _curve_rows(curve: _Curve) -> Iterator[list[str]]:
     for share in curve.shares:
-        kind = "none" if share == 0 else curve.kinds[0]
-        row = [curve.points.get((series, kind, share)) for series in curve.series]
-        if any(row):
-            known = next(point for point in row if point)
-            cells = [
-                "—"
-                if point is None
-                else f"{100 * point['rank1']:.1f} ± {100 * point['rank1_std']:.1f} / "
-                f"{100 * point['mAP']:.1f} ± {100 * point['mAP_std']:.1f}"
-                for point in row
-            ]
-            yield f"| {100 * known['hidden']:.1f} | {known['queries']} | {' | '.join(cells)} |"
+        points = [
+            curve.points.get((series, "none" if share == 0 else curve.kinds[0], share)) for series in curve.series
+        ]
+        if any(points):
+            known = next(filter(None, points))
+            cells = [" / ".join(_percent(point[name]) for name in RUNS) if point else "—" for point in points]
+            yield [f"{100 * known['hidden']:.1f}", str(known["queries"]), *cells]
 
 
-def _gains(curve):
-    return [series for series in GAINS if series in curve.series]
-
-
-def _gain_table(curve):
-    against = _gains(curve)
-    yield from _header(("hidden", *(f"on − {series.removeprefix('DPM, ')}" for series in against)))
-    lines = [curve.line(series, curve.kinds[0]) for series in ("DPM, mask on", *against)]
+def _gain_rows(curve: _Curve) -> Iterator[list[str]]:
+    lines = [curve.line(series, curve.kinds[0]) for series in ("DPM, mask on", *curve.gains)]
     for point, *others in zip(*lines):
-        cells = [_spread(np.subtract(point["rank1_runs"], other["rank1_runs"]), "+") for other in others]
-        yield f"| {100 * point['hidden']:.1f} | {' | '.join(cells)} |"
+        gains = [np.subtract(point["rank1_runs"], other["rank1_runs"]) for other in others]
+        yield [f"{100 * point['hidden']:.1f}", *(_percent(gain, "+") for gain in gains)]
 
 
-def _kind_table(curve):
-    against = _gains(curve)
-    yield from _header(
-        ("occluder", "queries", *curve.series, *(f"on − {series.removeprefix('DPM, ')}" for series in against))
-    )
+def _kind_rows(curve: _Curve) -> Iterator[list[str]]:
     for kind in curve.kinds:
-        averages = {series: curve.average(series, kind, "rank1") for series in curve.series}
-        known = next((series for series, value in averages.items() if value is not None), None)
+        averages = {series: curve.average(series, kind) for series in curve.series}
+        known = next((series for series, values in averages.items() if len(values)), None)
         if known is None:
             continue
         count = sum(point["queries"] for point in curve.line(known, kind) if point["share"] > 0)
-        cells = ["—" if averages[series] is None else _spread(averages[series]) for series in curve.series]
-        cells += [_spread(averages["DPM, mask on"] - averages[series], "+") for series in against]
-        yield f"| {kind} | {count} | {' | '.join(cells)} |"
+        gains = [averages["DPM, mask on"] - averages[series] for series in curve.gains]
+        yield [kind, str(count), *map(_percent, averages.values()), *(_percent(gain, "+") for gain in gains)]
 
 
-def _spread(values, sign=""):
-    spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    return f"{100 * np.mean(values):{sign}.1f} ± {100 * spread:.1f}"
+def _percent(values: np.ndarray | list[float], sign: str = "") -> str:
+    return mean_spread(list(values), scale=100, sign=sign, missing="—")

@@ -4,6 +4,7 @@ Source of every value: "Dynamic Prototype Mask for Occluded Person Re-Identifica
 named in ``source``. The rows of other methods are as that paper lists them.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -11,11 +12,11 @@ class Published(NamedTuple):
     """One row: ``values`` maps "<data set> <metric>" to percent; what the paper leaves out is missing."""
 
     method: str
-    values: dict
+    values: dict[str, float]
     source: str
 
 
-def _rows(source, headings, lines):
+def _rows(source: str, headings: Sequence[str], lines: Sequence[str]) -> dict[str, Published]:
     rows = {}
     for line in lines:
         method, *numbers = (part.strip() for part in line.split("|"))
@@ -66,12 +67,13 @@ TABLE2 = _rows(
     ),
 )
 
-_DUKE = tuple(f"Occluded-Duke {metric}" for metric in ("R-1", "R-5", "R-10", "mAP"))
+#: Headings of Tables 3 to 5 and Figure 5.
+DUKE = tuple(f"Occluded-Duke {metric}" for metric in ("R-1", "R-5", "R-10", "mAP"))
 
 #: Parts of the method, on Occluded-Duke: HR, hierarchy in the mask generator; HEM, head enrich module.
 TABLE3 = _rows(
     "Table 3",
-    _DUKE,
+    DUKE,
     (
         "baseline   | 64.8 | 80.8 | 85.8 | 57.8",
         "+DPM       | 70.1 | 82.8 | 86.9 | 59.9",
@@ -83,7 +85,7 @@ TABLE3 = _rows(
 #: Loss of the plain and of the masked head, on Occluded-Duke: S softmax, A angular margin.
 TABLE4 = _rows(
     "Table 4",
-    _DUKE,
+    DUKE,
     (
         "baseline S| 64.8 | 80.8 | 85.8 | 57.8",
         "baseline A| 68.6 | 81.2 | 85.9 | 58.5",
@@ -96,7 +98,7 @@ TABLE4 = _rows(
 #: What the mask multiplies, on Occluded-Duke: prototype P, feature F; n: after the L2 normalisation.
 TABLE5 = _rows(
     "Table 5",
-    _DUKE,
+    DUKE,
     (
         "Pn     | 71.4 | 83.7 | 87.4 | 61.8",
         "Pn + Fn| 69.5 | 82.3 | 86.8 | 58.5",
@@ -105,19 +107,19 @@ TABLE5 = _rows(
     ),
 )
 
-#: What the text says of Figure 5 (section 4.4, Occluded-Duke); its curves are a picture without numbers.
+#: What the text says of Figure 5 (section 4.4, Occluded-Duke); its curves are drawn without numbers.
 FIGURE5_TEXT = (
     "α, without head enrich loss: rank-1 and mAP rise up to α = 0.5 (71.0 and 61.0) and fall after it.",
     "β, at that α: both gain while β is below 0.15; rank-1 is best at 0.05, mAP at 0.1, which was chosen.",
 )
 
 
-def alpha_value(alpha):
+def alpha_value(alpha: float) -> Published | None:
     """Published for Figure 5's ``alpha`` (beta 0), or None: the text gives the peak only."""
     peak = {"Occluded-Duke R-1": 71.0, "Occluded-Duke mAP": 61.0}
     return Published("α = 0.5", peak, "DPM paper, section 4.4 on Figure 5") if alpha == 0.5 else None
 
 
-def beta_value(beta):
+def beta_value(beta: float) -> Published | None:
     """Published for Figure 5's ``beta`` (alpha 0.5), or None: 0 is Table 3 without HEM, 0.1 with it."""
     return {0: TABLE3["+DPM+HR"], 0.1: TABLE3["+DPM+HR+HEM"]}.get(beta)

@@ -1,29 +1,26 @@
 """Which runs each table and figure of the paper needs, and which published values stand beside them."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from experiments.reproduce.published import (
-    FIGURE5_TEXT,
-    TABLE1,
-    TABLE2,
-    TABLE3,
-    TABLE4,
-    TABLE5,
-    Published,
-    alpha_value,
-    beta_value,
-)
-from experiments.reproduce.setting import SYNTHETIC
+from yacs.config import CfgNode
+
+from experiments.reproduce import published
+from experiments.reproduce.published import Published
+from experiments.reproduce.setting import SYNTHETIC, Setting
+from experiments.run import Run
 
 STOCK_MODELS = ("osnet_x1_0", "resnet50", "pcb_p6", "mlfn")
+# (label, model, changes to the config) -> one run a seed, under a table's budget.
+Budgeted = Callable[[str, str, dict[str, object]], tuple[Run, ...]]
 
 
 class Row(NamedTuple):
     """One line: its name, one run per seed (none for a published line) and the paper's values, or None."""
 
     name: str
-    runs: tuple
-    published: Published = None
+    runs: tuple[Run, ...]
+    published: Published | None = None
 
 
 class Table(NamedTuple):
@@ -34,79 +31,71 @@ class Table(NamedTuple):
 
     what: str
     title: str
-    rows: tuple
-    paper: tuple
-    notes: tuple = ()
-    axes: dict = {}
+    rows: tuple[Row, ...]
+    paper: tuple[str, ...] = published.DUKE
+    notes: tuple[str, ...] = ()
+    axes: dict[str, dict[float, str]] = {}
 
-    def runs(self):
+    def runs(self) -> list[Run]:
         return [run for row in self.rows for run in row.runs]
 
 
-_DUKE = tuple(f"Occluded-Duke {metric}" for metric in ("R-1", "R-5", "R-10", "mAP"))
-
-
-def full(setting):
+def full(setting: Setting) -> tuple[Run, ...]:
     """DPM as the config has it, with its head enrich loss (the paper's weight where the config has none)."""
     return setting.runs(changes=_hem(setting) | _hierarchy(setting))
 
 
-def without_hem(setting):
+def without_hem(setting: Setting) -> tuple[Run, ...]:
     """ "+DPM+HR": all mask blocks, no head enrich loss."""
     return setting.runs(changes={"loss.dpm.beta": 0.0} | _hierarchy(setting))
 
 
-def _plus_dpm(setting, **losses):
-    depth, _ = setting.architecture()
-    changes = {"vit.mask_blocks": [depth], "loss.dpm.beta": 0.0}
-    return setting.runs(changes=changes | {f"loss.dpm.{head}": kind for head, kind in losses.items()})
+def _plus_dpm(setting: Setting, changes: dict[str, object]) -> tuple[Run, ...]:
+    """ "+DPM": a mask from the last block only, no head enrich loss."""
+    depth, _ = setting.architecture
+    return setting.runs(changes={"vit.mask_blocks": [depth], "loss.dpm.beta": 0.0} | changes)
 
 
-def _hem(setting):
+def _hem(setting: Setting) -> dict[str, object]:
     return {} if setting.config.loss.dpm.beta > 0 else {"loss.dpm.beta": 0.1}
 
 
-def _hierarchy(setting):
+def _hierarchy(setting: Setting) -> dict[str, object]:
     return {} if len(setting.config.vit.mask_blocks) != 1 else {"vit.mask_blocks": []}
 
 
-def table3(setting):
+def table3(setting: Setting) -> Table:
     """Baseline, +DPM (mask from the last block), +HR (all mask blocks), +HEM."""
-    depth, _ = setting.architecture()
-    beta = full(setting)[0].config().loss.dpm.beta
-    rows = (
-        ("baseline", setting.runs(setting.baseline)),
-        ("+DPM", _plus_dpm(setting)),
-        ("+DPM+HR", without_hem(setting)),
-        ("+DPM+HR+HEM", full(setting)),
-    )
+    depth, _ = setting.architecture
+    runs = {
+        "baseline": setting.runs(setting.baseline),
+        "+DPM": _plus_dpm(setting, {}),
+        "+DPM+HR": without_hem(setting),
+        "+DPM+HR+HEM": full(setting),
+    }
     notes = (
-        f"+DPM: the mask generator sees the last block only (vit.mask_blocks [{depth}]), "
-        "loss.dpm.beta is 0. "
-        f"+HR: all mask blocks. +HEM: loss.dpm.beta {beta}.",
+        f"+DPM: the mask generator sees the last block only (vit.mask_blocks [{depth}]), loss.dpm.beta is 0. "
+        f"+HR: all mask blocks. +HEM: loss.dpm.beta {full(setting)[0].config().loss.dpm.beta}.",
     )
-    return Table("table3", "Table 3: what each part adds", tuple(Row(n, r, TABLE3[n]) for n, r in rows), _DUKE, notes)
+    rows = tuple(Row(name, row, published.TABLE3[name]) for name, row in runs.items())
+    return Table("table3", "Table 3: what each part adds", rows, notes=notes)
 
 
-def table4(setting):
+def table4(setting: Setting) -> Table:
     """Softmax (S) or angular margin (A) for either head."""
     losses = {"S": "softmax", "A": "margin"}
-    rows = [
-        Row(f"baseline {a}", setting.runs(setting.baseline, {"loss.dpm.cls": losses[a]}), TABLE4[f"baseline {a}"])
-        for a in "SA"
-    ]
-    rows += [
-        Row(f"DPM {a} {b}", _plus_dpm(setting, cls=losses[a], mask=losses[b]), TABLE4[f"DPM {a} {b}"])
-        for a, b in ("SS", "AA", "SA")
-    ]
+    runs = {f"baseline {a}": setting.runs(setting.baseline, {"loss.dpm.cls": losses[a]}) for a in "SA"}
+    for a, b in ("SS", "AA", "SA"):
+        runs[f"DPM {a} {b}"] = _plus_dpm(setting, {"loss.dpm.cls": losses[a], "loss.dpm.mask": losses[b]})
     notes = (
         "S softmax, A angular margin; first letter: plain head, second: masked head. As in the paper, whose "
         "last row is +DPM of its Table 3, DPM has neither hierarchy nor head enrich loss here.",
     )
-    return Table("table4", "Table 4: loss of either head", tuple(rows), _DUKE, notes)
+    rows = tuple(Row(name, row, published.TABLE4[name]) for name, row in runs.items())
+    return Table("table4", "Table 4: loss of either head", rows, notes=notes)
 
 
-def table5(setting):
+def table5(setting: Setting) -> Table:
     """What the mask multiplies, before or after the L2 normalisation."""
     # With renormalisation Pn computes what P does, to the last bit, and Pn + Fn what P + F does. So the P
     # rows share their runs with the renormalised ones, and in the Pn rows shortened prototypes stay short.
@@ -114,23 +103,24 @@ def table5(setting):
     rows = []
     for name, variant, renormalise in variants:
         changes = {"loss.dpm.mask_variant": variant, "loss.dpm.mask_renormalise": renormalise}
-        rows.append(Row(name, setting.runs(changes=_hem(setting) | _hierarchy(setting) | changes), TABLE5[name]))
+        runs = setting.runs(changes=_hem(setting) | _hierarchy(setting) | changes)
+        rows.append(Row(name, runs, published.TABLE5[name]))
     notes = (
         "n: the mask acts after the L2 normalisation and what it shortens stays short "
         "(loss.dpm.mask_renormalise False). The released implementation normalises again; a cosine does not "
         "see a row's length, so then Pn is the same computation as P, and Pn + Fn as P + F: "
         "rows P and P + F stand for both.",
     )
-    return Table("table5", "Table 5: what the mask multiplies", tuple(rows), _DUKE, notes)
+    return Table("table5", "Table 5: what the mask multiplies", tuple(rows), notes=notes)
 
 
-def default_alphas(config):
+def default_alphas(config: CfgNode) -> tuple[float, ...]:
     """The paper's grid around its own alpha, else one around the config's."""
     own = config.loss.dpm.alpha
     return (0.1, 0.3, 0.5, 0.7, 0.9) if own == 0.5 else tuple(sorted({0.2, 0.35, 0.5, 0.65, 0.8, 0.9, own}))
 
 
-def default_betas(config):
+def default_betas(config: CfgNode) -> tuple[float, ...]:
     """The paper's grid around its own beta, else one around the config's."""
     own = config.loss.dpm.beta or 0.005
     if own == 0.1:
@@ -138,67 +128,63 @@ def default_betas(config):
     return tuple(round(own * factor, 10) for factor in (0, 0.5, 1, 2, 10, 20))
 
 
-def figure5(setting, alphas=None, betas=None):
+def figure5(setting: Setting, alphas: Sequence[float] = (), betas: Sequence[float] = ()) -> Table:
     """Sweep of alpha without head enrich loss, and of beta at the config's alpha."""
-    config = setting.config
+    config, own = setting.config, setting.config.loss.dpm.alpha
     rows, axes = {}, {"alpha": {}, "beta": {}}
     for alpha in alphas or default_alphas(config):
         changes = {"loss.dpm.alpha": alpha, "loss.dpm.beta": 0.0} | _hierarchy(setting)
         axes["alpha"][alpha] = name = f"α = {alpha:g}, β = 0"
-        rows[name] = Row(name, setting.runs(changes=changes), alpha_value(alpha))
+        rows[name] = Row(name, setting.runs(changes=changes), published.alpha_value(alpha))
     for beta in betas or default_betas(config):
-        axes["beta"][beta] = name = f"α = {config.loss.dpm.alpha:g}, β = {beta:g}"
-        published = beta_value(beta) if config.loss.dpm.alpha == 0.5 else None
-        run = setting.runs(changes={"loss.dpm.beta": beta} | _hierarchy(setting))
-        rows[name] = Row(name, run, published or (rows[name].published if name in rows else None))
-    notes = tuple(f"The paper on {text}" for text in FIGURE5_TEXT)
-    return Table("figure5", "Figure 5: weights α and β of Eq. 8", tuple(rows.values()), _DUKE, notes, axes)
+        axes["beta"][beta] = name = f"α = {own:g}, β = {beta:g}"
+        known = rows[name].published if name in rows else None
+        value = (published.beta_value(beta) if own == 0.5 else None) or known
+        rows[name] = Row(name, setting.runs(changes={"loss.dpm.beta": beta} | _hierarchy(setting)), value)
+    notes = tuple(f"The paper on {text}" for text in published.FIGURE5_TEXT)
+    return Table("figure5", "Figure 5: weights α and β of Eq. 8", tuple(rows.values()), notes=notes, axes=axes)
 
 
-def comparison(what, setting, models, budgeted):
+def comparison(what: str, setting: Setting, models: Sequence[str], budgeted: Budgeted) -> Table:
     """Tables 1 and 2: DPM beside its baseline, a TransReID-style one, torchreid's models, published rows.
 
     Args:
         what: "table1" or "table2".
         models: names of torchreid's models.
-        budgeted: function (label, model, changes) -> one run per seed under the table's budget.
+        budgeted: makes the runs of all but DPM.
     """
-    published, title = {"table1": (TABLE1, "Table 1: occluded data"), "table2": (TABLE2, "Table 2: holistic data")}[
-        what
-    ]
-    _, patch = setting.architecture()
+    paper, title = {
+        "table1": (published.TABLE1, "Table 1: occluded data"),
+        "table2": (published.TABLE2, "Table 2: holistic data"),
+    }[what]
+    _, patch = setting.architecture
     stride = setting.config.vit.stride
     smallest = min(stride) if isinstance(stride, (list, tuple)) else stride
     overlap = stride if smallest < patch else patch * 3 // 4  # TransReID's own share: 12 of 16 pixels
     plain = {"vit.camera_embedding": False, "vit.stride": patch}
     transreid = {"vit.camera_embedding": True, "vit.stride": overlap}
+    base = setting.baseline
     rows = [
-        Row("DPM", setting.runs(), published["DPM"]),
+        Row("DPM", setting.runs(), paper["DPM"]),
         Row(
             "ViT baseline",
-            budgeted(f"{setting.baseline}-plain", setting.baseline, plain),
-            TABLE3["baseline"] if what == "table1" else None,
+            budgeted(f"{base}-plain", base, plain),
+            published.TABLE3["baseline"] if what == "table1" else None,
         ),
-        Row(
-            "TransReID style",
-            budgeted(f"{setting.baseline}-transreid", setting.baseline, transreid),
-            published["TransReID*"],
-        ),
-    ]
-    rows += [
-        Row(name, budgeted(name, name, {}), published["PCB"] if name.startswith("pcb_") else None) for name in models
+        Row("TransReID style", budgeted(f"{base}-transreid", base, transreid), paper["TransReID*"]),
+        *(Row(name, budgeted(name, name, {}), paper["PCB"] if name.startswith("pcb_") else None) for name in models),
     ]
     shown = {row.published.method for row in rows if row.published}
-    rows += [Row(method, (), line) for method, line in published.items() if method not in shown]
+    rows += [Row(method, (), line) for method, line in paper.items() if method not in shown]
     notes = (
         f"ViT baseline: no camera embedding, patches side by side (vit.stride {patch}). TransReID style: "
         f"camera embedding and overlapping patches (vit.stride {overlap}), no mask and no jigsaw branch. "
         "The paper's values are of pretrained models; a star marks methods that use the transformer.",
     )
-    return Table(what, title, tuple(rows), tuple(published["DPM"].values), notes)
+    return Table(what, title, tuple(rows), tuple(paper["DPM"].values), notes)
 
 
-def holistic(setting):
+def holistic(setting: Setting) -> Setting:
     """Table 2's data: the drawn benchmark almost without occluders; other data as they are."""
     config = setting.config
     if SYNTHETIC not in config.data.sources + config.data.targets:

@@ -6,35 +6,37 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from dpm_plugin import build
 from dpm_plugin.config import flat
 from dpm_plugin.config.arguments import synthetic_spec
 from dpm_plugin.data.synthetic.generate import generate
 from dpm_plugin.utils.errors import DPMError
-from experiments.reproduce.run import MAIN
+from experiments.run import Run
 
 try:
     import fcntl
 except ImportError:  # not on Windows: there two sweeps must not share a folder
     fcntl = None
 
-
 LOG = "sweep.log"
 POLL = 0.1  # seconds between looks at the running processes
 PATIENCE = 10  # seconds a stopped run has to end before it is killed
 
 
-def cores():
+def cores() -> int:
     """CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_all(runs, base, *, root=None, jobs=1, threads=None, python=sys.executable, main=MAIN, echo=print):
+def run_all(
+    runs: Iterable[Run], base: str | Path, *, root: str | Path | None = None, jobs: int = 1, threads: int | None = None
+) -> dict[Run, dict]:
     """Train the runs that have no finished results below ``base``; read the results of all.
 
     A run's output goes to ``sweep.log`` in its folder. An unfinished run goes on from its last finished epoch
@@ -43,30 +45,26 @@ def run_all(runs, base, *, root=None, jobs=1, threads=None, python=sys.executabl
     lock on its folder, and the next sweep waits for it instead of training the same run twice.
 
     Args:
-        runs: iterable of :class:`Run`; equal ones are trained once.
+        runs: equal ones are trained once.
         base: folder of the runs' folders.
         root: data root; None keeps that of the config files.
         jobs: runs at a time. Default: 1.
         threads: OMP_NUM_THREADS of each. Default: cores // jobs.
-        python, main: interpreter and script of a run. Default: this one, ``tools/main.py``.
-        echo: called with each line of progress.
 
     Returns:
-        dict of Run to the content of its ``results.json``.
+        the content of each run's ``results.json``.
 
     Raises:
         DPMError: settings are wrong, data is missing, or runs failed (raised after the others are done).
     """
     if jobs < 1:
         raise DPMError(f"jobs is {jobs}; give at least 1")
-    runs = list(dict.fromkeys(runs))
     results = {run: run.results(base) for run in runs}
-    missing = [run for run in runs if results[run] is None]
+    missing = [run for run, found in results.items() if found is None]
     if missing:
-        echo(f"{len(runs)} runs: {len(runs) - len(missing)} finished, {len(missing)} to train in '{base}'")
-        prepare_data(missing, root)
-        threads = threads or max(1, cores() // jobs)
-        sweep = _Sweep(base, root, threads, python, main, echo, len(missing))
+        print(f"{len(results)} runs: {len(results) - len(missing)} finished, {len(missing)} to train in '{base}'")
+        _prepare_data(missing, root)
+        sweep = _Sweep(base, root, threads or max(1, cores() // jobs), len(missing))
         with stop_on_sigterm():
             sweep.train(missing, jobs)
         results.update(sweep.results)
@@ -74,7 +72,7 @@ def run_all(runs, base, *, root=None, jobs=1, threads=None, python=sys.executabl
     return results
 
 
-def prepare_data(runs, root):
+def _prepare_data(runs: list[Run], root: str | Path | None) -> None:
     """Draw or look up every data set before the first run, so that a missing one is one early error."""
     seen = set()
     for run in runs:
@@ -91,7 +89,7 @@ def prepare_data(runs, root):
 
 
 @contextlib.contextmanager
-def stop_on_sigterm():
+def stop_on_sigterm() -> Iterator[None]:
     """Within the block SIGTERM raises KeyboardInterrupt, as Ctrl-C does (in the main thread only)."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -110,12 +108,11 @@ def stop_on_sigterm():
 class _Sweep:
     """The processes of one ``run_all``."""
 
-    def __init__(self, base, root, threads, python, main, echo, total):
-        self.base, self.root, self.threads, self.python, self.main = base, root, threads, python, main
-        self.echo, self.total = echo, total
+    def __init__(self, base: str | Path, root: str | Path | None, threads: int, total: int):
+        self.base, self.root, self.threads, self.total = base, root, threads, total
         self.running, self.results, self.failures, self.began = {}, {}, [], time.monotonic()
 
-    def train(self, missing, jobs):
+    def train(self, missing: list[Run], jobs: int) -> None:
         queue, announced = list(missing), set()
         try:
             while queue or self.running:
@@ -126,13 +123,29 @@ class _Sweep:
                         queue.remove(run)
                     elif run not in announced:
                         announced.add(run)
-                        self.echo(f"waiting for {run.name}: another process is training it")
+                        print(f"waiting for {run.name}: another process is training it")
                 self._collect()
                 time.sleep(POLL)
         finally:
             self._stop()
 
-    def _start(self, run):
+    def raise_failures(self) -> None:
+        """One DPMError for all failed runs, after their logs' tails."""
+        if not self.failures:
+            return
+        told = []
+        for run, code in self.failures:
+            path = run.folder(self.base) / LOG
+            lines = _tail(path)
+            print(f"--- {run.name}: end of '{path}' ---", *lines, sep="\n")
+            reason = lines[-1].removeprefix("error: ") if lines else "no output"
+            told.append(f"{run.name} (exit code {code}): {reason[:200]} [log: {path}]")
+        more = f"; and {len(told) - 3} more, see above" if len(told) > 3 else ""
+        raise DPMError(
+            f"{len(told)} of {self.total} runs failed; what is finished is kept: " + "; ".join(told[:3]) + more
+        )
+
+    def _start(self, run: Run) -> bool:
         """Start ``run``; False where another process holds its folder."""
         folder = run.folder(self.base)
         lock = _lock(folder)
@@ -145,8 +158,7 @@ class _Sweep:
                 return True
             done = run.epochs_done(self.base)
             (folder / "sweep.json").write_text(json.dumps({"threads": self.threads}) + "\n", encoding="utf-8")
-            resume = run.checkpoint(self.base) if done else None
-            command = run.command(self.base, self.root, python=self.python, main=self.main, resume=resume)
+            command = run.command(self.base, self.root, run.checkpoint(self.base) if done else None)
             with open(folder / LOG, "a" if done else "w", encoding="utf-8") as log:
                 process = subprocess.Popen(
                     command,
@@ -161,7 +173,7 @@ class _Sweep:
         self.running[run] = process, time.monotonic()
         return True
 
-    def _collect(self):
+    def _collect(self) -> None:
         for run, (process, start) in list(self.running.items()):
             code = process.poll()
             if code is None:
@@ -170,21 +182,21 @@ class _Sweep:
             found = run.results(self.base) if code == 0 else None
             if found is not None:
                 self._finish(run, found, f"{time.monotonic() - start:.0f} s")
-                continue
-            self.failures.append((run, code))
-            self.echo(f"{self._count()} {run.name} FAILED (exit code {code})")
+            else:
+                self.failures.append((run, code))
+                print(f"{self._count()} {run.name} FAILED (exit code {code})")
 
-    def _finish(self, run, found, how):
+    def _finish(self, run: Run, found: dict, how: str) -> None:
         self.results[run] = found
         done = len(self.results) + len(self.failures)
         rate = (time.monotonic() - self.began) / done
         left = f"about {_duration(rate * (self.total - done))} left" if done < self.total else "all done"
-        self.echo(f"{self._count()} {run.name}: {_headlines(found)}; {how}; {left}")
+        print(f"{self._count()} {run.name}: {_headlines(found)}; {how}; {left}")
 
-    def _count(self):
+    def _count(self) -> str:
         return f"[{len(self.results) + len(self.failures)}/{self.total}]"
 
-    def _stop(self):
+    def _stop(self) -> None:
         for process, _ in self.running.values():
             _signal_group(process, signal.SIGTERM)
         deadline = time.monotonic() + PATIENCE
@@ -195,26 +207,8 @@ class _Sweep:
                 _signal_group(process, getattr(signal, "SIGKILL", signal.SIGTERM))
                 process.wait()
 
-    def raise_failures(self):
-        """One DPMError for all failed runs, after their logs' tails."""
-        if not self.failures:
-            return
-        told = []
-        for run, code in self.failures:
-            path = run.folder(self.base) / LOG
-            lines = _tail(path)
-            self.echo(f"--- {run.name}: end of '{path}' ---")
-            for line in lines:
-                self.echo(line)
-            reason = lines[-1].removeprefix("error: ") if lines else "no output"
-            told.append(f"{run.name} (exit code {code}): {reason[:200]} [log: {path}]")
-        more = f"; and {len(told) - 3} more, see above" if len(told) > 3 else ""
-        raise DPMError(
-            f"{len(told)} of {self.total} runs failed; what is finished is kept: " + "; ".join(told[:3]) + more
-        )
 
-
-def _lock(folder):
+def _lock(folder: Path) -> IO | None:
     """An open file that holds the folder's lock; None where another process holds it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -232,7 +226,7 @@ def _lock(folder):
     return handle
 
 
-def _signal_group(process, number):
+def _signal_group(process: subprocess.Popen, number: int) -> None:
     """Signal a run and its data loading processes, which share its session."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if hasattr(os, "killpg"):
@@ -241,18 +235,18 @@ def _signal_group(process, number):
             process.terminate()
 
 
-def _headlines(results):
+def _headlines(results: dict) -> str:
     found = {name: entry["headline"] for name, entry in results["datasets"].items()}
     return ", ".join(f"{name} rank-1 {line['rank1']:.1%}, mAP {line['mAP']:.1%}" for name, line in found.items())
 
 
-def _duration(seconds):
+def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def _tail(path, count=15):
+def _tail(path: Path, count: int = 15) -> list[str]:
     try:
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
     return [line for line in text.splitlines() if line.strip()][-count:]

@@ -1,50 +1,43 @@
-"""One training run of a sweep: what determines it, where its folder is, and whether it is finished."""
+"""One training run: what determines it, where its folder is, and whether it is finished."""
 
 import hashlib
 import json
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from dpm_plugin.config import flat, load_config
-from dpm_plugin.config.schema import SCHEMA
+from yacs.config import CfgNode
+
+from dpm_plugin.config import SCHEMA, flat, load_config
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.weights.files import read_checkpoint
 
-MAIN = Path(__file__).resolve().parents[3] / "tools" / "main.py"
+MAIN = Path(__file__).resolve().parents[1] / "main.py"
 
 #: Keys that do not determine what is learned: where files lie, the seed (it names the folder itself), speed.
 NEUTRAL = (
-    "data.root",
-    "data.save_dir",
-    "data.workers",
-    "dist.timeout",
-    "model.resume",
-    "train.resume",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.seed",
-    "train.print_freq",
-    "use_gpu",
-)
+    "data.root data.save_dir data.workers dist.timeout model.resume train.resume train.checkpoint_every "
+    "train.keep_checkpoints train.seed train.print_freq use_gpu"
+).split()
+#: Keys that are part of a folder's name only where they are not at their defaults: ways to compute the same thing.
+OPTIONAL = (
+    "data.corrupt data.persistent_workers train.accumulate train.compile train.conv_layout train.deterministic "
+    "train.grad_checkpointing train.non_finite train.non_finite_limit train.optim_form train.steps train.sync_bn"
+).split()
 
-#: Keys younger than finished runs on people's disks: at their defaults they leave the names of folders as they were.
-YOUNG = (
-    "data.corrupt",
-    "data.persistent_workers",
-    "train.accumulate",
-    "train.compile",
-    "train.conv_layout",
-    "train.deterministic",
-    "train.grad_checkpointing",
-    "train.non_finite",
-    "train.non_finite_limit",
-    "train.optim_form",
-    "train.steps",
-    "train.sync_bn",
-)
+
+def pairs(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """["train.lr", "0.01", ...] of a command line as (key, value) pairs.
+
+    Raises:
+        DPMError: the last key has no value.
+    """
+    if len(texts) % 2:
+        raise DPMError(f"keys and values come in pairs: '{texts[-1]}' has no partner")
+    return tuple(zip(texts[0::2], texts[1::2]))
 
 
 @dataclass(frozen=True)
@@ -65,71 +58,70 @@ class Run:
     label: str
     config_file: str
     model: str
-    overrides: tuple
+    overrides: tuple[tuple[str, object], ...]
     seed: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", self.label):
             raise DPMError(f"run label '{self.label}' is no file name; use letters, digits and . _ + -")
-        pairs = ((key, tuple(value) if isinstance(value, list) else value) for key, value in self.overrides)
+        fixed = ((key, tuple(value) if isinstance(value, list) else value) for key, value in self.overrides)
         object.__setattr__(self, "config_file", str(self.config_file))
-        object.__setattr__(self, "overrides", tuple(pairs))
+        object.__setattr__(self, "overrides", tuple(fixed))
 
     @property
-    def name(self):
+    def name(self) -> str:
         """Label and seed, as messages call the run."""
         return f"{self.label}, seed {self.seed}"
 
-    def config(self, root=None):
+    def config(self, root: str | Path | None = None) -> CfgNode:
         """The resolved configuration of the run (its ``data.save_dir`` is not set).
 
         Raises:
             DPMError: the settings are wrong.
         """
         options = {"model.name": self.model} | ({} if root is None else {"data.root": str(root)})
-        return load_config(self.config_file, [*self._pairs(), "train.seed", str(self.seed)], options)
+        return load_config(self.config_file, [*self._texts(), "train.seed", str(self.seed)], options)
 
     @cached_property
-    def digest(self):
-        """Ten hexadecimal digits of every resolved setting that determines the run, all but new defaults included."""
+    def digest(self) -> str:
+        """Ten hexadecimal digits of every resolved setting that determines the run."""
         settings = {
             key: value
             for key, value in flat(self.config())
-            if key not in NEUTRAL and (key not in YOUNG or value != SCHEMA[key].default)
+            if key not in NEUTRAL and (key not in OPTIONAL or value != SCHEMA[key].default)
         }
-        text = json.dumps(settings, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
 
-    def folder(self, base):
+    def folder(self, base: str | Path) -> Path:
         """The run's ``data.save_dir``: ``base/<label>-<digest>/seed-<seed>``."""
         return Path(base) / f"{self.label}-{self.digest}" / f"seed-{self.seed}"
 
-    def command(self, base, root=None, *, python=sys.executable, main=MAIN, resume=None):
+    def command(self, base: str | Path, root: str | Path | None = None, resume: str | Path | None = None) -> list[str]:
         """Arguments for ``subprocess``; ``resume`` is a checkpoint to go on from."""
-        command = [str(python), str(main), "--config-file", self.config_file, "-m", self.model]
+        command = [sys.executable, str(MAIN), "--config-file", self.config_file, "-m", self.model]
         command += [] if root is None else ["--root", str(root)]
-        command += [*self._pairs(), "train.seed", str(self.seed), "data.save_dir", str(self.folder(base))]
+        command += [*self._texts(), "train.seed", str(self.seed), "data.save_dir", str(self.folder(base))]
         return command + ([] if resume is None else ["model.resume", str(resume)])
 
-    def results(self, base):
+    def results(self, base: str | Path) -> dict | None:
         """What ``results.json`` of the finished run says; None where the run is missing or unfinished."""
-        folder, config = self.folder(base), self.config()
+        config = self.config()
         try:
-            results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-            epochs = [results["datasets"][name]["epoch"] for name in config.data.targets]
+            results = json.loads((self.folder(base) / "results.json").read_text(encoding="utf-8"))
+            epochs = {results["datasets"][name]["epoch"] for name in config.data.targets}
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        if config.test.evaluate or all(epoch == config.train.max_epoch for epoch in epochs):
+        last = config.train.max_epoch
+        if config.test.evaluate or epochs <= {last}:
             return results
         # Resumed after its last epoch (killed between training and evaluation) a run names no epoch.
-        after_last = all(epoch in (None, config.train.max_epoch) for epoch in epochs)
-        return results if after_last and self.epochs_done(base) == config.train.max_epoch else None
+        return results if epochs <= {None, last} and self.epochs_done(base) == last else None
 
-    def checkpoint(self, base):
+    def checkpoint(self, base: str | Path) -> Path:
         """Path of the checkpoint of the last finished epoch; whether it is there or not."""
         return self.folder(base) / "model" / "last.pth.tar"
 
-    def epochs_done(self, base):
+    def epochs_done(self, base: str | Path) -> int:
         """Epochs in the checkpoint; 0 where there is none that can be read."""
         if not self.checkpoint(base).is_file():
             return 0
@@ -138,5 +130,5 @@ class Run:
         except (DPMError, KeyError, TypeError, ValueError):
             return 0
 
-    def _pairs(self):
+    def _texts(self) -> list[str]:
         return [text for key, value in self.overrides for text in (key, str(value))]

@@ -1,6 +1,6 @@
-"""What one model costs, measured in a process of its own: ``python -m experiments.compare.measuring``.
+"""What one model costs, measured in a process of its own: ``python -m experiments.measuring``.
 
-Reads a request as JSON on stdin and writes what it measured as JSON on stdout; :mod:`experiments.compare.cost`
+Reads a request as JSON on stdin and writes what it measured as JSON on stdout; :mod:`experiments.cost`
 asks. Training and extraction are asked for one by one, because a process's peak memory never falls.
 """
 
@@ -8,11 +8,13 @@ import contextlib
 import json
 import statistics
 import sys
-import time
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from yacs.config import CfgNode
 
 import dpm_plugin  # noqa: F401 (registers the models and data sets)
 from dpm_plugin import build
@@ -27,7 +29,7 @@ WARM_UP = 2  # batches before the clock starts: the first ones allocate memory a
 FEWEST, MOST = 3, 30  # timed batches
 
 
-def measure_training(config, seconds):
+def measure_training(config: CfgNode, seconds: float) -> dict[str, float]:
     """Speed and peak memory of real engine steps: DPM's two, or torchreid's one.
 
     Args:
@@ -35,12 +37,11 @@ def measure_training(config, seconds):
         seconds: how long to go on, between 3 and 30 batches after two that are not timed.
 
     Returns:
-        dict of ``parameters`` (all, classifier included), ``iterations`` of an epoch, ``batch_size``,
-        ``images_per_second`` and ``loading_share`` (see :func:`_speed`), ``peak_memory_mb`` (of the process,
-        10^6 bytes, libraries included) and, on a GPU, ``peak_gpu_memory_mb``.
+        ``parameters`` (all, classifier included), ``iterations`` of an epoch, ``batch_size``, and what
+        :func:`speed` measured.
 
     Raises:
-        DPMError: what building the parts raises; a model that does not run on pictures of this size.
+        DPMError: what building the parts raises; a model that does not run on images of this size.
     """
     engine = _engine(config)
     engine.set_model_mode("train")
@@ -49,19 +50,18 @@ def measure_training(config, seconds):
     if engine.num_batches == 0:
         raise DPMError("the training set does not fill one batch; lower train.batch_size")
     with _runnable(config):
-        found = _timed(engine.train_loader, engine.forward_backward, _device(config), seconds)
+        found = speed(engine.train_loader, engine.forward_backward, _device(config), seconds)
     parameters = sum(parameter.numel() for parameter in engine.model.parameters())
     return {"parameters": parameters, "iterations": engine.num_batches, "batch_size": config.train.batch_size, **found}
 
 
-def measure_extraction(config, seconds):
-    """Speed and peak memory of extracting the first target's gallery, and the FLOPs of one picture.
+def measure_extraction(config: CfgNode, seconds: float) -> dict[str, float]:
+    """Speed and peak memory of extracting the first target's gallery, and the FLOPs of one image.
 
-    Args and errors: as :func:`measure_training`.
+    Arguments and errors as :func:`measure_training`.
 
     Returns:
-        dict of ``flops`` (see :func:`count_flops`), ``batch_size``, ``images_per_second``,
-        ``loading_share``, ``peak_memory_mb`` and, on a GPU, ``peak_gpu_memory_mb``.
+        ``flops`` (see :func:`count_flops`), ``batch_size``, and what :func:`speed` measured.
     """
     engine = _engine(config)
     engine.set_model_mode("eval")
@@ -73,20 +73,17 @@ def measure_extraction(config, seconds):
             _features(model, batch["img"], config.train.amp).float().cpu()
 
     with _runnable(config):
-        found = _timed(loader, step, device, seconds)
+        found = speed(loader, step, device, seconds)
     # Afterwards, so that the counting's own memory is no part of the peak.
     flops = count_flops(model, config.data.height, config.data.width)
     return {"flops": flops, "batch_size": config.test.batch_size, **found}
 
 
-def count_flops(model, height, width):
-    """Floating-point operations of extracting one picture; a multiply-add counts 2.
+def count_flops(model: nn.Module, height: int, width: int) -> int:
+    """Floating-point operations of extracting one image of ``height`` x ``width`` pixels; a multiply-add counts 2.
 
     Counts matrix products and convolutions, as ``torch.utils.flop_counter`` does; normalisation, activations
     and softmax are left out. For one of the plugin's models it is ``embed``: features and mask.
-
-    Args:
-        height, width: of the picture, in pixels.
     """
     device = next(model.parameters()).device
     images = torch.zeros(1, 3, height, width, device=device)
@@ -99,7 +96,38 @@ def count_flops(model, height, width):
     return counter.get_total_flops()
 
 
-def _engine(config):
+def speed(
+    loader: Iterable[dict], step: Callable[[dict], object], device: torch.device, seconds: float
+) -> dict[str, float]:
+    """How fast ``step`` goes through the loader's batches.
+
+    Returns:
+        ``images_per_second``, loading included; ``loading_share``, the part of the time spent on that;
+        ``peak_memory_mb`` of the process (10^6 bytes, libraries included) and, on a GPU, ``peak_gpu_memory_mb``.
+        The times are medians over batches: a burst of another program's work must not count.
+    """
+    batches, peaks = _endless(loader), {}
+    loading, total, clock = [], [], 0.0  # the first two: seconds of one image
+    for count in range(WARM_UP + MOST):
+        took = {}
+        with measure(took, "loading"):
+            batch = next(batches)
+        with measure(took, "step", device):
+            step(batch)
+        peaks |= {key: max(peak, peaks.get(key, 0.0)) for key, peak in took["step"].items() if key != "seconds"}
+        if count < WARM_UP:
+            continue
+        both = took["loading"]["seconds"] + took["step"]["seconds"]
+        clock += both
+        loading.append(took["loading"]["seconds"] / len(batch["img"]))
+        total.append(both / len(batch["img"]))
+        if len(total) >= FEWEST and clock >= seconds:
+            break
+    median = statistics.median(total)
+    return {"images_per_second": 1 / median, "loading_share": min(1.0, statistics.median(loading) / median), **peaks}
+
+
+def _engine(config: CfgNode):
     build.check_names(config)
     if config.data.type != "image":
         raise DPMError("models are compared on images; set data.type image")
@@ -115,47 +143,13 @@ def _features(model, images, amp="off"):
     return embed_batch(model, images, device=next(model.parameters()).device, amp=amp)["embedding"]
 
 
-def _timed(loader, step, device, seconds):
-    """What :func:`_speed` and :func:`peak_memory` say of ``step`` on the loader's batches."""
-    phases = {}
-    with measure(phases, "all", device):
-        speed = _speed(loader, step, device, seconds)
-    peaks = {key: value for key, value in phases["all"].items() if key.startswith("peak_")}
-    return {**speed, **peaks}
-
-
-def _speed(loader, step, device, seconds):
-    """``images_per_second``, loading included, and ``loading_share``, the part of the time spent on that.
-
-    The median over batches: a burst of another program's work must not count.
-    """
-    loading, total = [], []  # seconds of one image
-    begin = start = time.perf_counter()
-    for count, batch in enumerate(_endless(loader), start=1):
-        loaded = time.perf_counter()
-        step(batch)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        done = time.perf_counter()
-        if count <= WARM_UP:
-            begin = done
-        else:
-            loading.append((loaded - start) / len(batch["img"]))
-            total.append((done - start) / len(batch["img"]))
-        if len(total) >= MOST or (len(total) >= FEWEST and done - begin >= seconds):
-            break
-        start = done
-    median = statistics.median(total)
-    return {"images_per_second": 1 / median, "loading_share": min(1.0, statistics.median(loading) / median)}
-
-
-def _endless(loader):
+def _endless(loader: Iterable[dict]) -> Iterator[dict]:
     while True:
         yield from loader
 
 
 @contextlib.contextmanager
-def _runnable(config):
+def _runnable(config: CfgNode) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, KeyError, AssertionError) as error:  # so models say that they cannot
@@ -164,20 +158,20 @@ def _runnable(config):
         reason = str(error).strip().splitlines()[:1]
         size = f"{config.data.height}x{config.data.width}"
         raise DPMError(
-            f"'{config.model.name}' does not run on pictures of {size} with loss.name "
+            f"'{config.model.name}' does not run on images of {size} with loss.name "
             f"{config.loss.name} ({''.join(reason)}); leave it out, or change data.height, "
             "data.width or train.batch_size"
         ) from error
 
 
-def _device(config):
+def _device(config: CfgNode) -> torch.device:
     return torch.device("cuda" if config.use_gpu else "cpu")
 
 
 MEASUREMENTS = {"training": measure_training, "extraction": measure_extraction}
 
 
-def main():
+def main() -> int:
     """One request: {"what", "config_file", "overrides": {key: value}, "seconds"}; exits as tools/main.py."""
     request, idle = json.load(sys.stdin), peak_memory(torch.device("cpu"))
 

@@ -1,0 +1,27 @@
+"""One number measured several times, over seeds or runs: its mean ± sample standard deviation."""
+
+import statistics
+from collections.abc import Collection
+
+
+def mean(values: Collection[float]) -> float | None:
+    """None of no values."""
+    return statistics.mean(values) if values else None
+
+
+def deviation(values: Collection[float]) -> float | None:
+    """Sample standard deviation; None below two values."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def mean_spread(values: Collection[float], *, scale: float = 1.0, sign: str = "", missing: str = "n/a") -> str:
+    """ "50.0 ± 10.0": one decimal, no spread of a single value, ``missing`` for none.
+
+    Args:
+        scale: factor of every value, 100 for shares that are shown in percent. Default: 1.
+        sign: "+" to show the sign of a mean above 0 too. Default: "".
+    """
+    if not values:
+        return missing
+    spread = deviation(values)
+    return f"{scale * mean(values):{sign}.1f}" + ("" if spread is None else f" ± {scale * spread:.1f}")

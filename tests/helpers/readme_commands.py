@@ -1,5 +1,6 @@
-"""What the tests do with each command of README.md, in a folder with small stand-ins for a reader's files."""
+"""What the tests do with each command of the documents, in a folder with small stand-ins for a reader's files."""
 
+import argparse
 import ast
 import contextlib
 import importlib.util
@@ -19,21 +20,13 @@ import torch
 from PIL import Image
 
 from dpm_plugin import build
-from dpm_plugin.config import load_config
-from dpm_plugin.inference.export import cli as export_cli
-from dpm_plugin.inference.export.exporting import Exported
 from dpm_plugin.torchreid_host import model_names
 from dpm_plugin.weights.files import read_checkpoint, read_state
-from experiments.benchmark.cli import parse as parse_benchmark
-from experiments.compare.cli import parse as parse_comparison
-from experiments.reproduce.cli import Tools
-from experiments.reproduce.cli import parse as parse_reproduction
-from experiments.reproduce.make import Maker
 from helpers.model import to_released
 from helpers.readme import ROOT
 from helpers.scripts import run_script
 
-# Appended to every run of tools/main.py: a tiny encoder, tiny pictures, few of them, one epoch.
+# Appended to every run of tools/main.py: a tiny encoder, few and tiny images, one epoch.
 SHRINK = """
 model.pretrained False vit.backbone vit_tiny_patch16_224.augreg_in21k_ft_in1k vit.patch_size 8 vit.stride 8
 vit.embed_dim 16 vit.depth 2 vit.num_heads 2 vit.mask_blocks [1,2] data.height 32 data.width 16 data.workers 0
@@ -48,10 +41,18 @@ RESUMED = {"train.resume": 2, "model.resume": 3}
 
 
 class Place:
-    """The folder that a reader works in; ``printed`` is what each command said, ``names`` those of the snippets."""
+    """The folder that a reader works in (None: commands are only read).
 
-    def __init__(self, folder):
-        self.folder, self.printed, self.names = folder, {}, {}
+    ``printed`` is what each command said, ``names`` are those of the snippets.
+    """
+
+    def __init__(self, folder, pytestconfig):
+        self.folder, self.pytestconfig, self.printed, self.names = folder, pytestconfig, {}, {}
+        if folder is not None:
+            self._fill()
+
+    def _fill(self):
+        folder = self.folder
         rng = np.random.default_rng(0)
         people = folder / "reid-data" / "Occluded_Duke"
         sides = {
@@ -59,15 +60,15 @@ class Place:
             "query": (range(11, 17), (1,), (1,)),
             "bounding_box_test": (range(11, 17), (2, 3), (1, 2)),
         }
-        pictures = [
+        images = [
             people / side / f"{pid:04d}_c{camera}_f{frame:07d}.jpg"
             for side, (pids, cameras, frames) in sides.items()
             for pid in pids
             for camera in cameras
             for frame in frames
         ]
-        pictures += map(folder.joinpath, ("a.jpg", "b.png", "who.jpg", "my-pictures/1.jpg", "my-pictures/2.png"))
-        for path in pictures:
+        images += map(folder.joinpath, ("a.jpg", "b.png", "who.jpg", "my-images/1.jpg", "my-images/2.png"))
+        for path in images:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (32, 16, 3), dtype=np.uint8)).save(path)
         shutil.copytree(ROOT / "configs", folder / "configs")
@@ -76,7 +77,7 @@ class Place:
         self._film(rng)
 
     def _zip(self, people):
-        """A DukeMTMC-reID.zip of those pictures, and the lists of their names."""
+        """A DukeMTMC-reID.zip of those images, and the lists of their names."""
         (self.folder / "FOLDER").mkdir()
         with zipfile.ZipFile(self.folder / "DukeMTMC-reID.zip", "w") as archive:
             sides = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
@@ -146,17 +147,37 @@ def tool(name):
     return module
 
 
+class Read(BaseException):
+    """Ends a tool when it has read its command, or built nothing yet; carries what it has read."""
+
+
+def read(main, args, patched=argparse.ArgumentParser, functions=("parse_args", "parse_intermixed_args")):
+    """What ``functions`` of ``patched`` return when ``main(args)`` calls the first of them; it goes no further."""
+
+    def ending(function):
+        def end(*given, **options):
+            raise Read(function(*given, **options))
+
+        return end
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        for name in functions:
+            patch.setattr(patched, name, ending(getattr(patched, name)))
+        with pytest.raises(Read) as stopped:
+            main(args)
+    return stopped.value.args[0]
+
+
 def train_or_evaluate(place, args, only_read=False):
-    main = tool("main")
-    options = main.parse(args)
-    build.check_names(load_config(options.config_file, options.opts, main.overrides_of(options)))
-    if only_read or ONLY_READ.keys() & set(args):
+    main = tool("main").main
+    if only_read or place.folder is None or ONLY_READ.keys() & set(args):
+        assert read(main, args, build, ["check_names"]) is None
         return
     evaluated = "test.evaluate" in args
     epochs = next((epochs for key, epochs in RESUMED.items() if key in args), 1)
     if "zoo:occluded_duke" in args:
         place.release()
-    out = succeeded(main.main, [*args, *SHRINK, "train.max_epoch", str(epochs)])
+    out = succeeded(main, [*args, *SHRINK, "train.max_epoch", str(epochs)])
     assert "** Results **" in out and ("epoch: [1/" in out) == (epochs == 1 and not evaluated)
     assert epochs == 1 or f"epoch: [{epochs}/{epochs}]" in out
     assert "test.rerank" not in args or "after/on+rerank" in out
@@ -181,10 +202,8 @@ def convert_checkpoint(place, args):
 
 def export_file(place, args):
     # What is written is tested, and where a package for it is missing, in test_export.py.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_cli, "export", lambda extractor, path: Exported(("embedding", "mask"), 0, None))
-        assert "embedding (B, 16)" in succeeded(export_cli.main, args)
-    assert args[1].endswith((".onnx", ".pt2"))
+    read(tool("export").main, args)
+    assert (Path(args[0]) / "model").is_dir() and args[1].endswith((".onnx", ".pt2"))
 
 
 def track(place, args):
@@ -196,11 +215,13 @@ def track(place, args):
 
 
 def reproduce(place, args):
-    Maker(parse_reproduction(args), Tools.load(), str)
+    options = read(tool("reproduce").main, args)
+    assert re.fullmatch("table[1-5]|figure[3-5]|occlusion|all", options.what)
+    assert set(options.models or ()) <= set(model_names())
 
 
 def compare(place, args):
-    assert set(parse_comparison(args).models) <= set(model_names())
+    assert set(read(tool("compare").main, args).models) <= set(model_names())
 
 
 def visualize(place, args):
@@ -218,7 +239,7 @@ def check(place, args):
         assert code == 1 and "published" in out, err  # fewer than the published ones
         assert json.loads(Path("report.json").read_text())
     else:
-        assert code == 0 and "my-pictures" in out, err
+        assert code == 0 and "my-images" in out, err
 
 
 def script(place, args):
@@ -227,8 +248,29 @@ def script(place, args):
 
 
 def install(place, args):
-    folder, extra = re.fullmatch(r"(.)(?:\[(\w+)\])?", args[2]).groups()
-    assert args[:2] == ["install", "-e"] and folder == "." and (extra is None or extra in extras())
+    assert args[0] == "install"
+    if args[1] == "-e":
+        folder, extra = re.fullmatch(r"(.)(?:\[(\w+)\])?", args[2]).groups()
+        assert folder == "." and (extra is None or extra in extras()) and len(args) == 3
+    else:
+        assert all(map(str.isidentifier, (name.replace("-", "_") for name in args[1:])))
+
+
+def read_by_pytest(place, args):
+    for option, value in zip(args, [*args[1:], ""]):
+        if option == "-m":
+            markers = {line.partition(":")[0] for line in place.pytestconfig.getini("markers")}
+            assert set(re.findall(r"\w+", value)) - {"not"} <= markers
+        elif option.startswith("--"):
+            place.pytestconfig.getoption(option)  # raises for an unknown one
+
+
+def check_files(place, args):
+    assert (ROOT / args[-1]).exists()
+
+
+def commit_hooks(place, args):
+    assert args == ["install"] and (ROOT / ".pre-commit-config.yaml").is_file()
 
 
 def launched(place, args):
@@ -249,7 +291,7 @@ TOOLS = {
     "compare": compare,
     "visualize": visualize,
     "prepare_occduke": prepare,
-    "benchmark": lambda place, args: parse_benchmark(args),
+    "benchmark": lambda place, args: read(tool("benchmark").main, args),
     "check_data": check,
 }
 
@@ -261,18 +303,25 @@ def extras():
     return next(ast.literal_eval(word.value) for word in words if word.arg == "extras_require")
 
 
+PROGRAMS = {
+    "pip": install,
+    "torchrun": launched,
+    "pytest": read_by_pytest,
+    "bash": check_files,
+    "ruff": check_files,
+    "mypy": check_files,
+    "pre-commit": commit_hooks,
+}
+
+
 def do(place, words):
-    """Run one command of the README, or read it as its program would."""
+    """Run one command of the documents, or read it as its program would."""
     program, *args = words
-    if program == "pip":
-        install(place, args)
-    elif program == "torchrun":
-        launched(place, args)
-    elif program == "python" and args[:2] == ["-m", "dpm_plugin"]:
+    if program != "python":
+        PROGRAMS[program](place, args)
+    elif args[:2] == ["-m", "dpm_plugin"]:
         script(place, args[2:])
-    elif program == "python":
+    else:
         name = re.fullmatch(r"tools/(\w+)\.py", args[0])
         assert name and name[1] in TOOLS and (ROOT / args[0]).is_file(), f"no test knows {args[0]}"
         TOOLS[name[1]](place, args[1:])
-    else:
-        assert words == ["pytest"], f"no test knows {shlex.join(words)}"

@@ -18,7 +18,8 @@ from dpm_plugin.config import SCHEMA
 from dpm_plugin.config.types import convert
 from dpm_plugin.torchreid_host import image_dataset_classes
 from helpers.readme import PAGES, PROGRAMS, ROOT, TEXTS, anchors, blocks, codes, commands, links, prose
-from helpers.readme_commands import ONLY_READ, Place, do, extras
+from helpers.readme_commands import ONLY_READ, do, extras
+from helpers.readme_place import Place
 from helpers.readme_python import SNIPPETS, execute
 
 # The drawn data set is smaller than the published one, which is a warning.

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import shlex
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -156,12 +157,19 @@ def check_data(place, args):
         assert code == 0 and "my-images" in out, err
 
 
+def config_reference(place, args):
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "REFERENCE.md"
+        called("config_reference", [*args, str(page)])
+        assert page.read_text() == (ROOT / "configs" / "REFERENCE.md").read_text(), "make configs/REFERENCE.md again"
+
+
 TOOLS = {
     "main": train_or_evaluate,
     "search": index_or_query,
     "track_example": track,
     **{each.__name__: each for each in (convert_checkpoint, export, reproduce, compare, benchmark)},
-    **{each.__name__: each for each in (visualize, prepare_occduke, check_data)},
+    **{each.__name__: each for each in (visualize, prepare_occduke, check_data, config_reference)},
 }
 
 

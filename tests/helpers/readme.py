@@ -1,4 +1,4 @@
-"""README.md taken apart: its blocks, the commands that a shell finds in them, and the code within its text."""
+"""The documents taken apart: their blocks, the commands that a shell finds in them, and the code within their text."""
 
 import re
 import shutil
@@ -7,9 +7,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+# In a reader's order: what one page makes, a later one may use.
+PAGES = (
+    "README.md",
+    "configs/README.md",
+    "configs/DATA.md",
+    "configs/REFERENCE.md",
+    "tools/README.md",
+    "tools/BENCHMARKS.md",
+    "tools/REPRODUCTION.md",
+    "tests/README.md",
+    ".github/CONTRIBUTING.md",
+)
+TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PROGRAMS = ("pip", "pytest", "python", "torchrun")
+PROGRAMS = ("bash", "mypy", "pip", "pre-commit", "pytest", "python", "ruff", "torchrun")
 # A shell in which these programs only say what they were called with, and all others are not found.
 RECORDER = (
     "PATH=\nsay() { printf '%s\\036' \"$@\"; printf '\\035'; }\n"
@@ -19,11 +31,11 @@ RECORDER = (
 
 
 class Block(NamedTuple):
-    """What stands between fences: the word behind the first, the text, and the number of its first line."""
+    """What stands between fences: the word behind the first, the text, and where (page:line) it begins."""
 
     language: str
     text: str
-    line: int
+    where: str
 
     @property
     def is_output(self):
@@ -36,8 +48,10 @@ class Block(NamedTuple):
 
 
 def blocks():
-    """Every block of README.md, in order."""
-    return [Block(found[1], found[2], README[: found.start(2)].count("\n") + 1) for found in FENCED.finditer(README)]
+    """Every block of every page, in order."""
+    for page, text in TEXTS.items():
+        for found in FENCED.finditer(text):
+            yield Block(found[1], found[2], f"{page}:{text[: found.start(2)].count(chr(10)) + 1}")
 
 
 def commands(text):
@@ -47,11 +61,23 @@ def commands(text):
     return [command.split("\036")[:-1] for command in done.stdout.split("\035")[:-1]], complaint
 
 
-def prose():
-    """README.md without its blocks."""
-    return FENCED.sub("", README)
+def prose(*pages):
+    """The text of the pages (default: all) without their blocks."""
+    return "\n".join(FENCED.sub("", TEXTS[page]) for page in pages or PAGES)
 
 
-def codes():
-    """Every `code` in the text, its white space made single blanks."""
-    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose())]
+def codes(text):
+    """Every `code` in a text, its white space made single blanks."""
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
+
+
+def links(page):
+    """(text, file or "" for this page, anchor or "") of every link of a page to this repository."""
+    found = re.findall(r"\[([^\]]*)\]\((?!\w+:)([^)#]*)#?([^)]*)\)", prose(page))
+    return [(text, (ROOT / page).parent / file if file else ROOT / page, anchor) for text, file, anchor in found]
+
+
+def anchors(path):
+    """What links can name of a page: its headings as GitHub writes them."""
+    titles = re.findall(r"^#+ (.+)$", FENCED.sub("", path.read_text(encoding="utf-8")), re.M)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}

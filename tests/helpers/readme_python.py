@@ -1,4 +1,4 @@
-"""What the tests do with each block of Python in README.md: sizes made small, the names it expects, what holds."""
+"""What the tests do with each block of Python in the documents: sizes made small, the names it expects, what holds."""
 
 import contextlib
 import io
@@ -18,6 +18,10 @@ class Snippet(NamedTuple):
     smaller: dict
     given: Callable = lambda names: {}
     holds: Callable = lambda names: True
+
+
+def nearest_first_holds(names):
+    assert names["distance"].shape == (1, 2) and names["query"].mask.shape == (1, 16)
 
 
 def batch(names):
@@ -54,7 +58,9 @@ def four_lines_hold(names):
 SNIPPETS = {
     "engine.run(": Snippet(
         {
-            "height=256, width=128, batch_size_train=64": "height=32, width=16, batch_size_train=8, workers=0",
+            "height=256": "height=32",
+            "width=128": "width=16",
+            "batch_size_train=64": "batch_size_train=8, workers=0",
             "dpm_plugin.dpm_vit(": "dpm_plugin.dpm_vit_tiny(",
             "stride=11": "img_size=(32, 16), stride=8, patch_size=8, embed_dim=16, depth=2, num_heads=2",
             "max_epoch=150": "max_epoch=1",
@@ -63,12 +69,10 @@ SNIPPETS = {
         holds=lambda names: Path("log/model/last.pth.tar").is_file(),
     ),
     "model.embed(images": Snippet({}, batch, masked_distance_holds),
-    "DPMExtractor(": Snippet(
-        {
-            'FeatureExtractor("dpm_vit"': 'FeatureExtractor("dpm_vit_tiny"',
-            'device="cpu"': 'device="cpu", image_size=(32, 16)',
-        },
-        holds=features_hold,
+    "distance.argsort(": Snippet({}, holds=nearest_first_holds),
+    "found.embedding, found.mask": Snippet({}),
+    "FeatureExtractor(": Snippet(
+        {'"dpm_vit"': '"dpm_vit_tiny"', 'device="cpu"': 'device="cpu", image_size=(32, 16)'}, holds=features_hold
     ),
     "np.argsort(": Snippet({}, arrays, four_lines_hold),
 }
@@ -83,5 +87,5 @@ def execute(place, text):
         text = text.replace(size, smaller)
     place.names.update(snippet.given(place.names))
     with contextlib.redirect_stdout(io.StringIO()):
-        exec(compile(text, "README.md", "exec"), place.names)
+        exec(compile(text, marks[0], "exec"), place.names)
     assert snippet.holds(place.names) in (True, None)

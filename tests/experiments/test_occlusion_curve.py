@@ -255,15 +255,16 @@ def edited(run, to, change):
     return to
 
 
-def test_another_data_set_is_an_error_that_says_why(runs, tmp_path):
-    folder = edited(runs["dpm-1"], tmp_path / "run", lambda c: c["data"].update(targets=["market1501"]))
-    with pytest.raises(DPMError, match="for synthetic_occluded only.*was tested on market1501"):
-        occlusion_curve([folder], [], tmp_path / "out", root=tmp_path)
-
-
-def test_runs_on_different_drawings_are_an_error(runs, root, tmp_path):
-    folder = edited(runs["dpm-1"], tmp_path / "run", lambda c: c["synthetic"].update(seed=7))
-    with pytest.raises(DPMError, match="different drawings of synthetic_occluded"):
+@pytest.mark.parametrize(
+    "section, setting, message",
+    [
+        ("data", {"targets": ["market1501"]}, "for synthetic_occluded only.*was tested on market1501"),
+        ("synthetic", {"seed": 7}, "different drawings of synthetic_occluded"),
+    ],
+)
+def test_another_data_set_and_another_drawing_are_an_error(runs, root, tmp_path, section, setting, message):
+    folder = edited(runs["dpm-1"], tmp_path / "run", lambda config: config[section].update(setting))
+    with pytest.raises(DPMError, match=message):
         occlusion_curve([runs["dpm-2"][0], folder], [], tmp_path / "out", root=root)
 
 

@@ -1,6 +1,5 @@
 """The occlusion curve: redrawn queries are the benchmark's own, a point is what a naive evaluation finds."""
 
-import csv
 import io
 import json
 import shutil
@@ -20,6 +19,7 @@ from dpm_plugin.method.retrieval import shuffled_masks
 from experiments.reproduce import occlusion, redrawn
 from experiments.reproduce.occlusion import occlusion_curve
 from experiments.reproduce.redrawn import query_rows, redrawn_queries
+from helpers.reproduce import read_csv
 from helpers.runs import finished_run
 
 SHARES, KINDS = (0.3, 0.6), ("any", "wall", "corner")
@@ -217,8 +217,7 @@ def test_a_point_is_mean_and_sample_deviation_over_the_runs(curve):
 
 def test_every_point_is_in_the_csv_and_the_plot_is_drawn(curve):
     numbers, out = curve
-    with open(out / "occlusion.csv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(out / "occlusion.csv")
     assert [(row["series"], row["kind"]) for row in rows] == [(p["series"], p["kind"]) for p in numbers["points"]]
     for name in ("share", "hidden", "queries", "rank1", "rank1_std", "mAP", "mAP_std"):
         assert [float(row[name]) for row in rows] == [p[name] for p in numbers["points"]]

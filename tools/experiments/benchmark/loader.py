@@ -3,7 +3,7 @@
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from dpm_plugin.data import DPMImageDataManager
 from dpm_plugin.data.synthetic.spec import SyntheticSpec
@@ -23,7 +23,8 @@ def run(settings: Settings) -> Iterator[Comparison]:
     real = GALLERY.get(settings.device.type, GALLERY["cpu"])
     identities, batch = settings.sizes(real, TINY_GALLERY)
     height, width = what.model["img_size"]
-    extraction = Extraction(build(what, settings.device, num_cameras=0).eval(), settings.device, what.amp)
+    model = build(what, settings.device, num_cameras=0).eval()
+    extract = Extraction(model, settings.device, what.amp).features
     with tempfile.TemporaryDirectory() as root:
         options = dict(height=height, width=width, batch_size_train=batch, batch_size_test=batch)
         options |= dict(use_gpu=settings.device.type == "cuda", interpolation="bicubic")
@@ -44,11 +45,14 @@ def run(settings: Settings) -> Iterator[Comparison]:
                 managers[workers, kept] = DPMImageDataManager(
                     root, "synthetic_occluded", synthetic=spec, workers=workers, persistent_workers=kept, **options
                 )
-        yield from _compare(settings, managers, extraction, f"{height} x {width} JPEG, batches of {batch}")
+        yield from _compare(settings, managers, extract, f"{height} x {width} JPEG, batches of {batch}")
 
 
 def _compare(
-    settings: Settings, managers: Mapping[tuple[int, bool], DPMImageDataManager], extraction: Extraction, name: str
+    settings: Settings,
+    managers: Mapping[tuple[int, bool], DPMImageDataManager],
+    extract: Callable[[Iterable], object],
+    name: str,
 ) -> Iterator[Comparison]:
     def gallery(workers, kept=False):
         return managers[workers, kept].test_loader["synthetic_occluded"]["gallery"]
@@ -56,11 +60,11 @@ def _compare(
     held = list(gallery(0))
     images = sum(len(data["img"]) for data in held)
     last = WORKERS[-1]
-    calls = {"model": lambda: extraction.features(held)}
+    calls = {"model": lambda: extract(held)}
     for workers in WORKERS:
         calls[f"loader {workers}"] = lambda workers=workers: _drain(gallery(workers))
         calls[f"training loader {workers}"] = lambda workers=workers: _drain(managers[workers, False].train_loader)
-        calls[f"both {workers}"] = lambda workers=workers: extraction.features(gallery(workers))
+        calls[f"both {workers}"] = lambda workers=workers: extract(gallery(workers))
     calls["kept"] = lambda: _drain(gallery(last, kept=True))
     timings = settings.take_turns(calls)
     for workers in WORKERS:

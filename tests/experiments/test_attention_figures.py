@@ -1,7 +1,7 @@
 """Figures 3 and 4 against naive loops over one image and two patches at a time."""
 
-import csv
 import math
+import statistics
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from dpm_plugin import DPMError, HeadEnrichLoss
 from dpm_plugin.inference.run_extractor import evenly_spaced
 from experiments.reproduce.attention import attention_correlation, patch_similarity
 from experiments.reproduce.attention_report import figure3, figure4
+from helpers.reproduce import read_csv
 from helpers.runs import finished_run
 
 
@@ -82,11 +83,6 @@ def without(root, tmp_path_factory):
     return finished_run(tmp_path_factory.mktemp("without") / "run", root, loss__dpm__beta=0)
 
 
-@pytest.fixture(scope="module")
-def full(root, tmp_path_factory):
-    return finished_run(tmp_path_factory.mktemp("full") / "run", root, loss__dpm__beta=0.5, train__seed=2)
-
-
 def queries(root):
     """The query files, sorted, with their 0-based cameras."""
     paths = sorted(Path(root).glob("synthetic_occluded/*/query/*.jpg"))
@@ -118,9 +114,8 @@ def test_figure3_shows_the_first_query_and_the_mean_over_all(drawn3, without, ro
     mean = [[sum(m[i][j] for m in matrices) / 8 for j in range(2)] for i in range(2)]
     assert numbers["mean"] == [pytest.approx(row, abs=1e-5) for row in mean]
     off = [m[0][1] for m in matrices]
-    assert numbers["off_diagonal"]["mean"] == pytest.approx(sum(off) / 8, abs=1e-5)
-    deviation = math.sqrt(sum((value - sum(off) / 8) ** 2 for value in off) / 8)
-    assert numbers["off_diagonal"]["std"] == pytest.approx(deviation, abs=1e-5)
+    assert numbers["off_diagonal"]["mean"] == pytest.approx(statistics.mean(off), abs=1e-5)
+    assert numbers["off_diagonal"]["std"] == pytest.approx(statistics.pstdev(off), abs=1e-5)
 
 
 def test_figure3_gives_the_gap_of_every_block_averaged_over_the_images(drawn3, without, root):
@@ -129,10 +124,8 @@ def test_figure3_gives_the_gap_of_every_block_averaged_over_the_images(drawn3, w
     for position, block in enumerate(numbers["blocks"]):
         pairs = [naive_similarities(encode(without, *file).patch_maps[position][0]) for file in queries(root)]
         gaps = [1 - min(values) for values in pairs]
-        mean = sum(gaps) / 8
-        assert block["gap"] == pytest.approx(mean, abs=1e-4)
-        spread = math.sqrt(sum((gap - mean) ** 2 for gap in gaps) / 8)
-        assert block["gap_std"] == pytest.approx(spread, abs=1e-4)
+        assert block["gap"] == pytest.approx(statistics.mean(gaps), abs=1e-4)
+        assert block["gap_std"] == pytest.approx(statistics.pstdev(gaps), abs=1e-4)
         assert block["largest"] == pytest.approx(sum(map(max, pairs)) / 8, abs=1e-4)
 
 
@@ -140,26 +133,25 @@ def test_figure3_writes_a_plot_a_table_and_every_number(drawn3):
     numbers, out = drawn3
     with Image.open(out / "figure3.png") as plot:
         assert plot.width > 1000
-    with open(out / "figure3.csv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(out / "figure3.csv")
     means = [float(row["value"]) for row in rows if row["quantity"] == "correlation, mean"]
     assert means == pytest.approx([value for line in numbers["mean"] for value in line])
-    assert [float(row["value"]) for row in rows if row["quantity"] == "gap"] == pytest.approx(
-        [block["gap"] for block in numbers["blocks"]]
-    )
+    gaps = [float(row["value"]) for row in rows if row["quantity"] == "gap"]
+    assert gaps == pytest.approx([block["gap"] for block in numbers["blocks"]])
     text = (out / "figure3.md").read_text(encoding="utf-8")
     assert f"| without HEM | {numbers['off_diagonal']['one']:.3f} |" in text and str(out) not in text
 
 
-def test_figure4_compares_two_runs_on_the_same_images(without, full, root, tmp_path):
-    numbers = figure4(without[0], full[0], tmp_path, root=root, images=3)
+def test_figure4_compares_two_runs_on_the_same_images(without, root, tmp_path):
+    full, out = finished_run(tmp_path / "run", root, loss__dpm__beta=0.5, train__seed=2), tmp_path / "out"
+    numbers = figure4(without[0], full[0], out, root=root, images=3)
     file = queries(root)[0]
     for name, run, setting in (("without", without, "without HEM"), ("with", full, "with HEM (β = 0.5)")):
         expected = naive_correlation(encode(run, *file).head_logits[0])
         assert numbers[name]["one"] == [pytest.approx(row, abs=1e-5) for row in expected]
         assert (numbers[name]["setting"], numbers[name]["images"]) == (setting, 3)
         assert numbers[name]["image"] == file[0].name
-    assert {path.name for path in tmp_path.iterdir()} == {"figure4.png", "figure4.csv", "figure4.md"}
+    assert {path.name for path in out.iterdir()} == {"figure4.png", "figure4.csv", "figure4.md"}
 
 
 def test_figure4_refuses_runs_on_different_images(without, root, tmp_path):

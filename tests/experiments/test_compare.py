@@ -20,6 +20,7 @@ from experiments.compare.comparing import Budget
 from experiments.sweep import cores
 from helpers.compare import write_recipe
 from helpers.forks import run_forked
+from helpers.reproduce import read_csv
 
 pytestmark = pytest.mark.filterwarnings("ignore:occluded_duke")  # drawn smaller than published
 QUICK_START = str(Path(__file__).resolve().parents[2] / "configs" / "dpm_synthetic.yaml")
@@ -196,7 +197,7 @@ def test_a_model_is_compared_from_the_command_line_and_a_second_call_repeats_not
     assert compare.main(argv) == 0, capsys.readouterr().err
     text = Path("out/compare.md").read_text(encoding="utf-8")
     assert text in capsys.readouterr().out and "tools/compare.py osnet_x0_25" in text
-    (line,) = csv.DictReader(io.StringIO(Path("out/compare.csv").read_text(encoding="utf-8")))
+    (line,) = read_csv(Path("out/compare.csv"))
     assert (line["model"], line["row"], line["epochs"]) == ("osnet_x0_25", "embedding", "1")
     made = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.json")}
     assert compare.main(argv) == 0

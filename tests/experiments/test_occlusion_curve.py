@@ -1,6 +1,5 @@
 """The occlusion curve: redrawn queries are the benchmark's own, a point is what a naive evaluation finds."""
 
-import csv
 import io
 import json
 import shutil
@@ -20,6 +19,7 @@ from dpm_plugin.method.retrieval import shuffled_masks
 from experiments.reproduce import occlusion, redrawn
 from experiments.reproduce.occlusion import occlusion_curve
 from experiments.reproduce.redrawn import query_rows, redrawn_queries
+from helpers.reproduce import read_csv
 from helpers.runs import finished_run
 
 SHARES, KINDS = (0.3, 0.6), ("any", "wall", "corner")
@@ -217,8 +217,7 @@ def test_a_point_is_mean_and_sample_deviation_over_the_runs(curve):
 
 def test_every_point_is_in_the_csv_and_the_plot_is_drawn(curve):
     numbers, out = curve
-    with open(out / "occlusion.csv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(out / "occlusion.csv")
     assert [(row["series"], row["kind"]) for row in rows] == [(p["series"], p["kind"]) for p in numbers["points"]]
     for name in ("share", "hidden", "queries", "rank1", "rank1_std", "mAP", "mAP_std"):
         assert [float(row[name]) for row in rows] == [p[name] for p in numbers["points"]]
@@ -255,15 +254,16 @@ def edited(run, to, change):
     return to
 
 
-def test_another_data_set_is_an_error_that_says_why(runs, tmp_path):
-    folder = edited(runs["dpm-1"], tmp_path / "run", lambda c: c["data"].update(targets=["market1501"]))
-    with pytest.raises(DPMError, match="for synthetic_occluded only.*was tested on market1501"):
-        occlusion_curve([folder], [], tmp_path / "out", root=tmp_path)
-
-
-def test_runs_on_different_drawings_are_an_error(runs, root, tmp_path):
-    folder = edited(runs["dpm-1"], tmp_path / "run", lambda c: c["synthetic"].update(seed=7))
-    with pytest.raises(DPMError, match="different drawings of synthetic_occluded"):
+@pytest.mark.parametrize(
+    "section, setting, message",
+    [
+        ("data", {"targets": ["market1501"]}, "for synthetic_occluded only.*was tested on market1501"),
+        ("synthetic", {"seed": 7}, "different drawings of synthetic_occluded"),
+    ],
+)
+def test_another_data_set_and_another_drawing_are_an_error(runs, root, tmp_path, section, setting, message):
+    folder = edited(runs["dpm-1"], tmp_path / "run", lambda config: config[section].update(setting))
+    with pytest.raises(DPMError, match=message):
         occlusion_curve([runs["dpm-2"][0], folder], [], tmp_path / "out", root=root)
 
 

@@ -1,6 +1,5 @@
 """tools/reproduce.py: every subcommand on real tiny runs, what it writes, and one line for every mistake."""
 
-import csv
 import json
 
 import numpy as np
@@ -14,7 +13,7 @@ from dpm_plugin.method.masked_cosine import masked_cosine
 from experiments import run
 from experiments.reproduce import make, tables
 from experiments.reproduce.setting import make_setting
-from helpers.reproduce import CONFIG, TINY, real_runs
+from helpers.reproduce import CONFIG, TINY, cells, read_csv, real_runs
 
 STOCK = "osnet_x0_25"
 
@@ -41,10 +40,6 @@ class Bench:
         places = ["--config-file", CONFIG, "--root", str(self.folder / "data"), "--out", str(self.out)]
         return reproduce.main([what, *places, "--threads", "1", *args, *TINY])
 
-    def rows(self, name):
-        with open(self.out / f"{name}.csv", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-
     def page(self, name):
         return (self.out / f"{name}.md").read_text(encoding="utf-8")
 
@@ -64,11 +59,6 @@ def bench(tmp_path_factory):
         bench = Bench(folder, patch)
         assert bench.run("table3", "--seeds", "1", "2", "--jobs", "2") == 0
         yield bench
-
-
-def cells(page, row):
-    (line,) = (line for line in page.splitlines() if line.startswith(f"| {row} |"))
-    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def check_png(path):
@@ -102,7 +92,7 @@ def test_the_page_shows_the_mask_on_off_and_shuffled_for_models_with_a_mask(benc
 
 
 def test_the_csv_holds_every_seeds_value_and_every_published_one(bench):
-    rows = bench.rows("table3")
+    rows = read_csv(bench.out / "table3.csv")
     published = {(row["row"], row["metric"]): row for row in rows if row["kind"] == "published"}
     assert len(published) == 16 and published["baseline", "R-5"]["mean"] == "80.8"
     (measured,) = (row for row in rows if (row["row"], row["metric"], row["kind"]) == ("+DPM", "mAP", "measured"))

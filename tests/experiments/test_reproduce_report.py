@@ -13,7 +13,7 @@ from experiments.reproduce.report import csv_table, markdown
 from experiments.reproduce.tables import Row, Table
 from experiments.run import Run
 from experiments.spread import mean_spread
-from helpers.reproduce import CONFIG
+from helpers.reproduce import CONFIG, cells
 
 RUNS = tuple(Run("model", CONFIG, "dpm_vit_tiny", (), seed) for seed in (1, 2, 3))
 
@@ -32,11 +32,6 @@ def results_of(values, gallery=12, mask=True):
 
 def table(*rows):
     return Table("table3", "A title", rows, ("Occluded-Duke R-1",))
-
-
-def cells(page, row):
-    (line,) = (line for line in page.splitlines() if line.startswith(f"| {row} |"))
-    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 @given(st.lists(st.floats(0, 100), max_size=5))

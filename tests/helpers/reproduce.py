@@ -1,6 +1,7 @@
 """A tiny setting, and two stand-ins for tools/main.py that start at once: a pretended and a real one."""
 
 import contextlib
+import csv
 import importlib.util
 import json
 import multiprocessing
@@ -58,6 +59,16 @@ while not done.exists():
     time.sleep(0.02)
 sys.exit(int(done.read_text()))
 """
+
+
+def cells(page, row):
+    """The cells of the one table line of a Markdown page that begins with ``row``."""
+    (line,) = (line for line in page.splitlines() if line.startswith(f"| {row} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def read_csv(path):
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 @contextlib.contextmanager

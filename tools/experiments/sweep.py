@@ -57,8 +57,6 @@ def run_all(
     Raises:
         DPMError: settings are wrong, data is missing, or runs failed (raised after the others are done).
     """
-    if jobs < 1:
-        raise DPMError(f"jobs is {jobs}; give at least 1")
     results = {run: run.results(base) for run in runs}
     missing = [run for run, found in results.items() if found is None]
     if missing:

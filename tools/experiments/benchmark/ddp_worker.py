@@ -56,10 +56,8 @@ def measure(processes: Processes, rounds: int, tiny: bool, on_gpus: bool) -> Com
         for left, right in zip(alone.model.state_dict().values(), together.model.state_dict().values())
     )
     where = "a GPU each" if on_gpus else "one CPU thread each"
-    network = "tiny ViT" if tiny else "ViT-S/16"
-    case = (
-        f"two-step iteration, {network}, {image[0]} x {image[1]}, global batch {batch_size}, synchronised BN, {where}"
-    )
+    size = f"{'tiny ViT' if tiny else 'ViT-S/16'}, {image[0]} x {image[1]}, global batch {batch_size}"
+    case = f"two-step iteration, {size}, synchronised BN, {where}"
     extra = {f"iterations/s in {name}": 1 / timings[name].median for name in names}
     return compared("ddp", case, timings, plain=names[0], ours=names[1], difference=difference, extra=extra)
 

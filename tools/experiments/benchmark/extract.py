@@ -35,32 +35,18 @@ def run(settings):
     timings = take_turns(calls, rounds=settings.rounds, device=settings.device)
     for amp in amps:
         suffix = "" if amp == "off" else f" {amp}"
-        yield _compared(
-            f"{name}, {'float32' if amp == 'off' else amp}, against a bare forward",
-            timings,
-            "ours" + suffix,
-            "bare" + suffix,
-            size * count,
-        )
+        against = f"{name}, {'float32' if amp == 'off' else amp}, against a bare forward"
+        yield _compared(against, timings, "ours" + suffix, "bare" + suffix, size * count)
     if len(amps) > 1:
         yield _compared(f"{name}, float16 against float32", timings, "ours float16", "ours", size * count)
 
 
 def _compared(name, timings, ours, plain, images):
-    pair = {each: timings[each] for each in (plain, ours)}
     left, right = _tensors(timings[plain].result), _tensors(timings[ours].result)
     difference = max(float((a.float() - b.float()).abs().max()) for a, b in zip(left, right))
-    speed = {f"{each} images/s": images / timings[each].median for each in pair}
-    overhead = timings[ours].median / timings[plain].median
-    return compared(
-        "extract",
-        name,
-        pair,
-        ours=ours,
-        plain=plain,
-        difference=difference,
-        extra={f"{ours} / {plain}": overhead, **speed},
-    )
+    extra = {f"{ours} / {plain}": timings[ours].median / timings[plain].median}
+    extra |= {f"{each} images/s": images / timings[each].median for each in (plain, ours)}
+    return compared("extract", name, timings, ours=ours, plain=plain, difference=difference, extra=extra)
 
 
 def _tensors(result):

@@ -9,10 +9,10 @@ from dpm_plugin.utils.errors import DPMError
 from experiments.benchmark.report import Comparison
 from experiments.page import png
 
-# Part -> what the row of axes shows, as a sentence, and the sizes' axis.
+# Part -> (title, what the sizes count).
 PARTS = {
-    "head": ("Masked ArcFace loss and gradients of 64 images grow with the identities", "training identities"),
-    "search": ("Masked top-50 search of 100 queries takes the time of its bare products", "gallery images"),
+    "head": ("How masked ArcFace of 64 images, with its gradients, grows with the identities", "training identities"),
+    "search": ("How the exact masked search, top 50 for 100 queries, grows with the gallery", "gallery images"),
 }
 LABELS = {
     ("head", "ours"): "ours: masked ArcFace (Eq. 7)",
@@ -55,10 +55,10 @@ def growth_png(comparisons: Sequence[Comparison]) -> bytes:
                     axis.plot(*zip(*points), marker="o", color=COLORS[contender], label=name)
             axis.set(xscale="log", yscale=scale, xlabel=f"{unit} (log scale)", ylabel=f"{label}, log scale")
             if scale == "symlog":  # which would show as much below 0 as above
-                axis.set_ylim(bottom=0)
+                axis.set_ylim(0, 3 * max(1, axis.get_ylim()[1]))
                 axis.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1))
             for direction in (axis.xaxis, axis.yaxis):
                 direction.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
             axis.grid(alpha=0.3)
-        axes[0].legend(loc="upper left")
+        axes[0].legend(loc="lower right")
     return png(figure, dpi=100)

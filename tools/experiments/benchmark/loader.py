@@ -25,7 +25,7 @@ def run(settings: Settings) -> Iterator[Comparison]:
     identities, batch = settings.sizes(real, TINY_GALLERY)
     height, width = what.model["img_size"]
     model = build(what, settings.device, num_cameras=0).eval()
-    extract = partial(extract_features, model, device=settings.device, amp=what.amp)
+    features_of = partial(extract_features, model, device=settings.device, amp=what.amp)
     with tempfile.TemporaryDirectory() as root:
         options = dict(height=height, width=width, batch_size_train=batch, batch_size_test=batch)
         options |= dict(use_gpu=settings.device.type == "cuda", interpolation="bicubic")
@@ -46,13 +46,13 @@ def run(settings: Settings) -> Iterator[Comparison]:
                 managers[workers, kept] = DPMImageDataManager(
                     root, "synthetic_occluded", synthetic=spec, workers=workers, persistent_workers=kept, **options
                 )
-        yield from _compare(settings, managers, extract, f"{height} x {width} JPEG, batches of {batch}")
+        yield from _compare(settings, managers, features_of, f"{height} x {width} JPEG, batches of {batch}")
 
 
 def _compare(
     settings: Settings,
     managers: Mapping[tuple[int, bool], DPMImageDataManager],
-    extract: Callable[[Iterable], Features],
+    features_of: Callable[[Iterable], Features],
     name: str,
 ) -> Iterator[Comparison]:
     def gallery(workers, kept=False):
@@ -61,11 +61,11 @@ def _compare(
     held = list(gallery(0))
     images = sum(len(data["img"]) for data in held)
     last = WORKERS[-1]
-    calls = {"model": lambda: extract(held)}
+    calls = {"model": lambda: features_of(held)}
     for workers in WORKERS:
         calls[f"loader {workers}"] = lambda workers=workers: _drain(gallery(workers))
         calls[f"training loader {workers}"] = lambda workers=workers: _drain(managers[workers, False].train_loader)
-        calls[f"both {workers}"] = lambda workers=workers: extract(gallery(workers))
+        calls[f"both {workers}"] = lambda workers=workers: features_of(gallery(workers))
     calls["kept"] = lambda: _drain(gallery(last, kept=True))
     timings = settings.take_turns(calls)
     for workers in WORKERS:

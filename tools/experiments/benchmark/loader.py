@@ -24,7 +24,7 @@ def run(settings):
     identities, batch = TINY_GALLERY if settings.tiny else GALLERY.get(settings.device.type, GALLERY["cpu"])
     height, width = what.model["img_size"]
     model = build(what, settings.device, num_cameras=0).eval()
-    extract = partial(extract_features, model, device=settings.device, amp=what.amp)
+    features_of = partial(extract_features, model, device=settings.device, amp=what.amp)
     with tempfile.TemporaryDirectory() as root, contextlib.ExitStack() as drawing:
         drawing.enter_context(contextlib.redirect_stdout(io.StringIO()))  # torchreid's summaries
         spec = SyntheticSpec(
@@ -54,20 +54,20 @@ def run(settings):
             for workers, kept in [*((workers, False) for workers in WORKERS), (WORKERS[-1], True)]
         }
         drawing.close()
-        yield from _compare(settings, managers, extract, f"{height} x {width} JPEG, batches of {batch}")
+        yield from _compare(settings, managers, features_of, f"{height} x {width} JPEG, batches of {batch}")
 
 
-def _compare(settings, managers, extract, name):
+def _compare(settings, managers, features_of, name):
     def gallery(workers, kept=False):
         return managers[workers, kept].test_loader["synthetic_occluded"]["gallery"]
 
     held = list(gallery(0))
     images = sum(len(data["img"]) for data in held)
-    calls = {"model": lambda: extract(held)}
+    calls = {"model": lambda: features_of(held)}
     for workers in WORKERS:
         calls[f"loader {workers}"] = lambda workers=workers: _drain(gallery(workers))
         calls[f"training loader {workers}"] = lambda workers=workers: _drain(managers[workers, False].train_loader)
-        calls[f"both {workers}"] = lambda workers=workers: extract(gallery(workers))
+        calls[f"both {workers}"] = lambda workers=workers: features_of(gallery(workers))
     calls["kept"] = lambda: _drain(gallery(WORKERS[-1], kept=True))
     timings = take_turns(calls, rounds=settings.rounds, device=settings.device)
     for workers in WORKERS:

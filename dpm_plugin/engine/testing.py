@@ -93,9 +93,9 @@ class EvaluationMixin(Engine):
         for side, loader in zip(SIDES, (query_loader, gallery_loader)):
             cameras = camera_choice(self.evaluation.cameras, side, self.datamanager, dataset_name)
             name, device = f"{side} set of '{dataset_name}'", self.device
-            extract = partial(extract_features, device=device, amp=self.amp, name=name, processes=self.processes)
+            features_of = partial(extract_features, device=device, amp=self.amp, name=name, processes=self.processes)
             with measure(phases, f"extract_{side}", device):
-                sides.append(extract(self.model, loader, cameras))
+                sides.append(features_of(self.model, loader, cameras))
         skipped = getattr(self.datamanager, "skipped", None)  # of data.corrupt skip
         counts = None if skipped is None else self.processes.gather(skipped)
         if not self.processes.is_main:

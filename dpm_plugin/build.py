@@ -47,10 +47,8 @@ def check_names(config: CfgNode, processes: Processes = ALONE) -> None:
     if name not in model_names():
         raise DPMError(f"unknown model '{name}'; the nearest known model is '{nearest(name, model_names())}'")
     if processes.size > 1 and (name not in MODELS or config.loss.name != "dpm"):
-        raise DPMError(
-            f"several processes train the plugin's models with loss.name dpm only, not '{name}' with "
-            f"{config.loss.name}; start it without torchrun"
-        )
+        what = f"'{name}' with {config.loss.name}; start it without torchrun"
+        raise DPMError(f"several processes train the plugin's models with loss.name dpm only, not {what}")
     if name not in MODELS:
         if config.loss.name == "dpm":
             raise DPMError(
@@ -58,17 +56,13 @@ def check_names(config: CfgNode, processes: Processes = ALONE) -> None:
                 f"not '{name}'; set loss.name softmax or triplet"
             )
         if train.optim == "adamw" or train.bias_lr_mult != 1 or train.optim_form != "auto":
-            raise DPMError(
-                "train.optim adamw, train.bias_lr_mult other than 1 and train.optim_form other than "
-                f"auto are for the plugin's models, not '{name}'"
-            )
+            what = "train.optim adamw, train.bias_lr_mult other than 1 and train.optim_form other than auto"
+            raise DPMError(f"{what} are for the plugin's models, not '{name}'")
     elif config.data.type == "video":
         raise DPMError(f"'{name}' takes single images; set data.type image")
     elif train.staged_lr:
-        raise DPMError(
-            f"train.staged_lr would leave tokens and position embedding of '{name}' out of the "
-            "optimizer; set it to False"
-        )
+        what = f"tokens and position embedding of '{name}'"
+        raise DPMError(f"train.staged_lr would leave {what} out of the optimizer; set it to False")
 
 
 def build_datamanager(config: CfgNode, processes: Processes = ALONE) -> DataManager:
@@ -96,10 +90,8 @@ def build_datamanager(config: CfgNode, processes: Processes = ALONE) -> DataMana
         return data.VideoDataManager(**arguments)
     except (RuntimeError, ValueError, AssertionError, OSError) as error:
         # So torchreid reports a missing folder, a failed download or a batch that cannot be filled.
-        raise DPMError(
-            f"video data sets {config.data.sources} -> {config.data.targets} under "
-            f"'{config.data.root}' cannot be loaded: {error}"
-        ) from error
+        what = f"video data sets {config.data.sources} -> {config.data.targets} under '{config.data.root}'"
+        raise DPMError(f"{what} cannot be loaded: {error}") from error
 
 
 def _check_target(config: CfgNode, name: str, parts: dict[str, list[tuple]]) -> None:
@@ -123,9 +115,8 @@ def _check_target(config: CfgNode, name: str, parts: dict[str, list[tuple]]) -> 
 def build_model(config: CfgNode, datamanager: DataManager, processes: Processes = ALONE) -> nn.Module:
     """The network, with ``model.load_weights`` loaded, on one device.
 
-    Not spread over several GPUs as in torchreid's scripts: DPM's two steps freeze parameters, which
-    ``DataParallel`` copies anew each time. Choose the GPU by CUDA_VISIBLE_DEVICES, or give each its own
-    process by torchrun.
+    Not spread over several GPUs by ``DataParallel``, which copies parameters anew each time and so opens what the two
+    steps froze. Choose the GPU by CUDA_VISIBLE_DEVICES, or give each its own process by torchrun.
     """
     name, classes = config.model.name, datamanager.num_train_pids
     if name in MODELS:
@@ -140,10 +131,8 @@ def build_model(config: CfgNode, datamanager: DataManager, processes: Processes 
         model = models.build_model(**settings.stock_model_kwargs(config, classes))
     for layer in config.train.open_layers if config.train.fixbase_epoch else ():
         if not hasattr(model, layer):
-            raise DPMError(
-                f"train.open_layers names '{layer}', which '{name}' does not have; it has "
-                f"{', '.join(child for child, _ in model.named_children())}"
-            )
+            has = ", ".join(child for child, _ in model.named_children())
+            raise DPMError(f"train.open_layers names '{layer}', which '{name}' does not have; it has {has}")
     if config.model.load_weights:
         load_weights(model, config.model.load_weights)
     model = model.cuda() if config.use_gpu else model
@@ -174,24 +163,16 @@ def build_scheduler(config: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
 
 
 def build_engine(
-    config: CfgNode,
-    datamanager: DataManager,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: Any,
-    processes: Processes = ALONE,
+    config: CfgNode, datamanager: DataManager, model: nn.Module, optimizer: Any, scheduler: Any, processes: Any = ALONE
 ) -> engine.Engine:
     """The engine of ``loss.name`` and ``data.type``; all but the video ones train and evaluate as this plugin does."""
     kwargs = dict(settings.engine_kwargs(config), optimizer=optimizer, scheduler=scheduler)
     if config.data.type == "video":
         engines = {"softmax": engine.VideoSoftmaxEngine, "triplet": engine.VideoTripletEngine}
         return engines[config.loss.name](datamanager, model, **kwargs)
-    seed = processes.seed(config.train.seed)
-    kwargs.update(
-        training=TrainingOptions(**settings.training_kwargs(config, seed)),
-        evaluation=EvaluationOptions(**settings.evaluation_kwargs(config)),
-        processes=processes,
-    )
+    training = TrainingOptions(**settings.training_kwargs(config, processes.seed(config.train.seed)))
+    evaluation = EvaluationOptions(**settings.evaluation_kwargs(config))
+    kwargs.update(training=training, evaluation=evaluation, processes=processes)
     if config.loss.name == "dpm":
         shared = dict(num_processes=processes.size, gather=processes.all_gather)
         kwargs.update(criterion=DPMLoss(**settings.criterion_kwargs(config), **shared))

@@ -17,7 +17,7 @@ from dpm_plugin.method.vit import EncoderOutput
 
 
 def encode_with_cache(
-    encode: Callable[[Tensor, Tensor | None], EncoderOutput], count: int, images: Tensor, camids: Tensor | None
+    encode: Callable[..., EncoderOutput], count: int, images: Tensor, camids: Tensor | None
 ) -> EncoderOutput:
     """What ``encode`` gives for the whole batch, with the activations of one part in memory at a time.
 

@@ -33,8 +33,7 @@ def build_optimizer(
 ) -> Optimizer:
     """An optimizer whose parameter groups keep the mask generator and the rest apart.
 
-    Groups carry ``part``, "mask" or "main"; the last group holds the main weights, whose learning rate torchreid
-    prints. Frozen parameters have no gradient and are skipped: one optimizer serves both steps.
+    Groups carry ``part``, "mask" or "main"; the last one holds the main weights, whose learning rate torchreid prints.
 
     Args:
         optim: "sgd" (the paper), "adam", "amsgrad", "adamw", "rmsprop" or "radam".
@@ -146,8 +145,7 @@ def form_flags(
         form: "loop", "foreach", "fused", or "auto": fused on a GPU, where it also spares the gradient scaler
             of float16 a wait for the device in every step, and for models of 20 million parameters or more;
             torch's own choice elsewhere.
-        optim: name of the optimizer.
-        parameters: what it will hold, already on their device.
+        optim, parameters: name of the optimizer, and what it will hold, already on their device.
         dampening: of SGD's momentum. The fused kernel starts a momentum at zero, where torch's loop starts it
             at the first gradient; without dampening that is the same.
 
@@ -160,13 +158,12 @@ def form_flags(
     if form == "fused" and not has_fused:
         why = "with sgd.dampening" if optim in FUSED else f"of {optim}"
         raise DPMError(f"train.optim_form fused: there is no fused form {why}; set train.optim_form auto")
-    flags: dict[str, bool | None] = {"foreach": form == "foreach", "fused": form == "fused"}
-    if form == "auto":
+    if form == "auto" and has_fused:
         on_gpu = all(parameter.device.type == "cuda" for parameter in parameters)
         is_large = sum(parameter.numel() for parameter in parameters) >= LARGE
-        fused = has_fused and (on_gpu or is_large)
-        flags = {"foreach": False, "fused": True} if fused else {"foreach": None, "fused": None}
-    return flags if optim in FUSED else {"foreach": flags["foreach"]}
+        form = "fused" if on_gpu or is_large else form
+    names = ("foreach", "fused") if optim in FUSED else ("foreach",)
+    return {name: None if form == "auto" else form == name for name in names}
 
 
 def _keep_form(optimizer: Optimizer, flags: dict[str, bool | None]) -> Optimizer:

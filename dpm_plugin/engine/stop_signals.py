@@ -35,18 +35,16 @@ class StopSignals:
 
     Attributes:
         asked: number of the signal that this process got, or None.
+        due: number of the signal to stop for now, or None.
     """
 
     def __init__(self, shared: bool = False) -> None:
-        self.shared = shared
+        self.shared, self._waiting, self._owner = shared, False, os.getpid()
         self.asked: int | None = None
-        self._agreed: int | None = None
-        self._owner: int | None = None  # the process that the block is in
+        self.due: int | None = None
         self._previous: dict[int, Any] = {}  # handlers by signal
-        self._waiting = False
 
     def __enter__(self) -> "StopSignals":
-        self._owner = os.getpid()
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
@@ -54,7 +52,7 @@ class StopSignals:
     def __exit__(self, *error: object) -> None:
         for number, previous in self._previous.items():
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
-        self._previous, self.asked, self._agreed = {}, None, None
+        self._previous, self.asked, self.due = {}, None, None
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -67,15 +65,10 @@ class StopSignals:
 
     def agree(self) -> None:
         """Stop with the other processes, because one of them or this one was asked to."""
-        self._agreed = self.asked or signal.SIGTERM
-
-    @property
-    def due(self) -> int | None:
-        """The signal to stop for now, or None."""
-        return self._agreed if self.shared else self.asked
+        self.due = self.asked or signal.SIGTERM
 
     def raise_if_due(self, when: str) -> None:
-        """Raise :class:`Stopped` if a signal is due, once the state ``when`` is saved."""
+        """Raise :class:`Stopped` where a signal is due, with the state ``when`` saved."""
         if self.due:
             raise Stopped(self.due, when)
 
@@ -85,6 +78,7 @@ class StopSignals:
             return
         at_once = self.asked is not None or not self._waiting
         self.asked = int(number)
+        self.due = self.due if self.shared else self.asked
         if at_once:
             raise Stopped(number)
 

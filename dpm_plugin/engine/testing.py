@@ -1,6 +1,7 @@
 """What every engine of this package adds to torchreid's evaluation: five rows and results.json."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,26 +84,18 @@ class EvaluationMixin(Engine):
         save_dir: str = "",
         **options: Any,
     ) -> tuple[float, float]:
-        """Rank-1 and mAP of the headline row; torchreid's ``test`` calls it for each target data set.
+        """Rank-1 and mAP of the headline row; torchreid's ``test`` calls this for each target data set.
 
-        Args:
-            options: those of torchreid's that :func:`~dpm_plugin.evaluation.protocol.evaluate` knows too.
+        Its other options are those of :func:`~dpm_plugin.evaluation.protocol.evaluate`.
         """
         phases: dict[str, dict[str, float]] = {}
         sides = []
         for side, loader in zip(SIDES, (query_loader, gallery_loader)):
             cameras = camera_choice(self.evaluation.cameras, side, self.datamanager, dataset_name)
-            with measure(phases, f"extract_{side}", self.device):
-                features = extract_features(
-                    self.model,
-                    loader,
-                    cameras,
-                    device=self.device,
-                    amp=self.amp,
-                    name=f"{side} set of '{dataset_name}'",
-                    processes=self.processes,
-                )
-            sides.append(features)
+            name, device = f"{side} set of '{dataset_name}'", self.device
+            features_of = partial(extract_features, device=device, amp=self.amp, name=name, processes=self.processes)
+            with measure(phases, f"extract_{side}", device):
+                sides.append(features_of(self.model, loader, cameras))
         skipped = getattr(self.datamanager, "skipped", None)  # of data.corrupt skip
         counts = None if skipped is None else self.processes.gather(skipped)
         if not self.processes.is_main:
@@ -123,9 +116,9 @@ class EvaluationMixin(Engine):
                 print(f"=> {describe_skipped(run['skipped_images'])}")
         epoch = self.epoch + 1 if self.in_training else None
         write_results(Path(save_dir) / "results.json", dataset_name, result, epoch=epoch, run=run)
-        if visrank:
+        if result.distmat is not None:  # kept for visrank
             query, gallery = self.datamanager.fetch_test_loaders(dataset_name)
-            size = {"width": self.datamanager.width, "height": self.datamanager.height}
-            folder = Path(save_dir) / f"visrank_{dataset_name}"
-            visualize_ranks(result.distmat, query, gallery, folder, topk=visrank_topk, **size)
+            width, height, folder = self.datamanager.width, self.datamanager.height, f"visrank_{dataset_name}"
+            options = {"width": width, "height": height, "topk": visrank_topk}
+            visualize_ranks(result.distmat, query, gallery, Path(save_dir) / folder, **options)
         return self.processes.broadcast(lambda: (result.rank1, result.mAP))

@@ -44,10 +44,6 @@ class TrainingOptions:
 class TrainingMixin(EvaluationMixin):
     """Stands before one of torchreid's engines in the bases, or alone; takes that engine's arguments and these.
 
-    A checkpoint is torchreid's (``state_dict``, ``epoch``, ``rank1``, ``optimizer``, ``scheduler``) with
-    ``progress``: how many batches of the running epoch are done, the random generators now and when that epoch began,
-    of every process and its loader's processes, and counters.
-
     Args:
         training: Default: ``TrainingOptions()``.
         Others: see :class:`~dpm_plugin.engine.testing.EvaluationMixin`.
@@ -73,10 +69,8 @@ class TrainingMixin(EvaluationMixin):
     ) -> None:
         """torchreid's ``run``; a run that was resumed after its last epoch is evaluated, not trained again.
 
-        SIGINT and SIGTERM end training after the iteration, with a checkpoint.
-
         Raises:
-            Stopped: one of them came.
+            Stopped: SIGINT or SIGTERM came; in training after the iteration, with a checkpoint.
         """
         resumed, self._resumed = self._resumed, None
         resumed = resumed if resumed is not None and resumed[0] == start_epoch else None
@@ -95,10 +89,9 @@ class TrainingMixin(EvaluationMixin):
                     remove_leftovers(folder)
                 if resumed is not None:
                     self._go_on(*resumed, options)
+            options.update(save_dir=save_dir, max_epoch=max_epoch, start_epoch=start_epoch, test_only=test_only)
             try:
-                super().run(
-                    save_dir=save_dir, max_epoch=max_epoch, start_epoch=start_epoch, test_only=test_only, **options
-                )
+                super().run(**options)
             except RuntimeError as error:
                 # A signal to the whole group ends the test loaders' processes too, and torch notices.
                 if self.stop.asked and "DataLoader worker" in str(error):
@@ -234,7 +227,7 @@ class TrainingMixin(EvaluationMixin):
     # ---- checkpoints ----
 
     def save_model(self, epoch: int, rank1: float, save_dir: str, is_best: bool = False) -> None:
-        """Write ``save_dir/model/model.pth.tar-<epoch + 1>`` after an evaluation, which torchreid reads safely.
+        """Write ``save_dir/model/model.pth.tar-<epoch + 1>`` after an evaluation.
 
         It is ``best.pth.tar`` too where its rank-1 is the highest so far, and ``last.pth.tar`` unless the run ends
         here: a run of more epochs goes on as if it had always had them.
@@ -263,10 +256,11 @@ class TrainingMixin(EvaluationMixin):
             write_last(state, Path(self.save_dir) / FOLDER / LAST, self.training.keep_checkpoints)
 
     def checkpoint_state(self, epoch: int, rank1: float | None = None) -> dict[str, Any]:
-        """The content of a checkpoint after epoch index ``epoch``; every process calls this, rank 0 has the result.
+        """The content of a checkpoint after epoch index ``epoch``, and its evaluation if ``rank1`` is given.
 
-        Args:
-            rank1: of the evaluation after that epoch. Default: None, there was none.
+        It is torchreid's with ``progress``: how many batches of the next epoch are done, the random generators now and
+        when that epoch began, of every process and its loader's processes, and counters. Every process calls this,
+        and rank 0 has the result.
         """
         state: dict[str, Any] = {"state_dict": self.model.state_dict(), "epoch": epoch + 1}
         if rank1 is not None:

@@ -46,23 +46,21 @@ class Features:
 
     def tensors(self) -> dict[str, Tensor]:
         """Field name -> (n, D), of those that the model has."""
-        named = {"cls": self.cls, "embedding": self.embedding, "mask": self.mask}
-        return {name: value for name, value in named.items() if value is not None}
+        return _present(cls=self.cls, embedding=self.embedding, mask=self.mask)
 
 
-def check_cameras(choice: str | Sequence[int]) -> str | tuple[int, ...]:
-    """Return ``choice`` if :func:`camera_choice` knows it, a pair as a tuple.
+def _present(**named: Tensor | None) -> dict[str, Tensor]:
+    return {name: value for name, value in named.items() if value is not None}
 
-    Raises:
-        DPMError: it is none of the choices.
-    """
-    if choice in ("auto", "ids", "none"):
-        return choice
-    if isinstance(choice, (tuple, list)) and len(choice) == 2 and all(isinstance(index, int) for index in choice):
-        return tuple(choice)
-    raise DPMError(
-        f"test.cameras {choice!r} is unknown; choose 'auto', 'ids', 'none' or a pair like [0, 2] for query and gallery"
-    )
+
+def check_cameras(choice: str | Sequence[int]) -> None:
+    """Raise DPMError where :func:`camera_choice` does not know ``choice``."""
+    is_pair = isinstance(choice, (tuple, list)) and [type(index) for index in choice] == [int, int]
+    if not is_pair and choice not in ("auto", "ids", "none"):
+        raise DPMError(
+            f"test.cameras {choice!r} is unknown; choose 'auto', 'ids', 'none' or a pair like [0, 2] for query "
+            "and gallery"
+        )
 
 
 def camera_choice(
@@ -76,17 +74,14 @@ def camera_choice(
         side: "query" or "gallery".
         datamanager, dataset: what was trained on, and the name of the test set; for "auto".
     """
-    if choice == "ids":
-        return lambda camids: camids
     if not isinstance(choice, str):
         index = choice[SIDES.index(side)]
         return lambda camids: torch.full_like(camids, index)
-    if choice == "none":
-        offset = None
-    elif hasattr(datamanager, "camera_offset"):
+    offset = 0 if choice == "ids" else None
+    if choice == "auto" and hasattr(datamanager, "camera_offset"):
         offset = datamanager.camera_offset(dataset)
-    else:  # torchreid's own manager says nothing of later sources, whose cameras are numbered on
-        offset = 0 if dataset == datamanager.sources[0] else None
+    elif choice == "auto" and dataset == datamanager.sources[0]:
+        offset = 0  # torchreid's own manager says nothing of later sources, whose cameras are numbered on
     return lambda camids: None if offset is None else camids + offset
 
 
@@ -104,8 +99,7 @@ def embed_batch(
         if not isinstance(model, DPM):
             return {"embedding": model(images)}
         output = model.embed(images, camids)
-    named = {"embedding": output.embedding, "cls": output.cls, "mask": output.mask}
-    return {name: rows for name, rows in named.items() if rows is not None}
+    return _present(embedding=output.embedding, cls=output.cls, mask=output.mask)
 
 
 def extract_features(

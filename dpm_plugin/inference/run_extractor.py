@@ -28,12 +28,10 @@ class Extractor:
 
     Attributes:
         model, config, epoch: see :class:`dpm_plugin.inference.open_run.Trained`.
-        datamanager, dataset: the run's ``DPMImageDataManager``; name of the data set.
         feature, mask: the run's headline row, see :class:`~dpm_plugin.engine.testing.EvaluationOptions`.
 
     Raises:
-        DPMError: the folder is no finished run of a plugin model, its data is missing, or the data set is
-            none of its targets.
+        DPMError: no finished run of a plugin model, no data, or another data set than its targets.
     """
 
     def __init__(
@@ -51,10 +49,9 @@ class Extractor:
 
     def loader(self, side: str, positions: Iterable[int] | None = None) -> DataLoader:
         """Batches of ``side``, "query" or "gallery": all images or those at ``positions``."""
-        loader = self.datamanager.test_loader[self.dataset][side]
-        if positions is None:
-            return loader
-        return DataLoader(Subset(loader.dataset, list(positions)), batch_size=self.config.test.batch_size)
+        whole = self.datamanager.test_loader[self.dataset][side]
+        part = None if positions is None else Subset(whole.dataset, list(positions))
+        return whole if part is None else DataLoader(part, batch_size=self.config.test.batch_size)
 
     def cameras(self, side: str) -> Callable[[Tensor], Tensor | None]:
         """The function from camera ids of test images to rows of the camera embedding."""

@@ -14,12 +14,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
 from dpm_plugin.config import SCHEMA
-from dpm_plugin.utils.command import Parser, exit_code
+from dpm_plugin.utils.command import Parser, exit_code, pairs
 from dpm_plugin.utils.errors import DPMError
 from experiments.compare.comparing import Budget, compare
 from experiments.compare.table import csv_table, markdown
 from experiments.page import write_page
-from experiments.run import pairs
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "dpm_synthetic.yaml"
 SECTIONS = tuple({name.split(".")[0] + "." for name in SCHEMA})
@@ -67,10 +66,7 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _overrides(texts: list[str]) -> tuple[tuple[str, str], ...]:
-    late = [text for text in texts if text.startswith("--")]
-    if late:
-        raise DPMError(f"option {late[0]} comes after the first KEY VALUE pair; put options before the pairs")
-    overrides = pairs(texts)
+    overrides = tuple(pairs(texts))
     for key, _ in overrides:
         if key in FIXED:
             raise DPMError(f"{key} is chosen by the models and the options --budget, --seeds, --out, -s and -t")

@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,17 +26,6 @@ OPTIONAL = (
     "data.corrupt data.persistent_workers train.accumulate train.compile train.conv_layout train.deterministic "
     "train.grad_checkpointing train.non_finite train.non_finite_limit train.optim_form train.steps train.sync_bn"
 ).split()
-
-
-def pairs(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """["train.lr", "0.01", ...] of a command line as (key, value) pairs.
-
-    Raises:
-        DPMError: the last key has no value.
-    """
-    if len(texts) % 2:
-        raise DPMError(f"keys and values come in pairs: '{texts[-1]}' has no partner")
-    return tuple(zip(texts[0::2], texts[1::2]))
 
 
 @dataclass(frozen=True)

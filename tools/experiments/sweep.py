@@ -10,19 +10,14 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
 
 from dpm_plugin import build
 from dpm_plugin.config import flat
 from dpm_plugin.config.arguments import synthetic_spec
 from dpm_plugin.data.synthetic.generate import generate
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.files import locked
 from experiments.run import Run
-
-try:
-    import fcntl
-except ImportError:  # not on Windows: there two sweeps must not share a folder
-    fcntl = None
 
 LOG = "sweep.log"
 POLL = 0.1  # seconds between looks at the running processes
@@ -146,10 +141,15 @@ class _Sweep:
     def _start(self, run: Run) -> bool:
         """Start ``run``; False where another process holds its folder."""
         folder = run.folder(self.base)
-        lock = _lock(folder)
-        if lock is None:
-            return False
-        with lock:
+        with contextlib.ExitStack() as held:
+            try:
+                lock = held.enter_context(locked(folder / ".lock", wait=False))
+            except BlockingIOError:  # another process runs it
+                return False
+            except OSError as error:
+                raise DPMError(
+                    f"'{folder}' cannot be written ({error.strerror}); choose another folder by --out"
+                ) from error
             found = run.results(self.base)
             if found is not None:  # trained by another process since this sweep looked
                 self._finish(run, found, "trained elsewhere")
@@ -166,7 +166,7 @@ class _Sweep:
                     env=dict(os.environ, OMP_NUM_THREADS=str(self.threads)),
                     start_new_session=True,
                     # The child keeps the lock as long as it lives, whatever becomes of this process.
-                    pass_fds=(lock.fileno(),) if fcntl else (),
+                    pass_fds=(lock.fileno(),) if lock else (),
                 )
         self.running[run] = process, time.monotonic()
         return True
@@ -204,24 +204,6 @@ class _Sweep:
             except subprocess.TimeoutExpired:
                 _signal_group(process, getattr(signal, "SIGKILL", signal.SIGTERM))
                 process.wait()
-
-
-def _lock(folder: Path) -> IO | None:
-    """An open file that holds the folder's lock; None where another process holds it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = open(folder / ".lock", "w", encoding="utf-8")
-    except OSError as error:
-        raise DPMError(f"'{folder}' cannot be written ({error.strerror}); choose another folder by --out") from error
-    if fcntl is not None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.close()
-            return None
-        except OSError:  # a file system without locks
-            pass
-    return handle
 
 
 def _signal_group(process: subprocess.Popen, number: int) -> None:

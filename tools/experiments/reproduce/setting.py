@@ -12,10 +12,11 @@ from yacs.config import CfgNode
 from dpm_plugin.config import flat, load_config, model_kwargs
 from dpm_plugin.models import MODELS
 from dpm_plugin.torchreid_host import image_dataset_classes
+from dpm_plugin.utils.command import pairs
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import nearest
 from experiments.budget import schedule_overrides
-from experiments.run import Run, pairs
+from experiments.run import Run
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 SYNTHETIC = "synthetic_occluded"

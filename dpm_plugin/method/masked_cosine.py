@@ -68,7 +68,8 @@ def unit_rows(rows: Tensor, *, exact: bool = False) -> Tensor:
         exact: scale float32 rows by a power of two before they are squared, which changes no bit of the result,
             as training does. Default: False, by their largest magnitude, as retrieval does.
     """
-    return F.normalize(_near_one(rows, exact))
+    near = _near_one(rows, exact)
+    return F.normalize(near, out=None if near.requires_grad else near)  # in place: a copy costs more than dividing
 
 
 def cosine_block(left: MaskedRows, right: MaskedRows, rows: slice | Tensor = slice(None)) -> Tensor:

@@ -211,7 +211,7 @@ def pytest_options(place, args):
 
 
 def a_path_here(place, args):
-    assert (ROOT / args[-1]).exists()
+    assert all((ROOT / path).exists() for path in args[-1:])
 
 
 def hooks(place, args):

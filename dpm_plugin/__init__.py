@@ -70,7 +70,7 @@ def harden() -> None:
 
     An unreadable image is an error instead of an endless loop; checkpoints and weights are read without executing
     anything, and those of our models are opened as they were trained; no data set is downloaded. The scripts of
-    ``tools/`` and ``python -m dpm_plugin`` call this; other programs do where they want it.
+    ``tools/`` and ``python -m dpm_plugin`` call this.
     """
     torchreid_host.install_read_image()
     torchreid_host.install_download_guard()

@@ -1,1 +1,1 @@
-""""""
+"""Several processes that torchrun started, and BatchNorm over their batches."""

@@ -1,1 +1,1 @@
-""""""
+"""Files, messages, images and devices: what every other part may use."""

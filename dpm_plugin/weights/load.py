@@ -164,10 +164,10 @@ def _timm_state(name: str) -> dict[str, Tensor]:
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # hub, network, cache and file errors of many libraries end here
+        what = f"timm's pretrained weights of '{name}' can't be had ({first_line(error)})"
         raise DPMError(
-            f"timm's pretrained weights of '{name}' can't be had ({first_line(error)}); go online once, or name a local file "
-            f"by vit.pretrained_file or {ENVIRONMENT_VARIABLE}=FILE, or start knowingly from random weights with "
-            f"model.pretrained False or {ENVIRONMENT_VARIABLE}=none"
+            f"{what}; go online once, or name a local file by vit.pretrained_file or {ENVIRONMENT_VARIABLE}=FILE, or "
+            f"start knowingly from random weights with model.pretrained False or {ENVIRONMENT_VARIABLE}=none"
         ) from error
 
 

@@ -125,11 +125,8 @@ def _read_yaml(file):
         raise DPMError(f"config file '{file}' must end in .yaml or .yml")
     try:
         loader = yaml.SafeLoader(Path(file).read_text(encoding="utf-8"))
-        try:
-            root = loader.get_single_node()
-            return list(_entries(loader, root, "", file)) if root is not None else []
-        finally:
-            loader.dispose()
+        root = loader.get_single_node()
+        return list(_entries(loader, root, "", file)) if root is not None else []
     except OSError as error:
         raise DPMError(f"config file '{file}' cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -26,10 +26,6 @@ BUCKET = 25 * 2**20  # bytes in one message: large enough to fill the line, smal
 T = TypeVar("T")
 
 
-class ProcessLost(DPMError):
-    """Another process of the run ended or does not answer."""
-
-
 class Processes:
     """The processes of one run, as one of them sees them; made by :func:`launched`.
 
@@ -57,8 +53,7 @@ class Processes:
             timeout: minutes that one process waits for another before it gives the run up.
 
         Raises:
-            DPMError: this machine has fewer GPUs than processes.
-            ProcessLost: one of the others does not come.
+            DPMError: this machine has fewer GPUs than processes, or one of the others does not come or ends.
         """
         if self.size == 1:
             yield
@@ -80,10 +75,7 @@ class Processes:
         return torch.device("cuda", self.local_rank)
 
     def seed(self, seed: int) -> int:
-        """Random seed of this process: ``seed`` itself on rank 0, else another one that follows from it.
-
-        So rank 0 draws what a single process would, and no two processes augment alike.
-        """
+        """``seed`` on rank 0, which draws what one process would; elsewhere another, so that no two augment alike."""
         return seed if self.is_main else int(np.random.SeedSequence([seed, self.rank]).generate_state(1)[0])
 
     def broadcast(self, compute: Callable[[], T]) -> T:
@@ -135,10 +127,7 @@ class Processes:
         return tensor if self.size == 1 else _Sum.apply(tensor, self._sum_into)
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Every process's (B, ...) as one (size * B, ...), by rank; differentiable.
-
-        Gradients that any process sends to a row arrive, summed, where the row came from.
-        """
+        """Every process's (B, ...) as one (size * B, ...), by rank; gradients of all processes flow back, summed."""
         if self.size == 1:
             return tensor
         # A sum of rows that are zero but for one's own: exact, and its gradient is known already.
@@ -150,10 +139,7 @@ class Processes:
         return tensor if self.size == 1 else self._sum_into(tensor).div_(self.size)
 
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Replace every gradient by its mean over the processes; parameters without one are left alone.
-
-        With losses that are means over equal shares, this is the gradient of the whole batch.
-        """
+        """Replace every gradient by its mean over the processes, with equal shares of a batch the whole batch's."""
         if self.size > 1:
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             _in_buckets(gradients, self.mean)
@@ -172,13 +158,13 @@ class Processes:
 
     @contextmanager
     def _together(self):
-        """Make torch's error for a lost process a :class:`ProcessLost`."""
+        """Make torch's error for a lost process a DPMError."""
         try:
             yield
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # gloo and nccl raise nothing more telling
-            raise ProcessLost(
+            raise DPMError(
                 f"process {self.rank} of {self.size} lost the others: one ended (it says why itself, unless the "
                 f"system killed it) or gave no answer for dist.timeout, {self._timeout:g} minutes; checkpoints are "
                 f"kept, continue with model.resume or train.resume auto ({_reason(error)})"

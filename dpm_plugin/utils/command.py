@@ -1,13 +1,13 @@
 """What every script of ``tools/`` shares: KEY VALUE pairs, errors in one line and the exit code."""
 
 import argparse
+import errno
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.files import is_full
 from dpm_plugin.utils.text import short
 
 
@@ -41,7 +41,7 @@ def exit_code(work: Callable[[], object], interrupted: str = "interrupted") -> i
         print(f"error: {'; '.join(lines)}", file=sys.stderr)
         return 2
     except OSError as error:
-        if not is_full(error):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a disk, or a user's share of it, is full
             raise
         where = f"'{error.filename}'" if error.filename else "a file (the log, or TensorBoard's)"
         print(f"error: {where} cannot be written: {error.strerror}; checkpoints are intact", file=sys.stderr)

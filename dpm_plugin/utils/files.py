@@ -1,6 +1,5 @@
 """Files that are written whole or not at all, and locks on files."""
 
-import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,8 +14,6 @@ try:
     import fcntl
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -115,11 +112,6 @@ def _is_alive(pid):
     except (OSError, ValueError, OverflowError) as error:  # else it is somebody else's, or no number at all
         return not isinstance(error, ProcessLookupError)
     return os.name != "nt"
-
-
-def is_full(error: OSError) -> bool:
-    """Whether an OSError says that a disk, or a user's share of it, is full."""
-    return error.errno in FULL
 
 
 def _beside(path):

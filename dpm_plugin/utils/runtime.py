@@ -52,9 +52,6 @@ def check_backend(backend: str, device: torch.device) -> None:
         raise DPMError(f"{problem}; install the compiler it needs or set train.compile False") from error
 
 
-CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as torch's notes on reproducibility ask for
-
-
 @contextmanager
 def deterministic_kernels(enabled: bool = True, use_gpu: bool = False) -> Iterator[None]:
     """Within the block torch chooses deterministic kernels, and cudnn neither searches nor guesses.
@@ -68,7 +65,8 @@ def deterministic_kernels(enabled: bool = True, use_gpu: bool = False) -> Iterat
     cudnn = torch.backends.cudnn
     kernels = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     flags = cudnn.deterministic, cudnn.benchmark
-    os.environ.setdefault(*CUBLAS)  # read when the first matrix product on the GPU is made
+    # As torch's notes on reproducibility ask for; read when the first matrix product on the GPU is made
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=use_gpu)
     cudnn.deterministic, cudnn.benchmark = True, False
     try:

@@ -22,15 +22,10 @@ _RELEASED = (
 
 
 class Naming(NamedTuple):
-    """How one implementation names its tensors.
+    """How one implementation names its tensors."""
 
-    Attributes:
-        marks: beginnings of names; a file that has them all uses this naming.
-        pairs: (beginning of a name, ours) of which the first that fits counts; none where names stay as they are.
-    """
-
-    marks: tuple[str, ...]
-    pairs: tuple[tuple[str, str], ...] = ()
+    marks: tuple[str, ...]  # beginnings of names; a file that has them all uses this naming
+    pairs: tuple[tuple[str, str], ...] = ()  # (its beginning of a name, ours), the first that fits; (): names stay
 
 
 #: Every known naming, the first that fits counts.

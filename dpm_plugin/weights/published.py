@@ -30,27 +30,16 @@ _SETTINGS = {
 
 
 class Published(NamedTuple):
-    """One file: its id on Google Drive, its name in the cache, what it was trained on and with which settings."""
+    """One file: its id on Google Drive, and the settings that its model was trained with."""
 
     drive_id: str
-    file: str
-    trained_on: str
     settings: dict[str, Any]
 
-    @property
-    def page(self) -> str:
-        """Where a browser can download it."""
-        return f"https://drive.google.com/file/d/{self.drive_id}/view"
 
-
-#: Name -> Published: the released implementation's ViT-B/16 models.
+#: Name -> Published: the released implementation's ViT-B/16, trained on Occluded-Duke and on Market-1501.
 ZOO = {
-    "occluded_duke": Published(
-        "12rTyilUnwOy-lsaM65Y_ce_6AmOivgm1", "occluded_duke.pth", "Occluded-Duke", {**_SETTINGS, "vit.stride": 11}
-    ),
-    "occluded_reid": Published(
-        "1J86byKnQocDK9XZeQuMvg-qvS_gN_zAd", "occluded_reid.pth", "Market-1501", {**_SETTINGS, "vit.stride": 12}
-    ),
+    "occluded_duke": Published("12rTyilUnwOy-lsaM65Y_ce_6AmOivgm1", {**_SETTINGS, "vit.stride": 11}),
+    "occluded_reid": Published("1J86byKnQocDK9XZeQuMvg-qvS_gN_zAd", {**_SETTINGS, "vit.stride": 12}),
 }
 
 
@@ -77,23 +66,24 @@ def local_file(path: str | Path) -> str | Path:
     if entry is None:
         return path
     folder = os.environ.get(CACHE_VARIABLE) or os.path.join(torch.hub.get_dir(), "dpm_torchreid")
-    file = Path(folder, entry.file).expanduser()
+    file = Path(folder, f"{os.fspath(path).removeprefix(PREFIX)}.pth").expanduser()
     if file.is_file():
         return file
     print(f"=> fetching '{path}' to '{file}'")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".download-") as beside:  # os.replace: same disk
-            arrived = Path(beside, entry.file)
+            arrived = Path(beside, file.name)
             download_from_drive(entry.drive_id, arrived)
             naming = recognise(read_state(arrived))
             if naming != "released":
                 raise DPMError(f"what came is a {naming} checkpoint, not one of DPM's released implementation")
             os.replace(arrived, file)
     except Exception as error:  # network, Google's refusals, file system, a page instead of the file
+        page = f"https://drive.google.com/file/d/{entry.drive_id}/view"
         raise DPMError(
-            f"'{path}' can't be downloaded ({first_line(error)[:200]}); download {entry.page} by hand and put it "
-            f"at '{file}', or name a folder that has {entry.file} by {CACHE_VARIABLE}"
+            f"'{path}' can't be downloaded ({first_line(error)[:200]}); download {page} by hand and put it "
+            f"at '{file}', or name a folder that has {file.name} by {CACHE_VARIABLE}"
         ) from error
     return file
 

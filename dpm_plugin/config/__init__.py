@@ -1,7 +1,6 @@
 """Configuration of a run.
 
-``schema`` lists every key, ``loading`` reads files and the command line, ``arguments`` turns the result into keyword
-arguments.
+``schema`` lists every key, ``loading`` reads files and the command line, ``arguments`` makes keyword arguments of it.
 """
 
 from dpm_plugin.config.arguments import engine_run_kwargs, evaluation_kwargs, model_kwargs

@@ -1,8 +1,7 @@
 """Every configuration key: its default, its meaning, and the values it takes.
 
-The sections are those of upstream torchreid's ``scripts/default_config.py``, with the same names and
-defaults, so torchreid's own yaml files run unchanged. Keys marked [DPM] are this plugin's. Paper sections
-and equations are those of "Dynamic Prototype Mask for Occluded Person Re-Identification" (ACM MM 2022).
+The sections are those of upstream torchreid's ``scripts/default_config.py``, with the same names and defaults, so
+torchreid's own yaml files run unchanged. Keys marked [DPM] are this plugin's; sections and equations are the paper's.
 """
 
 from dataclasses import fields

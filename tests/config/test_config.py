@@ -30,21 +30,10 @@ loss:
   name: 'softmax'
   softmax:
     label_smooth: True
-train:
-  optim: 'amsgrad'
-  lr: 0.0015
-  max_epoch: 150
-  batch_size: 64
-  fixbase_epoch: 10
-  open_layers: ['classifier']
-  lr_scheduler: 'cosine'
-test:
-  batch_size: 300
-  dist_metric: 'euclidean'
-  normalize_feature: False
-  evaluate: False
-  eval_freq: -1
-  rerank: False
+train: {optim: 'amsgrad', lr: 0.0015, max_epoch: 150, batch_size: 64, fixbase_epoch: 10, open_layers: ['classifier'],
+  lr_scheduler: 'cosine'}
+test: {batch_size: 300, dist_metric: 'euclidean', normalize_feature: False, evaluate: False,
+  eval_freq: -1, rerank: False}
 """
 STOCK_TRIPLET = """
 model: {name: 'resnet50_fc512'}

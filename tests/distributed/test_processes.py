@@ -74,6 +74,11 @@ def test_what_each_process_gives_reaches_the_others(tmp_path):
     assert zero["seed"] == 7 != one["seed"]
 
 
+def set_torchruns_variables(monkeypatch, size):
+    for name, value in {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": size}.items():
+        monkeypatch.setenv(name, str(value))
+
+
 def test_without_torchrun_there_is_one_process_and_nothing_is_communicated(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     with launched() as processes, processes.joined(use_gpu=True):
@@ -81,15 +86,13 @@ def test_without_torchrun_there_is_one_process_and_nothing_is_communicated(monke
         tensor = torch.ones(2)
         assert processes.sum(tensor) is processes.mean(tensor) is processes.all_gather(tensor) is tensor
         assert processes.seed(3) == 3 and processes.broadcast(lambda: 5) == 5 and processes.gather(5) == [5]
-    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():  # torchrun with one process
-        monkeypatch.setenv(name, value)
+    set_torchruns_variables(monkeypatch, size=1)
     with launched() as processes:
         assert processes is ALONE
 
 
 def test_torchrun_variables_that_lead_nowhere_are_one_line(monkeypatch):
-    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
-        monkeypatch.setenv(name, value)
+    set_torchruns_variables(monkeypatch, size=2)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(DPMError, match="cannot meet.*MASTER_ADDR"), launched():
         pass

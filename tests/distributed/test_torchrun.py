@@ -19,20 +19,10 @@ from helpers.runs import SETTINGS, finished_run
 MAIN = Path(__file__).resolve().parents[2] / "tools" / "main.py"
 SECONDS = 280
 # Equal to one process, image by image: nothing random but the order, and a schedule that no epoch count enters.
-EXACT = {
-    "vit.drop_path": 0.0,
-    "data.transforms": [],
-    "train.sync_bn": True,
-    "train.optim": "sgd",
-    "train.lr_scheduler": "single_step",
-    "train.stepsize": [1000],
-    "train.batch_size": 8,
-    "test.eval_freq": 1,
-    "train.lr": 0.0002,
-    "test.batch_size": 5,
-    "synthetic.train_images": 6,
-}
-CHANGES = {key.replace(".", "__"): value for key, value in EXACT.items()}  # for finished_run
+CHANGES = dict(vit__drop_path=0.0, data__transforms=[], train__sync_bn=True, train__optim="sgd", train__lr=0.0002)
+CHANGES |= dict(train__lr_scheduler="single_step", train__stepsize=[1000], train__batch_size=8, test__eval_freq=1)
+CHANGES |= dict(test__batch_size=5, synthetic__train_images=6)
+EXACT = {key.replace("__", "."): value for key, value in CHANGES.items()}
 
 
 def process_of(rank, folder):

@@ -1,12 +1,10 @@
-"""Locks on files, the pairs of a command line, and progress lines."""
+"""Locks on files, and progress lines."""
 
 import multiprocessing
 
 import pytest
 
 from dpm_plugin.utils import files, progress
-from dpm_plugin.utils.command import pairs
-from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import locked
 
 
@@ -43,13 +41,6 @@ def test_without_locks_nothing_is_held_and_the_work_is_done(tmp_path, monkeypatc
     monkeypatch.setattr(files, "fcntl", None)
     with locked(tmp_path / "lock", wait=False) as file:
         assert file is None
-
-
-def test_words_of_a_command_line_are_pairs_of_key_and_value():
-    assert pairs([]) == [] and pairs(("a", "1", "b", "-2")) == [("a", "1"), ("b", "-2")]
-    for words, said in ((["a"], "'a' has no partner"), (["a", "--root"], "'--root' comes after")):
-        with pytest.raises(DPMError, match=said):
-            pairs(words)
 
 
 def test_progress_tells_the_time_left_and_is_not_shown_at_every_step(monkeypatch):

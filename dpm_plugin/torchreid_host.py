@@ -15,8 +15,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-
 with warnings.catch_warnings():
     # Only says that the Cython metric is absent; evaluation has an exact replacement for it.
     warnings.filterwarnings("ignore", message="Cython evaluation")
@@ -91,7 +89,7 @@ _IMAGE_DATASETS = vars(_module_of(data.register_image_dataset))["__image_dataset
 _VIDEO_DATASETS = vars(_module_of(data.register_video_dataset))["__video_datasets"]
 
 
-def register_model(name: str, build: Callable[..., torch.nn.Module]) -> None:
+def register_model(name: str, build: Callable[..., Any]) -> None:
     """Add ``build`` to the factory behind ``torchreid.models.build_model``; repeating it is harmless."""
     _MODELS[name] = build
 

@@ -41,7 +41,7 @@ def exit_code(work: Callable[[], object], interrupted: str = "interrupted") -> i
         print(f"error: {'; '.join(lines)}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a disk, or a user's share of it, is full
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # else a disk, or a user's share of it, is full
             raise
         where = f"'{error.filename}'" if error.filename else "a file (the log, or TensorBoard's)"
         print(f"error: {where} cannot be written: {error.strerror}; checkpoints are intact", file=sys.stderr)

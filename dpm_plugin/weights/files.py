@@ -65,7 +65,7 @@ def _check_records(path: Path) -> None:
             raise ValueError("its records are packed, which torch.save never does")
         if sum(record.file_size for record in records) > path.stat().st_size:
             raise ValueError("its records are together larger than the file")
-        if damaged := archive.testzip():
+        if (damaged := archive.testzip()) is not None:
             raise ValueError(f"the checksum of its record '{damaged}' is wrong")
 
 

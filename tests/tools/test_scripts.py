@@ -183,27 +183,18 @@ def test_activation_maps_of_a_plugin_model_are_drawn_from_its_feature_maps(place
     assert "maps 2 4 2 2 [" in place.stdout["actmap"]  # 2 queries of 64x32 pixels: 4x2 patches
 
 
-def draw_mine(folder):
+def test_a_scripts_own_data_set_is_loaded_by_workers_of_every_start_method(tmp_path):
     for number in range(4):
-        draw(folder / f"{number}.jpg")
-    (folder / "workers.py").write_text(WORKERS)
-    return folder / "workers.py"
-
-
-def test_a_scripts_own_data_set_is_loaded_by_forked_and_spawned_workers(tmp_path):
-    path = draw_mine(tmp_path)
+        draw(tmp_path / f"{number}.jpg")
+    path = tmp_path / "workers.py"
+    path.write_text(WORKERS)
     env = {**os.environ, "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", "dpm_plugin", str(path), str(tmp_path), "fork", "spawn"]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
-    assert "fork (4, 3, 16, 8)" in done.stdout and "spawn (4, 3, 16, 8)" in done.stdout
-
-
-def test_a_scripts_own_data_set_is_loaded_by_workers_of_a_forkserver(tmp_path):
-    path = draw_mine(tmp_path)
-    done = run_script(tmp_path, path.name, tmp_path, "forkserver")  # a relative path: workers find it too
-    assert done.returncode == 0, done.stderr
-    assert "forkserver (4, 3, 16, 8)" in done.stdout
+    absolute = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
+    relative = run_script(tmp_path, path.name, tmp_path, "forkserver")  # workers find a relative path too
+    for done, methods in ((absolute, ("fork", "spawn")), (relative, ("forkserver",))):
+        assert done.returncode == 0, done.stderr
+        assert all(f"{method} (4, 3, 16, 8)" in done.stdout for method in methods)
 
 
 # ---- what a script sees, and how it ends ----

@@ -30,27 +30,10 @@ from dpm_plugin.weights.files import read_checkpoint
 from dpm_plugin.weights.load import load_weights
 
 __version__ = "0.1.0"
-__all__ = [
-    "DPM",
-    "DPMError",
-    "DPMExtractor",
-    "DPMLoss",
-    "HeadEnrichLoss",
-    "ImageDPMEngine",
-    "MaskedArcFace",
-    "SoftMarginTripletLoss",
-    "dpm_vit",
-    "dpm_vit_small",
-    "dpm_vit_tiny",
-    "evaluate_rank",
-    "harden",
-    "load_weights",
-    "query_mask_distance",
-    "register",
-    "vit_baseline",
-    "vit_baseline_small",
-    "vit_baseline_tiny",
-]
+__all__ = ["DPM", "DPMError", "DPMExtractor", "ImageDPMEngine", "harden", "load_weights", "register"]
+__all__ += ["DPMLoss", "HeadEnrichLoss", "MaskedArcFace", "SoftMarginTripletLoss"]
+__all__ += ["dpm_vit", "dpm_vit_small", "dpm_vit_tiny", "vit_baseline", "vit_baseline_small", "vit_baseline_tiny"]
+__all__ += ["evaluate_rank", "query_mask_distance"]
 
 
 def register() -> None:

@@ -1,7 +1,11 @@
-"""The models that torchreid users name with ``-m``: short functions in the style of its own factory.
+"""The models that torchreid users name with ``-m``: functions in the style of its own factory.
 
-``pretrained``: True, False or a file, see :func:`dpm_plugin.weights.load.load_pretrained`. ``options``: those of
-:class:`~dpm_plugin.method.model.DPM`, and ``backbone``, another timm ViT.
+Args of each:
+    num_classes: training identities.
+    loss: "softmax", "triplet" or "dpm".
+    pretrained: True, False or a file, see :func:`dpm_plugin.weights.load.load_pretrained`.
+    use_gpu: unused; torchreid passes it.
+    options: those of :class:`~dpm_plugin.method.model.DPM`, and ``backbone``, another timm ViT.
 """
 
 from collections.abc import Callable
@@ -16,64 +20,30 @@ _SMALL = "vit_small_patch16_224.augreg_in21k_ft_in1k"
 _TINY = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 
 
-def dpm_vit(
-    num_classes: int, loss: str = "softmax", pretrained: bool | str = True, use_gpu: bool = True, **options: Any
-) -> DPM:
-    """DPM on ViT-B/16, 86 M parameters without the mask generator."""
-    return _build(_BASE, num_classes, loss, pretrained, options)
+def _model(name: str, backbone: str, meaning: str, has_mask: bool = True) -> Callable[..., DPM]:
+    def build(
+        num_classes: int, loss: str = "softmax", pretrained: bool | str = True, use_gpu: bool = True, **options: Any
+    ) -> DPM:
+        if not has_mask:  # mask_blocks and mask_pool are taken and dropped: one config serves a model and its baseline
+            options = {**{key: value for key, value in options.items() if key != "mask_pool"}, "mask_blocks": ()}
+        model = DPM(num_classes, loss, **{"backbone": backbone, **options})
+        if pretrained:
+            load_pretrained(model.backbone, pretrained)
+        return model
+
+    build.__name__, build.__qualname__, build.__doc__ = name, name, meaning
+    return build
 
 
-def dpm_vit_small(
-    num_classes: int, loss: str = "softmax", pretrained: bool | str = True, use_gpu: bool = True, **options: Any
-) -> DPM:
-    """DPM on ViT-S/16 (384 channels)."""
-    return _build(_SMALL, num_classes, loss, pretrained, options)
+dpm_vit = _model("dpm_vit", _BASE, "DPM on ViT-B/16, 86 M parameters without the mask generator.")
+dpm_vit_small = _model("dpm_vit_small", _SMALL, "DPM on ViT-S/16 (384 channels).")
+dpm_vit_tiny = _model("dpm_vit_tiny", _TINY, "DPM on ViT-Ti/16 (192 channels).")
+vit_baseline = _model("vit_baseline", _BASE, "The paper's baseline (Table 3): dpm_vit without mask branch.", False)
+vit_baseline_small = _model("vit_baseline_small", _SMALL, "The baseline of dpm_vit_small.", False)
+vit_baseline_tiny = _model("vit_baseline_tiny", _TINY, "The baseline of dpm_vit_tiny.", False)
 
-
-def dpm_vit_tiny(
-    num_classes: int, loss: str = "softmax", pretrained: bool | str = True, use_gpu: bool = True, **options: Any
-) -> DPM:
-    """DPM on ViT-Ti/16 (192 channels)."""
-    return _build(_TINY, num_classes, loss, pretrained, options)
-
-
-def vit_baseline(
-    num_classes: int, loss: str = "softmax", pretrained: bool | str = True, use_gpu: bool = True, **options: Any
-) -> DPM:
-    """The paper's baseline (Table 3): the ViT-B/16 of ``dpm_vit`` without mask branch."""
-    return _build(_BASE, num_classes, loss, pretrained, _without_mask(options))
-
-
-def vit_baseline_small(
-    num_classes: int, loss: str = "softmax", pretrained: bool | str = True, use_gpu: bool = True, **options: Any
-) -> DPM:
-    """The baseline of ``dpm_vit_small``."""
-    return _build(_SMALL, num_classes, loss, pretrained, _without_mask(options))
-
-
-def vit_baseline_tiny(
-    num_classes: int, loss: str = "softmax", pretrained: bool | str = True, use_gpu: bool = True, **options: Any
-) -> DPM:
-    """The baseline of ``dpm_vit_tiny``."""
-    return _build(_TINY, num_classes, loss, pretrained, _without_mask(options))
-
-
-def _without_mask(options: dict[str, Any]) -> dict[str, Any]:
-    # mask_blocks and mask_pool are taken and dropped, so that one config serves a model and its baseline
-    return {**{key: value for key, value in options.items() if key != "mask_pool"}, "mask_blocks": ()}
-
-
-def _build(backbone: str, num_classes: int, loss: str, pretrained: bool | str, options: dict[str, Any]) -> DPM:
-    model = DPM(num_classes, loss, **{"backbone": backbone, **options})
-    if pretrained:
-        load_pretrained(model.backbone, pretrained)
-    return model
-
-
-MODELS = {
-    build.__name__: build
-    for build in (dpm_vit, dpm_vit_small, dpm_vit_tiny, vit_baseline, vit_baseline_small, vit_baseline_tiny)
-}
+_ALL = (dpm_vit, dpm_vit_small, dpm_vit_tiny, vit_baseline, vit_baseline_small, vit_baseline_tiny)
+MODELS = {build.__name__: build for build in _ALL}
 
 
 def by_name(build: Callable[..., DPM]) -> Callable[..., DPM]:

@@ -31,13 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(script: str, args: Sequence[str] = ()) -> None:
-    """Run ``script`` as ``python script args...`` would, in this process's ``__main__``.
+    """Run ``script`` as ``python script args...`` would, in this process's ``__main__``; DPMError if it can't be read.
 
-    ``__main__`` stays the same module, so that what the script defines can be pickled. Processes started by
-    spawn or forkserver, such as DataLoader workers, load the plugin and then the script's definitions.
-
-    Raises:
-        DPMError: there is no such file, or it cannot be read.
+    ``__main__`` stays the same module, so that what the script defines can be pickled. Processes started by spawn or
+    forkserver, such as DataLoader workers, load the plugin and then the script's definitions.
     """
     code = _compiled(script)
     os.environ[SCRIPT_VARIABLE] = os.path.abspath(script)
@@ -52,17 +49,10 @@ def run(script: str, args: Sequence[str] = ()) -> None:
 def _execute(code, script, namespace):
     """Execute compiled ``code`` of the file ``script`` as the whole content of a main module's ``namespace``."""
     harden()
-    name = namespace["__name__"]
+    spec = ModuleSpec("dpm_plugin.script_worker", loader=None)  # multiprocessing starts its processes by this name
+    own = dict(__name__=namespace["__name__"], __file__=str(script), __doc__=None, __package__="", __spec__=spec)
     namespace.clear()
-    namespace.update(
-        __name__=name,
-        __file__=str(script),
-        __builtins__=builtins,
-        __doc__=None,
-        __package__="",
-        # By this name multiprocessing sets up the main module of the processes it starts.
-        __spec__=ModuleSpec("dpm_plugin.script_worker", loader=None),
-    )
+    namespace.update(own, __builtins__=builtins)
     exec(code, namespace)
 
 

@@ -15,6 +15,11 @@ from helpers.model import tiny_model
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def run(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_suite_runs_on_the_layout_it_was_asked_for(torchreid_layout):
     module = torchreid_host.models.__name__
     if torchreid_layout == "upstream":
@@ -36,8 +41,7 @@ def test_importing_the_plugin_registers_and_replaces_nothing_and_harden_replaces
         "assert changed == {'read_image', 'load_checkpoint', 'load_pretrained_weights'}, changed\n"
         "assert data.ImageDataset.download_dataset is not download\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+    run(code)
 
 
 @pytest.mark.fuzz  # imports everything anew; CI runs the suite on the other layout
@@ -58,8 +62,7 @@ def test_the_model_factory_builds_on_the_other_layout_too(tmp_path, torchreid_la
         "assert torchreid.reid.models is torchreid.models and torchreid.utils.FeatureExtractor is FeatureExtractor\n"
         "assert torchreid.reid.models.osnet is torchreid.models.osnet\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run(code)
 
 
 @pytest.mark.parametrize("name", ["models", "utils.tools", "data.datasets.image.market1501", "engine.image.softmax"])

@@ -24,23 +24,10 @@ level of nesting, and a list is written `[a, b]`; on the command line in quotes,
 Made from `dpm_plugin/config/schema.py` by `python tools/config_reference.py`.
 """
 #: The keys people change first.
-FIRST = (
-    "data.root",
-    "data.sources",
-    "data.targets",
-    "data.save_dir",
-    "model.name",
-    "model.load_weights",
-    "vit.pretrained_file",
-    "vit.stride",
-    "train.max_epoch",
-    "train.batch_size",
-    "train.lr",
-    "train.resume",
-    "loss.dpm.margin",
-    "loss.dpm.beta",
-    "test.evaluate",
-)
+FIRST = """
+data.root data.sources data.targets data.save_dir model.name model.load_weights vit.pretrained_file vit.stride
+train.max_epoch train.batch_size train.lr train.resume loss.dpm.margin loss.dpm.beta test.evaluate
+""".split()
 OWN_SECTIONS = ("vit", "synthetic")  # all of their keys are this plugin's
 
 
@@ -56,23 +43,13 @@ def reference() -> str:
 
 
 def _row(name):
-    key, section = SCHEMA[name], name.partition(".")[0]
-    own = key.help.startswith(MARK) or section in OWN_SECTIONS
-    cells = (
-        f"`{name}`" + (f" {MARK}" if own else ""),
-        f"`{_shown(key.default)}`",
-        _takes(_with_range(name, key)),
-        key.help.removeprefix(MARK).strip(),
-    )
+    key, (section, _, field) = SCHEMA[name], name.partition(".")
+    own = f" {MARK}" if key.help.startswith(MARK) or section in OWN_SECTIONS else ""
+    if section == "synthetic":  # SyntheticSpec checks the range of a key of the drawn benchmark
+        limits = SyntheticSpec.__dataclass_fields__[field].metadata
+        key = dataclasses.replace(key, low=limits["low"], high=limits["high"])
+    cells = (f"`{name}`{own}", f"`{_shown(key.default)}`", _takes(key), key.help.removeprefix(MARK).strip())
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
-
-
-def _with_range(name, key):
-    """A key of the drawn benchmark with the range that ``SyntheticSpec`` checks; any other as it is."""
-    if not name.startswith("synthetic."):
-        return key
-    field = SyntheticSpec.__dataclass_fields__[name.removeprefix("synthetic.")]
-    return dataclasses.replace(key, low=field.metadata["low"], high=field.metadata["high"])
 
 
 def _shown(value):
@@ -83,17 +60,15 @@ def _shown(value):
 
 
 def _takes(key: Key):
-    if key.choices is not None:
-        words = ", ".join(f"`{choice}`" for choice in key.choices)
-        if kind_of(key) == "strs":
-            return f"a list of {words}"
+    words = ", ".join(f"`{choice}`" for choice in key.choices or ())
+    if words and kind_of(key) == "strs":
+        return f"a list of {words}"
+    if words:
         return words + (" or a list of two whole numbers" if kind_of(key) == "str or pair" else "")
     kind, _ = KINDS[kind_of(key)]
-    if key.low is not None and key.high is not None:
-        return f"{kind}, {key.low} to {key.high}"
     if key.low is not None:
-        return f"{kind}, at least {key.low}"
-    return kind + (f", at most {key.high}" if key.high is not None else "")
+        return f"{kind}, at least {key.low}" if key.high is None else f"{kind}, {key.low} to {key.high}"
+    return kind if key.high is None else f"{kind}, at most {key.high}"
 
 
 def main(argv: list[str] | None = None) -> None:

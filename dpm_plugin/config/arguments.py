@@ -14,8 +14,7 @@ Arguments = dict[str, Any]
 
 def _pick(section, *names, **renamed):
     """The keys ``names`` of a section, and others under the name ``renamed[name]``; lists are copied."""
-    names = dict(zip(names, names)) | renamed
-    values = {argument: section[key] for argument, key in names.items()}
+    values = {argument: section[key] for argument, key in {**dict(zip(names, names)), **renamed}.items()}
     return {argument: list(value) if isinstance(value, list) else value for argument, value in values.items()}
 
 
@@ -41,14 +40,15 @@ def datamanager_kwargs(config: CfgNode) -> Arguments:
     )
 
 
+def synthetic_spec(config: CfgNode) -> SyntheticSpec:
+    """What ``synthetic_occluded`` draws; raises DPMError for a value out of its range."""
+    return SyntheticSpec(**config.synthetic)
+
+
 def stock_model_kwargs(config: CfgNode, num_classes: int) -> Arguments:
     """Arguments of ``torchreid.models.build_model``."""
-    return dict(
-        **_pick(config.model, "name", "pretrained"),
-        num_classes=num_classes,
-        loss=config.loss.name,
-        use_gpu=config.use_gpu,
-    )
+    shared = dict(num_classes=num_classes, loss=config.loss.name, use_gpu=config.use_gpu)
+    return shared | _pick(config.model, "name", "pretrained")
 
 
 def model_kwargs(config: CfgNode, num_classes: int, num_cameras: int) -> Arguments:
@@ -77,9 +77,8 @@ def model_kwargs(config: CfgNode, num_classes: int, num_cameras: int) -> Argumen
 
 def criterion_kwargs(config: CfgNode) -> Arguments:
     """Arguments of ``DPMLoss`` (Eq. 8): the keys of ``loss.dpm``."""
-    keys = dict(config.loss.dpm)
-    renamed = {"cls_loss": keys.pop("cls"), "mask_loss": keys.pop("mask")}
-    return keys | renamed
+    renamed = {"cls": "cls_loss", "mask": "mask_loss"}
+    return {renamed.get(key, key): value for key, value in config.loss.dpm.items()}
 
 
 def _optimizer_kwargs(config):
@@ -93,20 +92,15 @@ def _optimizer_kwargs(config):
 
 def optimizer_kwargs(config: CfgNode) -> Arguments:
     """Arguments of ``dpm_plugin.engine.optim.build_optimizer``."""
-    return dict(
-        **_optimizer_kwargs(config),
-        **_pick(config.sgd, "nesterov", "dampening"),
-        **_pick(config.train, "bias_lr_mult", "mask_lr_mult", form="optim_form"),
-    )
+    own = _pick(config.train, "bias_lr_mult", "mask_lr_mult", form="optim_form")
+    return dict(**_optimizer_kwargs(config), **_pick(config.sgd, "nesterov", "dampening"), **own)
 
 
 def stock_optimizer_kwargs(config: CfgNode) -> Arguments:
     """Arguments of ``torchreid.optim.build_optimizer``."""
-    return dict(
-        **_optimizer_kwargs(config),
-        **_pick(config.sgd, sgd_dampening="dampening", sgd_nesterov="nesterov"),
-        **_pick(config.train, "staged_lr", "new_layers", "base_lr_mult"),
-    )
+    own = _pick(config.train, "staged_lr", "new_layers", "base_lr_mult")
+    sgd = _pick(config.sgd, sgd_dampening="dampening", sgd_nesterov="nesterov")
+    return dict(**_optimizer_kwargs(config), **sgd, **own)
 
 
 def scheduler_kwargs(config: CfgNode) -> Arguments:
@@ -119,49 +113,27 @@ def stock_scheduler_kwargs(config: CfgNode) -> Arguments:
     return _pick(config.train, "lr_scheduler", "stepsize", "gamma", "max_epoch")
 
 
-def engine_kwargs(config):
+def engine_kwargs(config: CfgNode) -> Arguments:
     """Arguments of the engine of ``loss.name``, beside data, model, optimizer, schedule and criterion."""
     if config.loss.name == "dpm":
-        train = config.train
-        return dict(
-            use_gpu=config.use_gpu,
-            amp=train.amp,
-            steps=train.steps,
-            accumulate=train.accumulate,
-            compile_backend="inductor" if train.compile else None,
-            conv_layout=train.conv_layout,
-            grad_checkpointing=train.grad_checkpointing,
-        )
+        kwargs = _pick(config.train, "amp", "steps", "accumulate", "conv_layout", "grad_checkpointing")
+        return dict(kwargs, use_gpu=config.use_gpu, compile_backend="inductor" if config.train.compile else None)
     kwargs = dict(use_gpu=config.use_gpu, label_smooth=config.loss.softmax.label_smooth)
     if config.loss.name == "triplet":
-        triplet = config.loss.triplet
-        kwargs.update(margin=triplet.margin, weight_t=triplet.weight_t, weight_x=triplet.weight_x)
-    if config.data.type == "video":
-        kwargs.update(pooling_method=config.video.pooling_method)
-    return kwargs
+        kwargs |= config.loss.triplet
+    return kwargs | (_pick(config.video, "pooling_method") if config.data.type == "video" else {})
 
 
-def training_kwargs(config, seed):
+def training_kwargs(config: CfgNode, seed: int) -> Arguments:
     """Arguments of ``TrainingOptions``; ``seed`` is this process's."""
-    train = config.train
-    return dict(
-        checkpoint_every=train.checkpoint_every,
-        keep_checkpoints=train.keep_checkpoints,
-        non_finite=train.non_finite,
-        non_finite_limit=train.non_finite_limit,
-        position_seed=seed if train.deterministic else None,
-    )
+    kept = _pick(config.train, "checkpoint_every", "keep_checkpoints", "non_finite", "non_finite_limit")
+    return dict(kept, position_seed=seed if config.train.deterministic else None)
 
 
-def evaluation_kwargs(config):
+def evaluation_kwargs(config: CfgNode) -> Arguments:
     """Arguments of ``EvaluationOptions``: headline row, cameras, and what results.json says of the run."""
-    test = config.test
-    return dict(
-        feature=test.feature,
-        mask=test.mask,
-        cameras=_hashable(test.cameras),
-        run_info=dict(model=config.model.name, seed=config.train.seed, config=_plain(config)),
-    )
+    run_info = dict(model=config.model.name, seed=config.train.seed, config=_plain(config))
+    return dict(_pick(config.test, "feature", "mask"), cameras=_hashable(config.test.cameras), run_info=run_info)
 
 
 def engine_run_kwargs(config: CfgNode, start_epoch: int | None = None) -> Arguments:
@@ -178,11 +150,6 @@ def engine_run_kwargs(config: CfgNode, start_epoch: int | None = None) -> Argume
 
 def _hashable(value):
     return tuple(value) if isinstance(value, list) else value
-
-
-def synthetic_spec(config: CfgNode) -> SyntheticSpec:
-    """What ``synthetic_occluded`` draws; raises DPMError for a value out of its range."""
-    return SyntheticSpec(**config.synthetic)
 
 
 def _plain(node):

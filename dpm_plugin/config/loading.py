@@ -13,17 +13,9 @@ from dpm_plugin.config.schema import SCHEMA
 from dpm_plugin.config.types import YAML_ERRORS, convert
 from dpm_plugin.utils.command import pairs
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.text import nearest, short
+from dpm_plugin.utils.text import first_line, nearest, short
 
 _SECTIONS = {name.rsplit(".", depth)[0] for name in SCHEMA for depth in range(1, name.count(".") + 1)}
-
-
-def default_config() -> CfgNode:
-    """A fresh ``yacs`` node with every key at its default."""
-    config = CfgNode()
-    for name, key in SCHEMA.items():
-        _store(config, name, list(key.default) if isinstance(key.default, (list, tuple)) else key.default)
-    return config
 
 
 def load_config(file: str | Path = "", opts: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> CfgNode:
@@ -38,45 +30,34 @@ def load_config(file: str | Path = "", opts: Sequence[str] = (), overrides: Mapp
         a frozen node; ``use_gpu`` is False where there is no GPU.
 
     Raises:
-        DPMError: unknown key, wrong type, value out of range, unreadable file, or settings that exclude
-            each other.
+        DPMError: unknown key, wrong type, value out of range, unreadable file, or settings that exclude each other.
     """
-    config = default_config()
+    config = CfgNode()
+    for name, key in SCHEMA.items():
+        _store(config, name, convert(key, key.default))
     for name, value, line in _read_yaml(file) if file else ():
         _set(config, name, value, f"in {file}, line {line}")
     for name, value in (*(overrides or {}).items(), *pairs(opts)):
         _set(config, name, value, "on the command line")
-    check_together(config)
+    synthetic_spec(config)  # checks its ranges
+    for problem in _conflicts(config):
+        raise DPMError(problem)
     config.use_gpu = config.use_gpu and torch.cuda.is_available()
     config.freeze()
     return config
 
 
-def check_together(config: CfgNode) -> None:
-    """Refuse settings that are fine alone but not together (each would otherwise be ignored in silence).
-
-    Raises:
-        DPMError: names both keys.
-    """
-    synthetic_spec(config)
-    for problem in _conflicts(config):
-        raise DPMError(problem)
-
-
 def _conflicts(config):
+    """Settings that are fine alone but not together, of which one would else be ignored in silence."""
     data, train, test, loss = config.data, config.train, config.test, config.loss
     is_dpm, is_triplet, is_video = loss.name == "dpm", loss.name == "triplet", data.type == "video"
+    defaults = {name: SCHEMA[f"train.{name}"].default for name in train}
     for name in () if is_dpm else ("amp", "steps", "accumulate", "compile", "conv_layout", "grad_checkpointing"):
-        default = SCHEMA[f"train.{name}"].default
-        if train[name] != default:
-            yield (
-                f"train.{name} {train[name]} works with loss.name dpm only, not {loss.name}; set train.{name} {default}"
-            )
-    if train.accumulate > train.batch_size:
-        yield (
-            f"train.accumulate {train.accumulate} cannot split a batch of {train.batch_size} (train.batch_size); "
-            "lower it"
-        )
+        if train[name] != defaults[name]:
+            key = f"train.{name}"
+            yield f"{key} {train[name]} works with loss.name dpm only, not {loss.name}; set {key} {defaults[name]}"
+    if (parts := train.accumulate) > (size := train.batch_size):
+        yield f"train.accumulate {parts} cannot split a batch of {size} (train.batch_size); lower it"
     if data.persistent_workers and (data.workers == 0 or is_video):
         yield "data.persistent_workers needs data.workers above 0 and data.type image; set it to False"
     if data.corrupt == "skip" and is_video:
@@ -85,14 +66,12 @@ def _conflicts(config):
         yield "loss.name dpm trains on images; set data.type image, or loss.name softmax or triplet"
     if train.resume and config.model.resume and train.resume != config.model.resume:
         yield "train.resume and model.resume name different checkpoints; set one of them"
-    for name in ("checkpoint_every", "non_finite", "deterministic"):
-        if is_video and train[name] != SCHEMA[f"train.{name}"].default:
+    for name in ("checkpoint_every", "non_finite", "deterministic") if is_video else ():
+        if train[name] != defaults[name]:
             yield f"train.{name} {train[name]} works with data.type image only"
     if train.deterministic and "random_patch" in data.transforms:
-        yield (
-            "data.transforms random_patch pastes from images that its process read before, which "
-            "train.deterministic excludes; leave one of them out"
-        )
+        why = "pastes from images that its process read before, which train.deterministic excludes"
+        yield f"data.transforms random_patch {why}; leave one of them out"
     if data.k_tfm > 1 and is_dpm:
         yield f"loss.name dpm takes one view per image; set data.k_tfm 1 (got {data.k_tfm})"
     for name in ("visrank", "rerank"):
@@ -107,10 +86,8 @@ def _conflicts(config):
     if is_triplet and loss.triplet.weight_t + loss.triplet.weight_x == 0:
         yield "loss.triplet.weight_t and loss.triplet.weight_x are both 0; nothing would be trained"
     if is_triplet and loss.triplet.weight_x == 0 and train.fixbase_epoch > 0:
-        yield (
-            "train.fixbase_epoch trains the classifier, which loss triplet leaves out while "
-            "loss.triplet.weight_x is 0; set one of the two"
-        )
+        why = "trains the classifier, which loss triplet leaves out while loss.triplet.weight_x is 0"
+        yield f"train.fixbase_epoch {why}; set one of the two"
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -123,12 +100,10 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _set(config, name, value, where):
+    if name in _SECTIONS:
+        example = next(key for key in SCHEMA if key.startswith(name + "."))
+        raise DPMError(f"{short(name)} {where} is a section; set one of its keys, such as {example}")
     if name not in SCHEMA:
-        if name in _SECTIONS:
-            raise DPMError(
-                f"{short(name)} {where} is a section; set one of its keys, "
-                f"such as {next(key for key in SCHEMA if key.startswith(name + '.'))}"
-            )
         raise DPMError(f"unknown key {short(name)} {where}; the nearest known key is '{nearest(name, SCHEMA)}'")
     try:
         _store(config, name, convert(SCHEMA[name], value))
@@ -139,9 +114,7 @@ def _set(config, name, value, where):
 def _store(config, name, value):
     *sections, last = name.split(".")
     for section in sections:
-        if section not in config:
-            config[section] = CfgNode()
-        config = config[section]
+        config = config.setdefault(section, CfgNode())
     config[last] = value
 
 
@@ -152,11 +125,8 @@ def _read_yaml(file):
         raise DPMError(f"config file '{file}' must end in .yaml or .yml")
     try:
         loader = yaml.SafeLoader(Path(file).read_text(encoding="utf-8"))
-        try:
-            root = loader.get_single_node()
-            return list(_entries(loader, root, "", file)) if root is not None else []
-        finally:
-            loader.dispose()
+        root = loader.get_single_node()
+        return list(_entries(loader, root, "", file)) if root is not None else []
     except OSError as error:
         raise DPMError(f"config file '{file}' cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -165,8 +135,7 @@ def _read_yaml(file):
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or error
-        problem = (str(problem).splitlines() or [type(error).__name__])[0]
-        raise DPMError(f"config file '{file}'{line}: no valid YAML ({problem})") from error
+        raise DPMError(f"config file '{file}'{line}: no valid YAML ({first_line(problem)})") from error
 
 
 def _entries(loader, node, prefix, file):

@@ -1,8 +1,7 @@
 """Every configuration key: its default, its meaning, and the values it takes.
 
-The sections are those of upstream torchreid's ``scripts/default_config.py``, with the same names and
-defaults, so torchreid's own yaml files run unchanged. Keys marked [DPM] are this plugin's. Paper sections
-and equations are those of "Dynamic Prototype Mask for Occluded Person Re-Identification" (ACM MM 2022).
+The sections are those of upstream torchreid's ``scripts/default_config.py``, with the same names and defaults, so
+torchreid's own yaml files run unchanged. Keys marked [DPM] are this plugin's; sections and equations are the paper's.
 """
 
 from dataclasses import fields
@@ -28,7 +27,7 @@ MODEL = {
 }
 
 DATA = {
-    "data.type": Key("image", "kind of data", choices=("image", "video")),
+    "data.type": Key("image", "kind of data", ("image", "video")),
     "data.root": Key("reid-data", "folder that holds the data sets"),
     "data.sources": Key(["market1501"], "data sets to train on"),
     "data.targets": Key(["market1501"], "data sets to evaluate on"),
@@ -41,7 +40,7 @@ DATA = {
         ["random_flip"],
         "augmentation; [DPM] adds pad_crop (10 zero pixels around, then a random crop), jitter (0.3/0.3/0.2/0.2, after "
         "the resize) and erase_pixel (p 0.5, one box of per-pixel noise): section 4.1 and the released recipe",
-        choices=TORCHREID_NAMES + OUR_NAMES,
+        TORCHREID_NAMES + OUR_NAMES,
     ),
     "data.k_tfm": Key(1, "augmented views per image", low=1),
     "data.norm_mean": Key([0.485, 0.456, 0.406], "mean subtracted from each channel (ImageNet's)"),
@@ -54,11 +53,11 @@ DATA = {
         "error",
         "[DPM] a training image that cannot be read: error ends the run and names it; skip replaces it by another of "
         "its identity and counts it in results.json. A test image that cannot be read always ends the run",
-        choices=CORRUPT,
+        CORRUPT,
     ),
     "data.load_train_targets": Key(False, "also load the targets' training images (domain adaptation)"),
     "data.interpolation": Key(
-        "bilinear", "[DPM] resize filter of training images; test images: bilinear", choices=tuple(INTERPOLATIONS)
+        "bilinear", "[DPM] resize filter of training images; test images: bilinear", tuple(INTERPOLATIONS)
     ),
     "market1501.use_500k_distractors": Key(False, "add the 500,000 distractors to Market-1501's gallery"),
     "cuhk03.labeled_images": Key(False, "boxes drawn by hand instead of detected ones"),
@@ -73,14 +72,14 @@ SYNTHETIC = {
 }
 
 SAMPLER = {
-    "sampler.train_sampler": Key("RandomSampler", "order of training images", choices=SAMPLERS),
-    "sampler.train_sampler_t": Key("RandomSampler", "the same for load_train_targets", choices=SAMPLERS),
+    "sampler.train_sampler": Key("RandomSampler", "order of training images", SAMPLERS),
+    "sampler.train_sampler_t": Key("RandomSampler", "the same for load_train_targets", SAMPLERS),
     "sampler.num_instances": Key(4, "images per identity in a batch (RandomIdentitySampler)", low=1),
     "sampler.num_cams": Key(1, "cameras in a batch (RandomDomainSampler)", low=1),
     "sampler.num_datasets": Key(1, "data sets in a batch (RandomDatasetSampler)", low=1),
     "video.seq_len": Key(15, "images sampled per tracklet", low=1),
-    "video.sample_method": Key("evenly", "how they are sampled", choices=("evenly", "random", "all")),
-    "video.pooling_method": Key("avg", "how their features are pooled", choices=("avg", "max")),
+    "video.sample_method": Key("evenly", "how they are sampled", ("evenly", "random", "all")),
+    "video.pooling_method": Key("avg", "how their features are pooled", ("avg", "max")),
 }
 
 VIT = {  # [DPM] the plugin's models; torchreid's ignore this section
@@ -106,9 +105,7 @@ VIT = {  # [DPM] the plugin's models; torchreid's ignore this section
         low=1,
         kind="ints",
     ),
-    "vit.mask_pool": Key(
-        "avg", "pooling inside the mask generator: avg as in Eq. 3, max as released", choices=("avg", "max")
-    ),
+    "vit.mask_pool": Key("avg", "pooling inside the mask generator: avg as in Eq. 3, max as released", ("avg", "max")),
     "vit.neck": Key(True, "BatchNorm between the feature and both heads (released recipe)"),
     "vit.embed_dim": Key(0, "feature width D; 0 is the backbone's own", low=0),
     "vit.depth": Key(0, "number of blocks; 0 is the backbone's own", low=0),
@@ -118,9 +115,7 @@ VIT = {  # [DPM] the plugin's models; torchreid's ignore this section
 }
 
 TRAIN = {
-    "train.optim": Key(
-        "adam", "optimizer; [DPM] adds adamw", choices=("adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw")
-    ),
+    "train.optim": Key("adam", "optimizer; [DPM] adds adamw", ("adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw")),
     "train.lr": Key(0.0003, "learning rate", low=0),
     "train.weight_decay": Key(5e-4, "weight decay", low=0),
     "train.max_epoch": Key(60, "epochs in all", low=0),
@@ -142,7 +137,7 @@ TRAIN = {
         "stop",
         "[DPM] a loss or gradient that is not finite: stop the run, or skip: undo the iteration and count it (takes a "
         "second copy of weights and optimizer state)",
-        choices=("stop", "skip"),
+        ("stop", "skip"),
     ),
     "train.non_finite_limit": Key(10, "[DPM] iterations skipped in a row that stop the run all the same", low=1),
     "train.deterministic": Key(
@@ -159,7 +154,7 @@ TRAIN = {
     "train.lr_scheduler": Key(
         "single_step",
         "learning-rate schedule; [DPM] adds warmup_cosine",
-        choices=("single_step", "multi_step", "cosine", "warmup_cosine"),
+        ("single_step", "multi_step", "cosine", "warmup_cosine"),
     ),
     "train.stepsize": Key([20], "epochs at which single_step (last of the list) or multi_step decay", low=1),
     "train.gamma": Key(0.1, "factor of each such decay", low=0),
@@ -169,16 +164,16 @@ TRAIN = {
     "train.warmup_factor": Key(0.01, "[DPM] warmup_cosine: first rate, as a share of train.lr", low=0),
     "train.final_factor": Key(0.002, "[DPM] warmup_cosine: last rate, as a share of train.lr", low=0),
     "train.mask_schedule": Key(
-        "cosine", "[DPM] warmup_cosine: the mask generator's rate; released: constant", choices=("cosine", "constant")
+        "cosine", "[DPM] warmup_cosine: the mask generator's rate; released: constant", ("cosine", "constant")
     ),
     "train.bias_lr_mult": Key(1.0, "[DPM] factor on the learning rate of biases (released recipe: 2)", low=0),
     "train.mask_lr_mult": Key(1.0, "[DPM] factor on the learning rate of the mask generator", low=0),
-    "train.amp": Key("off", "[DPM] mixed precision of loss dpm", choices=("off", "float16", "bfloat16")),
+    "train.amp": Key("off", "[DPM] mixed precision of loss dpm", ("off", "float16", "bfloat16")),
     "train.sync_bn": Key(False, "[DPM] BatchNorm over the batches of all processes that torchrun started"),
     "train.steps": Key(
         "alternating",
         "[DPM] loss dpm: the two steps of section 4.1; simultaneous: one pass updates the mask generator and the rest",
-        choices=("alternating", "simultaneous"),
+        ("alternating", "simultaneous"),
     ),
     "train.accumulate": Key(
         1, "[DPM] loss dpm: micro-batches of the encoder; saves memory for a second forward pass, same result", low=1
@@ -187,7 +182,7 @@ TRAIN = {
     "train.conv_layout": Key(
         "auto",
         "[DPM] loss dpm: memory format of the convolutions; auto: the faster one for the width and the device",
-        choices=("auto", "channels_last", "contiguous"),
+        ("auto", "channels_last", "contiguous"),
     ),
     "train.grad_checkpointing": Key(
         False,
@@ -197,7 +192,7 @@ TRAIN = {
         "auto",
         "[DPM] kernels of the optimizer, equal up to rounding; auto: fused on a GPU and for large models where there "
         "is a right one, else torch's own choice",
-        choices=("auto", "loop", "foreach", "fused"),
+        ("auto", "loop", "foreach", "fused"),
     ),
     "sgd.momentum": Key(0.9, "momentum of sgd and rmsprop", low=0),
     "sgd.dampening": Key(0.0, "dampening of the momentum", low=0),
@@ -208,19 +203,19 @@ TRAIN = {
 }
 
 LOSS = {
-    "loss.name": Key("softmax", "training loss; [DPM] adds dpm (Eq. 8)", choices=("softmax", "triplet", "dpm")),
+    "loss.name": Key("softmax", "training loss; [DPM] adds dpm (Eq. 8)", ("softmax", "triplet", "dpm")),
     "loss.softmax.label_smooth": Key(True, "label smoothing of losses softmax and triplet"),
     "loss.triplet.margin": Key(0.3, "distance margin of loss triplet"),
     "loss.triplet.weight_t": Key(1.0, "weight of the triplet term", low=0),
     "loss.triplet.weight_x": Key(0.0, "weight of the cross-entropy term", low=0),
     "loss.dpm.alpha": Key(0.5, "[DPM] weight alpha of Eq. 8", low=0, high=1),
     "loss.dpm.beta": Key(0.1, "[DPM] weight beta of the head enrich loss (Eq. 8)", low=0),
-    "loss.dpm.cls": Key("softmax", "[DPM] loss of the plain head (Table 4)", choices=("softmax", "margin")),
-    "loss.dpm.mask": Key("margin", "[DPM] loss of the masked head (Eq. 7, Table 4)", choices=("softmax", "margin")),
+    "loss.dpm.cls": Key("softmax", "[DPM] loss of the plain head (Table 4)", ("softmax", "margin")),
+    "loss.dpm.mask": Key("margin", "[DPM] loss of the masked head (Eq. 7, Table 4)", ("softmax", "margin")),
     "loss.dpm.mask_variant": Key(
         "Pn",
         "[DPM] what the mask multiplies: prototypes P, also features F; n: normalised before (Eq. 4, Table 5)",
-        choices=("Pn", "Pn+Fn", "P", "P+F"),
+        ("Pn", "Pn+Fn", "P", "P+F"),
     ),
     "loss.dpm.mask_renormalise": Key(True, "[DPM] normalise again after the mask (released recipe)"),
     "loss.dpm.scale": Key(30.0, "[DPM] scale s of Eq. 7 (section 4.1)", low=0),
@@ -228,11 +223,9 @@ LOSS = {
     "loss.dpm.head_input": Key(
         "attention",
         "[DPM] input of the head enrich loss: after the softmax (Eq. 5), or logits before it (released)",
-        choices=("attention", "logits"),
+        ("attention", "logits"),
     ),
-    "loss.dpm.head_reduction": Key(
-        "mean", "[DPM] size of Eq. 6: batch mean, or sum / heads^2", choices=("mean", "released")
-    ),
+    "loss.dpm.head_reduction": Key("mean", "[DPM] size of Eq. 6: batch mean, or sum / heads^2", ("mean", "released")),
     "loss.dpm.label_smooth": Key(0.0, "[DPM] label smoothing of both heads", low=0, high=1),
     "loss.dpm.triplet_margin": Key(
         None, "[DPM] triplet margin; None: soft margin (released)", low=0, kind="float or None"
@@ -242,7 +235,7 @@ LOSS = {
 TEST = {
     "test.batch_size": Key(100, "images per test batch", low=1),
     "test.dist_metric": Key(
-        "euclidean", "distance for torchreid's models; the plugin's rows: cosine", choices=("euclidean", "cosine")
+        "euclidean", "distance for torchreid's models; the plugin's rows: cosine", ("euclidean", "cosine")
     ),
     "test.normalize_feature": Key(False, "L2-normalise features first (torchreid's models)"),
     "test.ranks": Key([1, 5, 10, 20], "CMC ranks to print", low=1),
@@ -252,13 +245,13 @@ TEST = {
     "test.rerank": Key(False, "k-reciprocal re-ranking (needs test.evaluate True)"),
     "test.visrank": Key(False, "draw ranked galleries (needs test.evaluate True)"),
     "test.visrank_topk": Key(10, "gallery images per drawn query", low=1),
-    "test.feature": Key("after", "[DPM] headline row: feature before or after the neck", choices=("after", "before")),
+    "test.feature": Key("after", "[DPM] headline row: feature before or after the neck", ("after", "before")),
     "test.mask": Key(True, "[DPM] headline row: apply the query's mask to the gallery"),
     "test.cameras": Key(
         "auto",
         "[DPM] camera ids at test: auto (true ids where the target was trained on), ids, none (neutral embedding), or "
         "[query, gallery] indices for all images",
-        choices=("auto", "ids", "none"),
+        ("auto", "ids", "none"),
         low=0,
         kind="str or pair",
     ),

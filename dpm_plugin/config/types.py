@@ -1,6 +1,7 @@
 """One configuration key, and its value read from YAML or the command line: type, choices and range."""
 
 import ast
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +21,8 @@ class Key:
     Args:
         default: value of a run that does not set the key.
         help: one line: meaning, unit, source.
-        choices: allowed values (for a list: allowed items), or None for any of the right type.
-        low: smallest allowed number (inclusive), or None.
-        high: largest allowed number (inclusive), or None.
+        choices: allowed words (of a list: allowed items), or None for any of the right type.
+        low, high: smallest and largest allowed number (inclusive), or None.
         kind: type, one of ``KINDS``; "" takes the type of ``default``.
     """
 
@@ -42,20 +42,20 @@ def _whole(value):
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _list_of(check):
-    return lambda value: isinstance(value, (list, tuple)) and all(check(item) for item in value)
-
-
-def _pair(value):
-    return _list_of(_whole)(value) and len(value) == 2
-
-
 def _text(value):
     return isinstance(value, str)
 
 
-# kind -> (what a message calls it, test)
-KINDS = {
+def _list_of(check):
+    return lambda value: isinstance(value, (list, tuple)) and all(map(check, value))
+
+
+def _or_pair(check):
+    return lambda value: check(value) or (_list_of(_whole)(value) and len(value) == 2)
+
+
+#: kind -> (what a message calls it, test)
+KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "bool": ("True or False", lambda value: isinstance(value, bool)),
     "int": ("a whole number", _whole),
     "float": ("a number", _number),
@@ -64,18 +64,15 @@ KINDS = {
     "ints": ("a list of whole numbers such as [1, 5]", _list_of(_whole)),
     "floats": ("a list of numbers such as [0.5, 0.5, 0.5]", _list_of(_number)),
     "float or None": ("a number or None", lambda value: value is None or _number(value)),
-    "int or pair": ("a whole number or a list of two", lambda value: _whole(value) or _pair(value)),
-    "str or pair": ("text or a list of two whole numbers", lambda value: _text(value) or _pair(value)),
+    "int or pair": ("a whole number or a list of two", _or_pair(_whole)),
+    "str or pair": ("text or a list of two whole numbers", _or_pair(_text)),
 }
 
 
 def kind_of(key: Key) -> str:
     """Name in ``KINDS`` of a key's type: stated, or that of its default."""
-    if key.kind:
-        return key.kind
-    if isinstance(key.default, (list, tuple)):
-        return type(key.default[0]).__name__ + "s"
-    return type(key.default).__name__
+    is_list = isinstance(key.default, (list, tuple))
+    return key.kind or (f"{type(key.default[0]).__name__}s" if is_list else type(key.default).__name__)
 
 
 def convert(key: Key, value: Any) -> Any:
@@ -88,16 +85,17 @@ def convert(key: Key, value: Any) -> Any:
     if isinstance(value, str) and kind != "str":
         value = _decode(value)
     if kind.startswith("str") and key.choices and not isinstance(value, (str, list, tuple)):
-        value = _unquoted_word(value, key.choices)
+        # YAML 1.1 reads an unquoted off as False, and a Python literal may say None: both are words we use.
+        word = "off" if value is False else "none" if value is None else value
+        value = word if word in key.choices else value
     name, right_type = KINDS[kind]
     if not right_type(value):
         raise ValueError(f"expected {name}, got {short(given)}")
-    _check_items(key, value)
+    for item in value if isinstance(value, (list, tuple)) else [value]:
+        _check_item(key, item)
     if isinstance(value, (list, tuple)):
-        value = [float(item) for item in value] if kind == "floats" else list(value)
-    elif kind.startswith("float") and value is not None:
-        value = float(value)
-    return value
+        return [float(item) for item in value] if kind == "floats" else list(value)
+    return float(value) if kind.startswith("float") and value is not None else value
 
 
 def _decode(text):
@@ -112,21 +110,14 @@ def _decode(text):
         return text
 
 
-def _unquoted_word(value, choices):
-    # YAML 1.1 reads an unquoted off as False, and a Python literal may say None: both are words we use.
-    word = "off" if value is False else "none" if value is None else value
-    return word if word in choices else value
-
-
-def _check_items(key, value):
-    for item in value if isinstance(value, (list, tuple)) else [value]:
-        if isinstance(item, str) and key.choices and item not in key.choices:
-            raise ValueError(f"expected one of {', '.join(key.choices)}, got {short(item)}")
-        if not _number(item):
-            continue
-        if not -LARGEST <= item <= LARGEST:  # NaN and infinity too
-            raise ValueError(f"expected a number between -{LARGEST:g} and {LARGEST:g}, got {short(item)}")
-        if key.low is not None and item < key.low:
-            raise ValueError(f"expected at least {key.low}, got {item!r}")
-        if key.high is not None and item > key.high:
-            raise ValueError(f"expected at most {key.high}, got {item!r}")
+def _check_item(key, item):
+    if isinstance(item, str) and key.choices and item not in key.choices:
+        raise ValueError(f"expected one of {', '.join(key.choices)}, got {short(item)}")
+    if not _number(item):
+        return
+    if not -LARGEST <= item <= LARGEST:  # NaN and infinity too
+        raise ValueError(f"expected a number between -{LARGEST:g} and {LARGEST:g}, got {short(item)}")
+    if key.low is not None and item < key.low:
+        raise ValueError(f"expected at least {key.low}, got {item!r}")
+    if key.high is not None and item > key.high:
+        raise ValueError(f"expected at most {key.high}, got {item!r}")

@@ -1,9 +1,8 @@
 """Several processes that torchrun started: rank and size, collective calls, and how they end together.
 
-``torchrun --nproc_per_node=N tools/main.py ...`` starts N processes. Each trains on its share of every batch,
-and gradients are averaged, so that N processes do what one does with the whole batch. The averaging is done
-here, after the backward pass, and not by ``DistributedDataParallel``: DPM's two steps open and freeze
-parameters in turn, which that wrapper must not see, while a gradient that is None is simply left out here.
+Each trains on its share of every batch, and gradients are averaged, so that N processes do what one does with the whole
+batch. The averaging is done here, after the backward pass, and not by ``DistributedDataParallel``: DPM's two steps open
+and freeze parameters in turn, which that wrapper must not see, while a gradient that is None is simply left out here.
 """
 
 import os
@@ -13,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,81 +26,63 @@ BUCKET = 25 * 2**20  # bytes in one message: large enough to fill the line, smal
 T = TypeVar("T")
 
 
-class ProcessLost(DPMError):
-    """Another process of the run ended or does not answer."""
-
-
 class Processes:
     """The processes of one run, as one of them sees them; made by :func:`launched`.
 
+    Every process calls every method, in the same order, but for :meth:`seed` and :meth:`send_to_main` to
+    :meth:`receive`. With one process nothing is communicated.
+
     Args:
         rank: number of this process, from 0 on. Rank 0 is the main one: it alone writes files.
-        size: how many there are. With 1 every method returns at once and nothing is communicated.
+        size: how many there are.
         local_rank: number among the processes of this machine, which is the number of its GPU.
         store: torch's key-value store that all of them reach, also before a group exists.
-
-    But for :meth:`seed` and the pair :meth:`send_to_main` and :meth:`receive`, every process calls every method,
-    in the same order.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, store: dist.Store | None = None) -> None:
         self.rank, self.size, self.local_rank, self._store = rank, size, local_rank, store
-        # Group for what lies in main memory; gradients on a GPU go by the default group.
-        self._host: dist.ProcessGroup | None = None
+        self.is_main = rank == 0
+        self._host: Any = None  # group for what lies in main memory; gradients on a GPU go by the default group
         self._timeout = TIMEOUT
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this is rank 0."""
-        return self.rank == 0
 
     @contextmanager
     def joined(self, use_gpu: bool = False, timeout: float = TIMEOUT) -> Iterator[None]:
-        """Within the block the processes form a group: by nccl on GPU ``local_rank``, or by gloo.
+        """Within the block the processes form a group: with ``use_gpu`` by nccl on GPU ``local_rank``, else by gloo.
 
         Args:
-            use_gpu: whether the model is on a GPU.
             timeout: minutes that one process waits for another before it gives the run up.
 
         Raises:
-            DPMError: this machine has fewer GPUs than processes.
-            ProcessLost: one of the others does not come.
+            DPMError: this machine has fewer GPUs than processes, or one of the others does not come or ends.
         """
         if self.size == 1:
             yield
             return
-        backend, device = ("nccl", self._choose_gpu()) if use_gpu else ("gloo", None)
         self._timeout, wait = timeout, timedelta(minutes=timeout)
+        of_all: Any = dict(store=self._store, rank=self.rank, world_size=self.size, timeout=wait)
+        of_all |= dict(backend="nccl", device_id=self._choose_gpu()) if use_gpu else dict(backend="gloo")
         with self._together():
-            dist.init_process_group(
-                backend, store=self._store, rank=self.rank, world_size=self.size, timeout=wait, device_id=device
-            )
+            dist.init_process_group(**of_all)
             self._host = dist.new_group(backend="gloo", timeout=wait) if use_gpu else dist.group.WORLD
         yield
         dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
 
     def _choose_gpu(self):
-        found = torch.cuda.device_count()
-        if self.local_rank >= found:
-            raise DPMError(
-                f"process {self.rank} is number {self.local_rank + 1} on this machine, which has {found} "
-                "GPUs, and each process needs one; lower --nproc_per_node or set use_gpu False"
-            )
+        if self.local_rank >= (found := torch.cuda.device_count()):
+            what = f"process {self.rank} is number {self.local_rank + 1} on this machine, which has {found} GPUs"
+            raise DPMError(f"{what}, and each process needs one; lower --nproc_per_node or set use_gpu False")
         torch.cuda.set_device(self.local_rank)  # what "cuda" means from here on
         return torch.device("cuda", self.local_rank)
 
     def seed(self, seed: int) -> int:
-        """Random seed of this process: ``seed`` itself on rank 0, else another one that follows from it.
-
-        So rank 0 draws what a single process would, and no two processes augment alike.
-        """
+        """``seed`` on rank 0, which draws what one process would; elsewhere another, so that no two augment alike."""
         return seed if self.is_main else int(np.random.SeedSequence([seed, self.rank]).generate_state(1)[0])
 
     def broadcast(self, compute: Callable[[], T]) -> T:
         """The result of ``compute()``, any picklable object, on every process; rank 0 alone calls it."""
         if self.size == 1:
             return compute()
-        box = [compute() if self.is_main else None]
+        box: list[Any] = [compute() if self.is_main else None]
         with self._together():
             dist.broadcast_object_list(box, src=0, group=self._host)
         return box[0]
@@ -125,7 +106,7 @@ class Processes:
         """Every process's ``value``, any picklable object, as a list by rank on rank 0; None elsewhere."""
         if self.size == 1:
             return [value]
-        values = [None] * self.size if self.is_main else None
+        values: list[Any] | None = [None] * self.size if self.is_main else None
         with self._together():
             dist.gather_object(value, values, dst=0, group=self._host)
         return values
@@ -146,10 +127,7 @@ class Processes:
         return tensor if self.size == 1 else _Sum.apply(tensor, self._sum_into)
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Every process's (B, ...) as one (size * B, ...), by rank; differentiable.
-
-        Gradients that any process sends to a row arrive, summed, where the row came from.
-        """
+        """Every process's (B, ...) as one (size * B, ...), by rank; gradients of all processes flow back, summed."""
         if self.size == 1:
             return tensor
         # A sum of rows that are zero but for one's own: exact, and its gradient is known already.
@@ -161,10 +139,7 @@ class Processes:
         return tensor if self.size == 1 else self._sum_into(tensor).div_(self.size)
 
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Replace every gradient by its mean over the processes; parameters without one are left alone.
-
-        With losses that are means over equal shares, this is the gradient of the whole batch.
-        """
+        """Replace every gradient by its mean over the processes, with equal shares of a batch the whole batch's."""
         if self.size > 1:
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             _in_buckets(gradients, self.mean)
@@ -183,24 +158,17 @@ class Processes:
 
     @contextmanager
     def _together(self):
-        """Turns torch's error for a lost process into a :class:`ProcessLost`."""
+        """Make torch's error for a lost process a DPMError."""
         try:
             yield
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # gloo and nccl raise nothing more telling
-            raise ProcessLost(
+            raise DPMError(
                 f"process {self.rank} of {self.size} lost the others: one ended (it says why itself, unless the "
                 f"system killed it) or gave no answer for dist.timeout, {self._timeout:g} minutes; checkpoints are "
                 f"kept, continue with model.resume or train.resume auto ({_reason(error)})"
             ) from error
-
-    def first_to_fail(self) -> bool:
-        """True for the first process that asks: the one whose error is the cause of the others'."""
-        try:
-            return self._store.add("failed", 1) == 1
-        except RuntimeError:  # the store's host is gone: no other is known to have failed first
-            return True
 
 
 #: One process without others, as every part of a run has it by default.
@@ -209,14 +177,13 @@ ALONE = Processes()
 
 @contextmanager
 def launched() -> Iterator[Processes]:
-    """Yields the :class:`Processes` that torchrun started, or ``ALONE`` where it did not.
+    """The :class:`Processes` that torchrun started, or ``ALONE`` where it did not.
 
-    Of several, rank 0 alone prints. When one fails, all end: the first to fail raises its error, the others,
-    which fail for lack of it, exit in silence with the same code, and torchrun with code 1.
+    Of several, rank 0 alone prints. When one fails, all end: the first to fail raises its error, the others, which fail
+    for lack of it, exit in silence with the same code, and torchrun with code 1.
 
     Raises:
-        DPMError: torchrun's environment variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT)
-            lead nowhere.
+        DPMError: torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT) lead nowhere.
     """
     if any(name not in os.environ for name in VARIABLES) or os.environ["WORLD_SIZE"] == "1":
         yield ALONE
@@ -235,13 +202,21 @@ def launched() -> Iterator[Processes]:
         try:
             yield processes
         except (DPMError, KeyboardInterrupt) as error:
-            if processes.first_to_fail():
+            if _first_to_fail(store):
                 raise
             stopped = 128 + getattr(error, "signum", signal.SIGINT)
             raise SystemExit(2 if isinstance(error, DPMError) else stopped) from None
         except BaseException:
-            processes.first_to_fail()  # the traceback follows, so the others exit in silence
+            _first_to_fail(store)  # the traceback follows, so the others exit in silence
             raise
+
+
+def _first_to_fail(store):
+    """True for the first process that asks: the one whose error is the cause of the others'."""
+    try:
+        return store.add("failed", 1) == 1
+    except RuntimeError:  # the store's host is gone: no other is known to have failed first
+        return True
 
 
 class _Sum(torch.autograd.Function):
@@ -264,13 +239,13 @@ def _reason(error):
 
 def _in_buckets(tensors, collective):
     """Apply ``collective``, which changes a flat tensor in place, to all ``tensors``, many in one message."""
-    bucket, size = [], 0
+    bucket = []
     for tensor, following in zip(tensors, [*tensors[1:], None]):
         bucket.append(tensor)
-        size += tensor.nbytes
-        if following is None or size >= BUCKET or following.dtype != tensor.dtype:
+        is_full = sum(each.nbytes for each in bucket) >= BUCKET
+        if is_full or following is None or following.dtype != tensor.dtype:
             flat = torch.cat([each.reshape(-1) for each in bucket])
             collective(flat)
             for each, values in zip(bucket, flat.split([each.numel() for each in bucket])):
                 each.copy_(values.view_as(each))
-            bucket, size = [], 0
+            bucket = []

@@ -9,17 +9,10 @@ from dpm_plugin.distributed.processes import Processes
 
 
 class SyncBatchNorm(_BatchNorm):
-    """torch's ``nn.SyncBatchNorm``, which works on GPUs only, for the CPU.
+    """torch's ``nn.SyncBatchNorm``, which works on GPUs only, for the CPU: (B, C) or (B, C, h, w) -> the same.
 
-    Mean and variance are summed over the processes with gradients, so that in training output, gradients and
-    running statistics are those of one process with the whole batch. Every process must have the same number of
-    rows. In eval mode: ordinary BatchNorm.
-
-    Args:
-        num_features, eps, momentum: as in torch's BatchNorm; momentum is a number.
-
-    Shape:
-        (B, C) or (B, C, h, w) -> the same.
+    Mean and variance are summed over the processes with gradients, so that in training output, gradients and running
+    statistics are those of one process with the whole batch. Every process must have the same number of rows.
     """
 
     def __init__(self, num_features: int, eps: float, momentum: float, processes: Processes) -> None:
@@ -52,8 +45,7 @@ class SyncBatchNorm(_BatchNorm):
 def synchronise_batch_norm(model: nn.Module, processes: Processes) -> None:
     """Replace every BatchNorm of ``model`` by a synchronised one with the same parameters and buffers.
 
-    On a GPU that is torch's, elsewhere the one above. Call it when the model is on its device. With one
-    process nothing is changed.
+    On a GPU that is torch's, elsewhere the one above: call it when the model is on its device.
     """
     if processes.size == 1:
         return
@@ -64,10 +56,8 @@ def synchronise_batch_norm(model: nn.Module, processes: Processes) -> None:
 
 
 def _synchronised(module, processes):
-    if module.running_mean.is_cuda:
-        new = nn.SyncBatchNorm(module.num_features, module.eps, module.momentum)
-    else:
-        new = SyncBatchNorm(module.num_features, module.eps, module.momentum, processes)
+    shape = module.num_features, module.eps, module.momentum
+    new = nn.SyncBatchNorm(*shape) if module.running_mean.is_cuda else SyncBatchNorm(*shape, processes)
     # As they are: the neck's bias is a buffer, which torch's own conversion cannot assign.
     for name, value in [*module.named_parameters(), *module.named_buffers()]:
         delattr(new, name)

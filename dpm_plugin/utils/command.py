@@ -1,13 +1,13 @@
 """What every script of ``tools/`` shares: KEY VALUE pairs, errors in one line and the exit code."""
 
 import argparse
+import errno
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.files import is_full
 from dpm_plugin.utils.text import short
 
 
@@ -19,11 +19,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def pairs(words: Sequence[str]) -> list[tuple[str, str]]:
-    """``KEY VALUE KEY VALUE ...`` of a command line as [(key, value), ...].
-
-    Raises:
-        DPMError: an option stands among them, or the last key has no value.
-    """
+    """``KEY VALUE ...`` as [(key, value), ...]; DPMError where an option is among them or the last has no value."""
     option = next((word for word in words if word.startswith("--")), None)
     if option is not None:
         raise DPMError(f"option {short(option)} comes after the first KEY VALUE pair; put options before the pairs")
@@ -36,17 +32,16 @@ def exit_code(work: Callable[[], object], interrupted: str = "interrupted") -> i
     """Call ``work()`` and return the exit code.
 
     0; 2 after a DPMError or on a full disk (one line on stderr); 128 + signal when stopped: 130 by SIGINT (Ctrl-C),
-    143 by SIGTERM. ``interrupted`` is what to say then, unless
-    :class:`~dpm_plugin.engine.stop_signals.Stopped` says more.
+    143 by SIGTERM. ``interrupted`` is what to say then, unless the KeyboardInterrupt says more.
     """
     try:
         work()
     except DPMError as error:
-        lines = (line.strip() for line in str(error).splitlines())
-        print(f"error: {'; '.join(line for line in lines if line)}", file=sys.stderr)
+        lines = filter(None, map(str.strip, str(error).splitlines()))
+        print(f"error: {'; '.join(lines)}", file=sys.stderr)
         return 2
     except OSError as error:
-        if not is_full(error):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # else a disk, or a user's share of it, is full
             raise
         where = f"'{error.filename}'" if error.filename else "a file (the log, or TensorBoard's)"
         print(f"error: {where} cannot be written: {error.strerror}; checkpoints are intact", file=sys.stderr)

@@ -1,6 +1,5 @@
 """Files that are written whole or not at all, and locks on files."""
 
-import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,18 +15,14 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-
 
 @contextmanager
 def replacing(path: str | Path, check: Callable[[Path], object] | None = None) -> Iterator[BinaryIO]:
     """A binary file that takes the name ``path`` at the end of the block, or is removed after an error.
 
     It is on the disk before it takes the name, and the name is before the block's end (fsync of file and folder).
-    Missing folders are made. Raises OSError, as writing does; callers say what the file was for.
-
-    Args:
-        check: called with the temporary file's path before it takes the name; an error keeps the old file.
+    Missing folders are made. ``check`` is called with the temporary file's path before; an error keeps the old file.
+    Raises OSError, as writing does; callers say what the file was for.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,11 +42,7 @@ def replacing(path: str | Path, check: Callable[[Path], object] | None = None) -
 
 
 def write_file(path: str | Path, content: str | bytes) -> None:
-    """Replace the file at ``path`` by ``content``, text or bytes, as a whole.
-
-    Raises:
-        DPMError: it cannot be written.
-    """
+    """Replace the file at ``path`` by ``content``, text or bytes, as a whole; DPMError where it cannot be written."""
     try:
         with replacing(path) as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -93,9 +84,6 @@ def locked(path: str | Path, wait: bool = True) -> Iterator[BinaryIO | None]:
     The kernel drops the lock when the last process that has the file open ends, however that happens; a child
     process keeps it as long as it inherits the descriptor (``pass_fds``).
 
-    Args:
-        wait: for as long as another process holds the lock. Default: True.
-
     Yields:
         the open file; None where the system or the file system has no locks, and nothing is held.
 
@@ -106,33 +94,24 @@ def locked(path: str | Path, wait: bool = True) -> Iterator[BinaryIO | None]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file:
-        yield file if _lock(file, wait) else None
-
-
-def _lock(file, wait):
-    try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:
-        return False
-    return fcntl is not None
+        held = fcntl is not None
+        try:
+            if held:
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            held = False
+        yield file if held else None
 
 
 def _is_alive(pid):
-    if os.name == "nt":  # there os.kill would end it; its open file cannot be removed anyway
-        return False
     try:
-        os.kill(int(pid), 0)
+        if os.name != "nt":  # there os.kill would end it; its open file cannot be removed anyway
+            os.kill(int(pid), 0)
     except (OSError, ValueError, OverflowError) as error:  # else it is somebody else's, or no number at all
         return not isinstance(error, ProcessLookupError)
-    return True
-
-
-def is_full(error: OSError) -> bool:
-    """Whether an OSError says that a disk, or a user's share of it, is full."""
-    return error.errno in FULL
+    return os.name != "nt"
 
 
 def _beside(path):

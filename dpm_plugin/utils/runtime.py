@@ -8,21 +8,18 @@ import torch
 from torch.nn import functional as F
 
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.text import first_line
 
 
-def pick_device(name: str | None = None) -> torch.device:
-    """The torch device of this name; None for the GPU where there is one, else the CPU.
-
-    Raises:
-        DPMError: it cannot be used here.
-    """
+def pick_device(name: str | torch.device | None = None) -> torch.device:
+    """The torch device of this name, DPMError where it cannot be used; None: the GPU where there is one, else CPU."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise DPMError(f"device '{name}' cannot be used here: {str(error).splitlines()[0]}") from error
+        raise DPMError(f"device '{name}' cannot be used here: {first_line(error)}") from error
     return device
 
 
@@ -43,55 +40,37 @@ def autocast(device: torch.device, amp: str) -> torch.autocast:
 
 
 def check_backend(backend: str, device: torch.device) -> None:
-    """Compile and run one small function, so that a missing compiler is told before the first batch.
+    """Compile and run one small function, so that a missing compiler is a DPMError before the first batch.
 
     Args:
-        backend: one of ``torch.compile``'s, "inductor" (needs a C++ compiler on a CPU and Triton on a GPU) or another
-            of ``torch.compiler.list_backends()``.
-        device: where it will run.
-
-    Raises:
-        DPMError: the backend is unknown or can't compile here.
+        backend: of ``torch.compile``: "inductor" (needs a C++ compiler on a CPU and Triton on a GPU) or another.
     """
     try:
         torch.compile(F.gelu, backend=backend)(torch.zeros(8, device=device))
     except Exception as error:  # every backend and every stage has errors of its own
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise DPMError(
-            f"torch.compile with backend '{backend}' does not work here ({reason[:160]}); install the compiler "
-            "it needs or set train.compile False"
-        ) from error
-
-
-CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as torch's notes on reproducibility ask for
+        problem = f"torch.compile with backend '{backend}' does not work here ({first_line(error)[:160]})"
+        raise DPMError(f"{problem}; install the compiler it needs or set train.compile False") from error
 
 
 @contextmanager
 def deterministic_kernels(enabled: bool = True, use_gpu: bool = False) -> Iterator[None]:
     """Within the block torch chooses deterministic kernels, and cudnn neither searches nor guesses.
 
-    On a GPU an operation that has no such kernel is named in a warning, once, and runs all the same (the max pooling
-    of the mask generator is one by its name, though its windows never overlap); on a CPU it is an error.
-
-    Args:
-        enabled: False changes nothing. Default: True.
-        use_gpu: whether the run is on a GPU. Default: False.
+    With ``use_gpu`` an operation that has no such kernel is named in a warning, once, and runs all the same (the max
+    pooling of the mask generator is one by its name, though its windows never overlap); on a CPU it is an error.
     """
     if not enabled:
         yield
         return
     cudnn = torch.backends.cudnn
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-        cudnn.deterministic,
-        cudnn.benchmark,
-    )
-    os.environ.setdefault(*CUBLAS)  # read when the first matrix product on the GPU is made
+    kernels = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    flags = cudnn.deterministic, cudnn.benchmark
+    # As torch's notes on reproducibility ask for; read when the first matrix product on the GPU is made
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=use_gpu)
     cudnn.deterministic, cudnn.benchmark = True, False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        cudnn.deterministic, cudnn.benchmark = before[2:]
+        torch.use_deterministic_algorithms(kernels[0], warn_only=kernels[1])
+        cudnn.deterministic, cudnn.benchmark = flags

@@ -32,6 +32,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return ""
 
 
+def first_line(error: object) -> str:
+    """The first line of an error's message that is not empty; the name of its class where there is none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def unknown(what: str, name: object, known: Iterable[str]) -> DPMError:
     """The error for a name that is not among ``known``: names the nearest and all of them."""
     known = list(known)

@@ -21,11 +21,8 @@ Phases = dict[str, dict[str, float]]
 def measure(phases: Phases, name: str, device: torch.device | str | None = None) -> Iterator[None]:
     """Add the enclosed work to ``phases[name]``; a name used again sums seconds and keeps the higher peaks.
 
-    Args:
-        phases: filled. An entry holds ``seconds``; ``peak_memory_mb``, the highest resident memory of
-            this process *so far* (10^6 bytes; absent on Windows); ``peak_gpu_memory_mb``, the highest
-            allocation within the phase, on a CUDA device only.
-        device: where the work runs; None or a CPU leaves the GPU unmeasured.
+    An entry holds ``seconds``; ``peak_memory_mb``, the highest resident memory of this process *so far* (10^6 bytes;
+    absent on Windows); and where ``device`` is a CUDA device ``peak_gpu_memory_mb``, the highest allocation within.
     """
     device = torch.device(device or "cpu")
     if device.type == "cuda":
@@ -43,10 +40,8 @@ def measure(phases: Phases, name: str, device: torch.device | str | None = None)
 
 def peak_memory(device: torch.device) -> dict[str, float]:
     """The peaks that :func:`measure` writes, as they are now, in 10^6 bytes."""
-    peaks = {}
     resident = _peak_resident()
-    if resident is not None:
-        peaks["peak_memory_mb"] = resident / MEGABYTE
+    peaks = {} if resident is None else {"peak_memory_mb": resident / MEGABYTE}
     if device.type == "cuda":
         peaks["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / MEGABYTE
     return peaks

@@ -14,6 +14,7 @@ import torch
 
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import replacing
+from dpm_plugin.utils.text import first_line
 
 # torchreid writes rank1 as a numpy scalar. These are the only globals beyond torch's own that its files need, and none
 # of them can run code; numpy's module was named otherwise before numpy 2.
@@ -42,19 +43,17 @@ def read_checkpoint(path: str | Path) -> Any:
             return _load_torch_file(path)
     except Exception as error:  # zip, pickle, header and allow-list errors have no common class
         # torch's own message advises weights_only=False, which would run whatever the file holds
-        reason = str(error).partition("WeightsUnpickler error:")[2] or str(error) or type(error).__name__
-        reason = reason.strip().splitlines()[0][:160]
+        reason = first_line(str(error).partition("WeightsUnpickler error:")[2] or error)
         raise DPMError(
-            f"checkpoint '{path}' cannot be read as plain weights ({reason}); it is damaged, no checkpoint, "
+            f"checkpoint '{path}' cannot be read as plain weights ({reason[:160]}); it is damaged, no checkpoint, "
             "or holds objects that would have to be executed"
         ) from error
 
 
 def _check_records(path: Path) -> None:
-    """Raise ValueError for a file that torch would load, but torch.save never wrote.
+    """Raise ValueError for a file that torch would load, but torch.save never wrote, or not like this.
 
-    A packed record can unpack to any size, many names can mean one record, and torch itself does not look at the
-    records' checksums: a changed bit would go unseen.
+    A packed record can unpack to any size, many names can mean one record, and torch itself looks at no checksum.
     """
     if tarfile.is_tarfile(path):  # torch would extract it; only torch before 0.2 wrote such files
         raise ValueError("it is a tar archive")
@@ -66,8 +65,7 @@ def _check_records(path: Path) -> None:
             raise ValueError("its records are packed, which torch.save never does")
         if sum(record.file_size for record in records) > path.stat().st_size:
             raise ValueError("its records are together larger than the file")
-        damaged = archive.testzip()
-        if damaged is not None:
+        if (damaged := archive.testzip()) is not None:
             raise ValueError(f"the checksum of its record '{damaged}' is wrong")
 
 
@@ -97,8 +95,7 @@ def plain_tensors(state: Any, path: str | Path) -> dict[str, torch.Tensor]:
     """``state``, read from ``path``, as a flat dict of ordinary tensors, ``module.`` prefixes removed.
 
     Raises:
-        DPMError: it is no dict of tensors, two names become one, or a tensor is not dense or declares more numbers
-            than the file holds.
+        DPMError: it is no dict of tensors, two names become one, or a tensor is not dense or larger than the file.
     """
     pairs = state.items() if isinstance(state, dict) else ()
     if not pairs or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in pairs):
@@ -107,13 +104,12 @@ def plain_tensors(state: Any, path: str | Path) -> dict[str, torch.Tensor]:
     if len(tensors) < len(state):
         raise DPMError(f"'{path}' names a tensor twice, with and without 'module.'; which one counts is not known")
     for key, value in tensors.items():
+        what = f"tensor '{key}' in '{path}'"
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
-            raise DPMError(f"tensor '{key}' in '{path}' is sparse, quantised or empty; save it as a plain one")
+            raise DPMError(f"{what} is sparse, quantised or empty; save it as a plain one")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise DPMError(
-                f"tensor '{key}' in '{path}' declares {value.numel():,} numbers, more than the file holds "
-                "for it; the file is damaged, or the tensor was expanded: save a clone"
-            )
+            why = f"declares {value.numel():,} numbers, more than the file holds for it"
+            raise DPMError(f"{what} {why}; the file is damaged, or the tensor was expanded: save a clone")
     return tensors
 
 
@@ -121,7 +117,7 @@ def write_checkpoint(state: Any, path: str | Path, before: Callable[[], None] | 
     """Write ``state`` to ``path``: beside it first, read back, then renamed, so that only whole files have its name.
 
     Args:
-        before: called when all is written and right before ``path`` is replaced. Default: None.
+        before: called when all is written and right before ``path`` is replaced.
 
     Raises:
         DPMError: it cannot be written or read back; the old file is then as it was.
@@ -157,5 +153,5 @@ def _written(path: str | Path) -> Iterator[None]:
             cause = cause.__cause__ or cause.__context__
         if cause is None:
             raise
-        why = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
+        why = getattr(cause, "strerror", None) or cause
         raise DPMError(f"checkpoint '{path}' cannot be written: {why}; what was there before is intact") from error

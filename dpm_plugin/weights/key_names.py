@@ -22,15 +22,10 @@ _RELEASED = (
 
 
 class Naming(NamedTuple):
-    """How one implementation names its tensors.
+    """How one implementation names its tensors."""
 
-    Attributes:
-        marks: beginnings of names; a file that has them all uses this naming.
-        pairs: (beginning of a name, ours) of which the first that fits counts; none where names stay as they are.
-    """
-
-    marks: tuple[str, ...]
-    pairs: tuple[tuple[str, str], ...] = ()
+    marks: tuple[str, ...]  # beginnings of names; a file that has them all uses this naming
+    pairs: tuple[tuple[str, str], ...] = ()  # (its beginning of a name, ours), the first that fits; (): names stay
 
 
 #: Every known naming, the first that fits counts.
@@ -54,17 +49,14 @@ class Renamed(NamedTuple):
 
 def recognise(state: Iterable[str]) -> str:
     """The key in ``NAMINGS`` of a state dict or its names."""
-    return next(
-        name
-        for name, naming in NAMINGS.items()
-        if all(any(key.startswith(mark) for key in state) for mark in naming.marks)
-    )
+    found = {name: all(any(key.startswith(mark) for key in state) for mark in NAMINGS[name].marks) for name in NAMINGS}
+    return next(name for name in found if found[name])
 
 
 def to_own_names(state: Mapping[str, Tensor]) -> Renamed:
     """A state dict of any naming under our names, in its own order; ImageNet classifiers keep theirs."""
     naming = recognise(state)
-    if naming == "transreid":
+    if naming == "transreid" and "b1.0.norm1.weight" in state:
         state = _global_branch(state)
     return Renamed(naming, *rename(state, NAMINGS[naming].pairs))
 
@@ -85,18 +77,17 @@ def rename(state: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]]) -> tup
     """
     if not pairs:
         return dict(state), []
-    renamed: dict[str, Tensor] = {}
-    unused = []
+    renamed, unused = {}, []
     for key, value in state.items():
         name = next((new + key.removeprefix(old) for old, new in pairs if key.startswith(old)), None)
         if name is None:
             unused.append(key)
-        elif name == "backbone.camera_embedding" and value.dim() == 3:
-            renamed[name] = value.squeeze(1)  # (N, 1, C) to (N, C)
+            continue
+        if name == "backbone.camera_embedding" and value.dim() == 3:
+            value = value.squeeze(1)  # (N, 1, C) to (N, C)
         elif name == "base.sie_embed" and value.dim() == 2:
-            renamed[name] = value.unsqueeze(1)  # (N, C) to (N, 1, C)
-        else:
-            renamed[name] = value
+            value = value.unsqueeze(1)  # (N, C) to (N, 1, C)
+        renamed[name] = value
     return renamed, unused
 
 
@@ -106,8 +97,6 @@ def _global_branch(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ``base`` then holds those two as they came from ImageNet; ``b2``, for the shuffled parts, stays as it is.
     """
     state = dict(state)
-    if "b1.0.norm1.weight" not in state:
-        return state
     numbers = [key.split(".")[2] for key in state if key.startswith("base.blocks.")]
     last = max((number for number in numbers if re.fullmatch("[0-9]{1,3}", number)), key=int, default=0)
     for branch, base in (("b1.0.", f"base.blocks.{last}."), ("b1.1.", "base.norm.")):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dpm_plugin.method.vit import ViT
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.text import first_line
 from dpm_plugin.weights.files import read_state
 from dpm_plugin.weights.key_names import Renamed, recognise, to_own_names
 from dpm_plugin.weights.published import local_file
@@ -24,7 +25,7 @@ class LoadReport(NamedTuple):
     """What ``load_weights`` did, as lists of the model's tensor names (``unused``: the file's).
 
     Attributes:
-        naming: whose names the file uses, a key of ``dpm_plugin.weights.key_names.NAMINGS``.
+        naming: which names the file uses, a key of ``dpm_plugin.weights.key_names.NAMINGS``.
         loaded: taken from the file; with those of ``resized``.
         resized: position or patch embedding of another image size, stride or patch size.
         skipped: in the file with a shape that does not fit; the model's own stays.
@@ -52,7 +53,7 @@ class LoadReport(NamedTuple):
 
 
 def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
-    """Load a checkpoint with any known tensor names into ``model``.
+    """Load a checkpoint with any known tensor names into ``model``, and print the report.
 
     The names are recognised: this package's own, the released DPM implementation's, TransReID's ViT, and timm's; each
     plain or under ``state_dict`` or ``model``, with or without ``module.``, as torch or safetensors file. Position and
@@ -62,12 +63,8 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
     Args:
         path: a file, or ``zoo:NAME`` for published weights, see :mod:`dpm_plugin.weights.published`.
 
-    Returns:
-        LoadReport, also printed.
-
     Raises:
-        DPMError: unreadable, nothing in the file fits the model, or its encoder is another one. The model
-            is then as it was.
+        DPMError: unreadable, nothing in the file fits the model, or its encoder is another one; the model stays.
     """
     path = local_file(path)
     state, own = read_state(path), model.state_dict()
@@ -100,24 +97,14 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
 
 
 def _check_numbers(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
-    """Refuse tensors of another kind of number than in ``own``, which would be cast in silence, and damaged ones.
-
-    Names that ``own`` lacks are passed over; ``source`` says in the message where ``state`` comes from.
-
-    Raises:
-        DPMError: names the tensor.
-    """
+    """Refuse tensors of another kind of number than in ``own``, which would be cast in silence, and damaged ones."""
     for key in [key for key in state if key in own]:
-        value, dtype = state[key], own[key].dtype
+        value, dtype, what = state[key], own[key].dtype, f"tensor '{key}' of {source}"
         if (value.dtype.is_floating_point, value.dtype.is_complex) != (dtype.is_floating_point, dtype.is_complex):
-            raise DPMError(
-                f"tensor '{key}' of {source} is of {value.dtype}, in the model of {dtype}; it was quantised or damaged"
-            )
+            raise DPMError(f"{what} is of {value.dtype}, in the model of {dtype}; it was quantised or damaged")
         if value.is_floating_point() and not value.float().isfinite().all():
-            raise DPMError(
-                f"tensor '{key}' of {source} holds NaN or infinity; the run diverged or the file is "
-                "damaged: take an earlier checkpoint"
-            )
+            why = "the run diverged or the file is damaged"
+            raise DPMError(f"{what} holds NaN or infinity; {why}: take an earlier checkpoint")
 
 
 def _check_blocks(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where: str, model: str) -> None:
@@ -137,9 +124,9 @@ def load_pretrained(vit: ViT, pretrained: Literal[True] | str | Path) -> None:
     """Fill the encoder of ``vit``.
 
     Args:
-        pretrained: True for the weights timm names for this backbone, unless the environment
-            variable DPM_PRETRAINED names a local file or says "none"; or a local file: a timm or
-            a released checkpoint, .pth, .safetensors or (timm's own models) .npz.
+        pretrained: True for the weights timm names for this backbone, unless the environment variable DPM_PRETRAINED
+            names a local file or says "none"; or a local file with any known tensor names (see :func:`load_weights`),
+            .pth, .safetensors or (timm's own models) .npz.
 
     Raises:
         DPMError: the weights can't be had or don't fit; the model is then unusable.
@@ -157,7 +144,6 @@ def load_pretrained(vit: ViT, pretrained: Literal[True] | str | Path) -> None:
 
 
 def _load_file(vit: ViT, path: str | Path) -> None:
-    """Fill only the encoder of ``vit`` from a local file with any known tensor names (see ``load_weights``)."""
     if str(path).endswith(".npz"):  # the original JAX weights, which timm can read
         plain: Any = timm.create_model(vit.backbone_name, pretrained=False, num_classes=0)
         try:
@@ -178,30 +164,23 @@ def _timm_state(name: str) -> dict[str, Tensor]:
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # hub, network, cache and file errors of many libraries end here
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        what = f"timm's pretrained weights of '{name}' can't be had ({first_line(error)})"
         raise DPMError(
-            f"timm's pretrained weights of '{name}' can't be had ({reason}); go online once, or name a local file "
-            f"by vit.pretrained_file or {ENVIRONMENT_VARIABLE}=FILE, or start knowingly from random weights with "
-            f"model.pretrained False or {ENVIRONMENT_VARIABLE}=none"
+            f"{what}; go online once, or name a local file by vit.pretrained_file or {ENVIRONMENT_VARIABLE}=FILE, or "
+            f"start knowingly from random weights with model.pretrained False or {ENVIRONMENT_VARIABLE}=none"
         ) from error
 
 
 def _load_encoder(vit: ViT, state: Mapping[str, Tensor], source: str, square: bool = True) -> None:
     """Load a plain timm state dict whole into the encoder, its embeddings resized (:func:`fit_embeddings`)."""
     own = vit.transformer.state_dict()
-    state = {key: value for key, value in state.items() if key in own}
-    missing = [key for key in own if key not in state]
-    if missing:
-        raise DPMError(
-            f"{source} does not fit backbone '{vit.backbone_name}': {len(missing)} of {len(own)} tensors are "
-            f"missing, the first is '{missing[0]}'"
-        )
     _check_numbers(state, own, source)
-    state, _ = fit_embeddings(state, vit.transformer, square)
-    for key in own:
-        if own[key].shape != state[key].shape:
-            raise DPMError(
-                f"{source} does not fit backbone '{vit.backbone_name}': '{key}' is {tuple(state[key].shape)}, "
-                f"expected {tuple(own[key].shape)}"
-            )
+    state, _ = fit_embeddings({key: value for key, value in state.items() if key in own}, vit.transformer, square)
+    shapes = {key: tuple(state[key].shape) if key in state else "missing" for key in own}
+    wrong = [key for key in own if shapes[key] != tuple(own[key].shape)]
+    if wrong:
+        raise DPMError(
+            f"{source} does not fit backbone '{vit.backbone_name}': {len(wrong)} of {len(own)} tensors are missing or "
+            f"of another shape, the first is '{wrong[0]}': {shapes[wrong[0]]}, expected {tuple(own[wrong[0]].shape)}"
+        )
     vit.transformer.load_state_dict(state)

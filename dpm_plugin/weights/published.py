@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.text import nearest
+from dpm_plugin.utils.text import first_line, nearest
 from dpm_plugin.weights.files import read_state
 from dpm_plugin.weights.key_names import recognise
 
@@ -30,36 +30,21 @@ _SETTINGS = {
 
 
 class Published(NamedTuple):
-    """One file: its id on Google Drive, its name in the cache, what it was trained on and with which settings."""
+    """One file: its id on Google Drive, and the settings that its model was trained with."""
 
     drive_id: str
-    file: str
-    trained_on: str
     settings: dict[str, Any]
 
-    @property
-    def page(self) -> str:
-        """Where a browser can download it."""
-        return f"https://drive.google.com/file/d/{self.drive_id}/view"
 
-
-#: Name -> Published: the released implementation's ViT-B/16 models.
+#: Name -> Published: the released implementation's ViT-B/16, trained on Occluded-Duke and on Market-1501.
 ZOO = {
-    "occluded_duke": Published(
-        "12rTyilUnwOy-lsaM65Y_ce_6AmOivgm1", "occluded_duke.pth", "Occluded-Duke", {**_SETTINGS, "vit.stride": 11}
-    ),
-    "occluded_reid": Published(
-        "1J86byKnQocDK9XZeQuMvg-qvS_gN_zAd", "occluded_reid.pth", "Market-1501", {**_SETTINGS, "vit.stride": 12}
-    ),
+    "occluded_duke": Published("12rTyilUnwOy-lsaM65Y_ce_6AmOivgm1", {**_SETTINGS, "vit.stride": 11}),
+    "occluded_reid": Published("1J86byKnQocDK9XZeQuMvg-qvS_gN_zAd", {**_SETTINGS, "vit.stride": 12}),
 }
 
 
 def published(path: str | Path) -> Published | None:
-    """The entry of ``ZOO`` that ``zoo:NAME`` means; None for every other path.
-
-    Raises:
-        DPMError: there are no weights of that name; names the nearest.
-    """
+    """The entry of ``ZOO`` that ``zoo:NAME`` means, DPMError where there is none; None for every other path."""
     prefix, found, name = os.fspath(path).partition(PREFIX)
     if prefix or not found:
         return None
@@ -68,41 +53,37 @@ def published(path: str | Path) -> Published | None:
     return ZOO[name]
 
 
-def cache_folder() -> Path:
-    """The folder named by the environment variable DPM_CACHE, else ``dpm_torchreid`` in torch's hub folder."""
-    return Path(os.environ.get(CACHE_VARIABLE) or Path(torch.hub.get_dir(), "dpm_torchreid")).expanduser()
-
-
 def local_file(path: str | Path) -> str | Path:
     """``path`` as it is, or for ``zoo:NAME`` the file in the cache, downloaded where it is not there yet.
 
-    The file takes its name when it is whole and has been read, so an interrupted download leaves nothing.
+    The cache is the folder named by the environment variable DPM_CACHE, else ``dpm_torchreid`` in torch's hub folder.
+    A file takes its name when it is whole and has been read, so an interrupted download leaves nothing.
 
     Raises:
-        DPMError: unknown name; or the file can't be had, with the page to download it from by hand and the
-            place to put it.
+        DPMError: unknown name; or no download, with the page to take the file from by hand and the place to put it.
     """
     entry = published(path)
     if entry is None:
         return path
-    file = cache_folder() / entry.file
+    folder = os.environ.get(CACHE_VARIABLE) or os.path.join(torch.hub.get_dir(), "dpm_torchreid")
+    file = Path(folder, f"{os.fspath(path).removeprefix(PREFIX)}.pth").expanduser()
     if file.is_file():
         return file
     print(f"=> fetching '{path}' to '{file}'")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".download-") as folder:  # os.replace: same disk
-            arrived = Path(folder, entry.file)
+        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".download-") as beside:  # os.replace: same disk
+            arrived = Path(beside, file.name)
             download_from_drive(entry.drive_id, arrived)
             naming = recognise(read_state(arrived))
             if naming != "released":
                 raise DPMError(f"what came is a {naming} checkpoint, not one of DPM's released implementation")
             os.replace(arrived, file)
     except Exception as error:  # network, Google's refusals, file system, a page instead of the file
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        page = f"https://drive.google.com/file/d/{entry.drive_id}/view"
         raise DPMError(
-            f"'{path}' can't be downloaded ({reason[:200]}); download {entry.page} by hand and put it "
-            f"at '{file}', or name a folder that has {entry.file} by {CACHE_VARIABLE}"
+            f"'{path}' can't be downloaded ({first_line(error)[:200]}); download {page} by hand and put it "
+            f"at '{file}', or name a folder that has {file.name} by {CACHE_VARIABLE}"
         ) from error
     return file
 

@@ -12,32 +12,31 @@ LARGEST_PATCH = 64  # pixels; resizing needs a matrix of the fourth power of thi
 def fit_embeddings(
     state: Mapping[str, Tensor], transformer: VisionTransformer, square: bool, prefix: str = ""
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Resize the patch and the position embedding of a state dict to ``transformer``'s.
-
-    The position embedding is resized bilinearly, as in the released implementation.
+    """Resize the patch and the position embedding of a state dict to ``transformer``'s; bilinearly, as released.
 
     Args:
         square: whether to take the file's grid as square where it can be, as in ImageNet models.
         prefix: before timm's names in ``state``. Default: none.
 
     Returns:
-        (new state dict, {name: "16x8 to 22x11 patches"} of what was resized); an embedding that no resizing makes fit
-        stays as it is.
+        (new state dict, {name: "16x8 to 22x11 patches"} of what was resized); what cannot be made fit stays as it is.
     """
     state, resized = dict(state), {}
-    patch, own = state.get(f"{prefix}patch_embed.proj.weight"), transformer.patch_embed.proj.weight  # (C, 3, h, w)
+    name = f"{prefix}patch_embed.proj.weight"
+    patch, own = state.get(name), transformer.patch_embed.proj.weight  # (C, 3, h, w)
     if patch is not None and _is_resizable(patch, own):
-        resized[f"{prefix}patch_embed.proj.weight"] = f"{_by(patch.shape[2:])} to {_by(own.shape[2:])} pixels"
-        state[f"{prefix}patch_embed.proj.weight"] = resample_patch_embed(patch, list(own.shape[2:]))
-    position, own = state.get(f"{prefix}pos_embed"), transformer.pos_embed  # (1, tokens, C)
+        resized[name] = f"{_by(patch.shape[2:])} to {_by(own.shape[2:])} pixels"
+        state[name] = resample_patch_embed(patch, list(own.shape[2:]))
+    name = f"{prefix}pos_embed"
+    position, own = state.get(name), transformer.pos_embed  # (1, tokens, C)
     if position is None or own is None or position.dim() != 3 or position.shape[::2] != own.shape[::2]:
         return state, resized
     tokens = 0 if transformer.no_embed_class else transformer.num_prefix_tokens
     grid = tuple(transformer.patch_embed.grid_size)
     old = guess_grid(position.shape[1] - tokens, grid, square)
     if old not in (grid, None):
-        resized[f"{prefix}pos_embed"] = f"{_by(old)} to {_by(grid)} patches"
-        state[f"{prefix}pos_embed"] = resample_abs_pos_embed(
+        resized[name] = f"{_by(old)} to {_by(grid)} patches"
+        state[name] = resample_abs_pos_embed(
             position, list(grid), list(old), num_prefix_tokens=tokens, interpolation="bilinear", antialias=False
         )
     return state, resized
@@ -51,16 +50,11 @@ def _is_resizable(patch: Tensor, own: Tensor) -> bool:
 
 
 def guess_grid(patches: int, grid: tuple[int, int], square: bool) -> tuple[int, int] | None:
-    """The (h, w) a position embedding was made for; a file does not say.
+    """The (h, w) that a position embedding of so many patches was made for; a file does not say.
 
-    Args:
-        patches: how many it has.
-        grid: (h, w) of the model.
-        square: whether a square goes before everything.
-
-    Returns:
-        The split of ``patches`` with nearly the shape of ``grid``, else a square, else the split nearest to
-        ``grid`` in shape (of two, the taller); None where that is more than four times as long or as wide.
+    With ``square`` a square where there is one; else the split with nearly the shape of ``grid``, the model's (h, w),
+    else a square, else the split nearest to ``grid`` in shape (of two, the taller); None where that is more than four
+    times as long or as wide.
     """
 
     def mismatch(split: tuple[int, int]) -> float:

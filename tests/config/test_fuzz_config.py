@@ -58,10 +58,8 @@ def test_pairs_on_the_command_line(fuzz):  # noqa: F811
 
 @sizes(25, 1500)
 def test_values_as_a_program_gives_them(fuzz):  # noqa: F811
-    fuzz(
-        st.dictionaries(keys, values, max_size=3),
-        lambda overrides: assert_answered(outcome(load_config, "", (), overrides)),
-    )
+    given = st.dictionaries(keys, values, max_size=3)
+    fuzz(given, lambda overrides: assert_answered(outcome(load_config, "", (), overrides)))
 
 
 @st.composite
@@ -74,11 +72,7 @@ def documents(draw):
     for key in draw(st.lists(st.sampled_from(KEYS), max_size=4)):
         section, _, name = key.rpartition(".")
         content.setdefault(section, {})[name] = draw(values)
-    content = {
-        key: value
-        for section, names in content.items()
-        for key, value in ([(section, names)] if section else names.items())
-    }
+    content |= content.pop("", {})  # keys outside of all sections
     text = yaml.safe_dump(content, allow_unicode=True)
     if kind == "spoilt":
         lines = text.splitlines()

@@ -163,10 +163,13 @@ def test_unquoted_off_and_none_in_yaml_are_words(tmp_path):
     assert (config.train.amp, config.test.cameras) == ("off", "none")
 
 
-@pytest.mark.parametrize("opts", [["train.lr"], ["train.lr", "1", "data.root"]])
-def test_an_odd_number_of_words_names_the_one_without_partner(opts):
-    assert f"'{opts[-1]}' has no partner" in error_of(opts=opts)
-
-
-def test_an_option_after_the_pairs_says_where_it_belongs():
-    assert "'--root' comes after" in error_of(opts=["train.lr", "1", "--root", "x"])
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ("train.lr", "'train.lr' has no"),
+        ("train.lr 1 a", "'a' has no"),
+        ("train.lr 1 --root x", "'--root' comes after"),
+    ],
+)
+def test_words_that_are_no_pairs_name_the_one_in_question(words, said):
+    assert said in error_of(opts=words.split())

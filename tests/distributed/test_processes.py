@@ -74,6 +74,11 @@ def test_what_each_process_gives_reaches_the_others(tmp_path):
     assert zero["seed"] == 7 != one["seed"]
 
 
+def set_torchruns_variables(monkeypatch, size):
+    for name, value in {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": size}.items():
+        monkeypatch.setenv(name, str(value))
+
+
 def test_without_torchrun_there_is_one_process_and_nothing_is_communicated(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     with launched() as processes, processes.joined(use_gpu=True):
@@ -81,16 +86,13 @@ def test_without_torchrun_there_is_one_process_and_nothing_is_communicated(monke
         tensor = torch.ones(2)
         assert processes.sum(tensor) is processes.mean(tensor) is processes.all_gather(tensor) is tensor
         assert processes.seed(3) == 3 and processes.broadcast(lambda: 5) == 5 and processes.gather(5) == [5]
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "1")  # torchrun with one process
+    set_torchruns_variables(monkeypatch, size=1)
     with launched() as processes:
         assert processes is ALONE
 
 
 def test_torchrun_variables_that_lead_nowhere_are_one_line(monkeypatch):
-    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
-        monkeypatch.setenv(name, value)
+    set_torchruns_variables(monkeypatch, size=2)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(DPMError, match="cannot meet.*MASTER_ADDR"), launched():
         pass
@@ -123,24 +125,14 @@ def normalise(processes, cases):
         ((out * weights).sum() / len(own)).backward()
         processes.average_gradients(parameters)
         model.eval()
-        found.append(
-            {
-                "out": out.detach(),
-                "gradient": own.grad / processes.size,
-                "eval": model(own).detach(),
-                "state": model.state_dict(),
-                "parameters": [p.grad for p in parameters],
-            }
-        )
+        found.append({"out": out.detach(), "gradient": own.grad / processes.size, "eval": model(own).detach()})
+        found[-1].update(state=model.state_dict(), parameters=[p.grad for p in parameters])
     return found
 
 
 def test_synchronised_batchnorm_equals_batchnorm_of_the_whole_batch(tmp_path):
-    generator = torch.Generator().manual_seed(5)
-    cases = [
-        (3 + 2 * torch.randn(shape, generator=generator), torch.randn(shape, generator=generator))
-        for shape in ((8, 3), (4, 3, 5, 2))
-    ]
+    torch.manual_seed(5)
+    cases = [(3 + 2 * torch.randn(shape), torch.randn(shape)) for shape in ((8, 3), (4, 3, 5, 2))]
     shares = results_of(in_processes(tmp_path, normalise, cases))
     for expected, zero, one in zip(normalise(ALONE, cases), *shares):
         for name in ("out", "gradient", "eval"):
@@ -152,11 +144,10 @@ def test_synchronised_batchnorm_equals_batchnorm_of_the_whole_batch(tmp_path):
 
 # ---- training ----
 
+RELEASED = dict(head_reduction="released", head_input="logits", triplet_margin=0.3, label_smooth=0.1)
 CASES = {
     "the paper's losses": dict(),
-    "the released losses": dict(
-        criterion=dict(head_reduction="released", head_input="logits", triplet_margin=0.3, label_smooth=0.1)
-    ),
+    "the released losses": dict(criterion=RELEASED),
     "scaled half precision": dict(amp="float16", tolerance=5e-3),
     "baseline": dict(model=dict(mask_blocks=())),
     "no neck": dict(model=dict(neck=False)),
@@ -172,13 +163,9 @@ def train(processes, case, sync_bn=True):
         nn.init.normal_(model.mask_generator.linear.weight, std=0.1)
     if sync_bn:
         synchronise_batch_norm(model, processes)
-    engine = engine_for(
-        model,
-        criterion=DPMLoss(**case.get("criterion", {}), num_processes=processes.size, gather=processes.all_gather),
-        processes=processes,
-        optimizer=build_optimizer(model),
-        amp=case.get("amp", "off"),
-    )
+    criterion = DPMLoss(**case.get("criterion", {}), num_processes=processes.size, gather=processes.all_gather)
+    parts = dict(criterion=criterion, processes=processes, optimizer=build_optimizer(model))
+    engine = engine_for(model, **parts, amp=case.get("amp", "off"))
     engine.scaler = torch.amp.GradScaler("cpu", init_scale=256, enabled=engine.scaler.is_enabled())
     numbers = [engine.forward_backward(share_of(batch(seed=seed), processes)) for seed in range(ITERATIONS)]
     before = copy.deepcopy(model.state_dict())

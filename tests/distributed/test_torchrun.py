@@ -19,20 +19,10 @@ from helpers.runs import SETTINGS, finished_run
 MAIN = Path(__file__).resolve().parents[2] / "tools" / "main.py"
 SECONDS = 280
 # Equal to one process, image by image: nothing random but the order, and a schedule that no epoch count enters.
-EXACT = {
-    "vit.drop_path": 0.0,
-    "data.transforms": [],
-    "train.sync_bn": True,
-    "train.optim": "sgd",
-    "train.lr_scheduler": "single_step",
-    "train.stepsize": [1000],
-    "train.batch_size": 8,
-    "test.eval_freq": 1,
-    "train.lr": 0.0002,
-    "test.batch_size": 5,
-    "synthetic.train_images": 6,
-}
-CHANGES = {key.replace(".", "__"): value for key, value in EXACT.items()}  # for finished_run
+CHANGES = dict(vit__drop_path=0.0, data__transforms=[], train__sync_bn=True, train__optim="sgd", train__lr=0.0002)
+CHANGES |= dict(train__lr_scheduler="single_step", train__stepsize=[1000], train__batch_size=8, test__eval_freq=1)
+CHANGES |= dict(test__batch_size=5, synthetic__train_images=6)
+EXACT = {key.replace("__", "."): value for key, value in CHANGES.items()}
 
 
 def process_of(rank, folder):
@@ -99,9 +89,8 @@ def test_rank_0_alone_writes_and_speaks(robbed):
 def test_its_first_epoch_and_evaluation_equal_those_of_one_process(robbed):
     folder, *_ = robbed
     finished_run(folder / "one", folder / "data", **CHANGES)
-    expected, found = (
-        checkpoint.read_checkpoint(folder / name / "model" / "model.pth.tar-1") for name in ("one", "two")
-    )
+    paths = [folder / name / "model" / "model.pth.tar-1" for name in ("one", "two")]
+    expected, found = map(checkpoint.read_checkpoint, paths)
     assert_equal(found["state_dict"], expected["state_dict"])
     assert found["rank1"] == pytest.approx(expected["rank1"])
     one, two = (json.loads((folder / name / "results.json").read_text()) for name in ("one", "two"))
@@ -125,6 +114,10 @@ def test_its_checkpoint_is_resumed_by_two_processes_as_by_one(robbed, tmp_path):
     assert checkpoint.read_checkpoint(tmp_path / "two" / "model" / "last.pth.tar")["epoch"] == 2
 
 
+DRAWING = dict(train__resume="auto", train__max_epoch=2, train__sync_bn=True, train__batch_size=8)
+DRAWING |= dict(synthetic__train_images=6, data__transforms=["pad_crop", "random_erase"], vit__drop_path=0.3)
+
+
 def drawing(processes, folder, data, stop_in=None):
     """A run in which every process draws numbers of its own; its last one gets a signal in iteration ``stop_in``."""
 
@@ -139,19 +132,7 @@ def drawing(processes, folder, data, stop_in=None):
 
         engine.iterate = counted
 
-    _, model, _ = finished_run(
-        folder,
-        data,
-        processes,
-        prepare,
-        train__resume="auto",
-        train__max_epoch=2,
-        train__sync_bn=True,
-        train__batch_size=8,
-        synthetic__train_images=6,
-        data__transforms=["pad_crop", "random_erase"],
-        vit__drop_path=0.3,
-    )
+    _, model, _ = finished_run(folder, data, processes, prepare, **DRAWING)
     return model.state_dict()
 
 

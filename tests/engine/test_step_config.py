@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dpm_plugin import build
-from dpm_plugin.config import datamanager_kwargs, engine_kwargs, engine_run_kwargs, load_config
+from dpm_plugin.config import load_config
+from dpm_plugin.config.arguments import datamanager_kwargs, engine_kwargs, engine_run_kwargs
 from dpm_plugin.utils.errors import DPMError
 from helpers.runs import SETTINGS, finished_run
 

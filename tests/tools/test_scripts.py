@@ -7,6 +7,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -130,46 +131,26 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with scripts, data and, of each loss, a finished run of one epoch; name -> Done of what was run."""
+    """A folder with scripts, data and, of each loss, a finished run of one epoch; name -> what it printed."""
     folder = tmp_path_factory.mktemp("scripts")
     write_occluded_duke(folder / "data")
     (folder / "scripts").mkdir()
     (folder / "scripts" / "settings.py").write_text("SIZE = dict(height=64, width=32)\n")
-    for name, text in (
-        ("train.py", TRAIN.replace("PACKAGE", "torchreid")),
-        ("actmap.py", ACTMAP),
-        ("train_reid.py", TRAIN.replace("PACKAGE", "torchreid.reid")),
-    ):
-        (folder / "scripts" / name).write_text(text)
+    texts = {"train": TRAIN.replace("PACKAGE", "torchreid"), "train_reid": TRAIN.replace("PACKAGE", "torchreid.reid")}
+    for name, text in {**texts, "actmap": ACTMAP}.items():
+        (folder / "scripts" / f"{name}.py").write_text(text)
+    runs = {
+        "softmax": "train.py --root data --save-dir softmax",
+        "triplet": "train_reid.py --root data --save-dir triplet --loss triplet",
+        "resume": "train_reid.py --root data --save-dir resumed --max-epoch 2 --resume softmax/model/model.pth.tar-1",
+        "evaluate": "train.py --root data --save-dir evaluated --evaluate --weights softmax/model/model.pth.tar-1",
+        "actmap": "actmap.py data softmax/model/model.pth.tar-1 dpm_vit_tiny",
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPM_PRETRAINED", "none")
-        first = ["--root", "data"]
-        runs = {
-            "softmax": ["train.py", *first, "--save-dir", "softmax"],
-            "triplet": ["train_reid.py", *first, "--save-dir", "triplet", "--loss", "triplet"],
-            "resume": [
-                "train_reid.py",
-                *first,
-                "--save-dir",
-                "resumed",
-                "--max-epoch",
-                "2",
-                "--resume",
-                "softmax/model/model.pth.tar-1",
-            ],
-            "evaluate": [
-                "train.py",
-                *first,
-                "--save-dir",
-                "evaluated",
-                "--evaluate",
-                "--weights",
-                "softmax/model/model.pth.tar-1",
-            ],
-            "actmap": ["actmap.py", "data", "softmax/model/model.pth.tar-1", "dpm_vit_tiny"],
-        }
-        done = {name: run_script(folder, f"scripts/{argv[0]}", *argv[1:]) for name, argv in runs.items()}
-    return types.SimpleNamespace(folder=folder, done=done)
+        done = {name: run_script(folder, *f"scripts/{words}".split()) for name, words in runs.items()}
+    assert all(each.returncode == 0 for each in done.values()), [each.stderr for each in done.values()]
+    return types.SimpleNamespace(folder=folder, stdout={name: each.stdout for name, each in done.items()})
 
 
 def parsed(text):
@@ -180,56 +161,40 @@ def parsed(text):
 
 @pytest.mark.parametrize("loss", ["softmax", "triplet"])
 def test_the_stock_engines_train_a_plugin_model_from_a_stock_script(place, loss):
-    done = place.done[loss]
-    assert done.returncode == 0, done.stderr
-    assert "Model complexity: params=" in done.stdout and "epoch: [1/1][1/3]" in done.stdout
+    assert "Model complexity: params=" in place.stdout[loss] and "epoch: [1/1][1/3]" in place.stdout[loss]
     assert (place.folder / loss / "model" / "model.pth.tar-1").is_file()
 
 
 def test_torchreids_own_checkpoint_of_a_plugin_model_resumes_by_torchreids_call(place):
-    done = place.done["resume"]
-    assert done.returncode == 0, done.stderr
-    assert "Last epoch = 1" in done.stdout and "Last rank1 = " in done.stdout
-    assert "epoch: [2/2]" in done.stdout and "epoch: [1/2]" not in done.stdout
+    stdout = place.stdout["resume"]
+    assert "Last epoch = 1" in stdout and "Last rank1 = " in stdout
+    assert "epoch: [2/2]" in stdout and "epoch: [1/2]" not in stdout
 
 
 def test_evaluating_gives_the_training_runs_result_in_a_log_that_torchreids_parser_reads(place):
-    done = place.done["evaluate"]
-    assert done.returncode == 0, done.stderr
     (log,) = (place.folder / "evaluated").glob("test.log*")
-    assert parsed(log.read_text()) == parsed(place.done["softmax"].stdout)
+    assert parsed(log.read_text()) == parsed(place.stdout["softmax"])
     row = types.SimpleNamespace(cmc=[0.25, 0.5])
     ours = types.SimpleNamespace(mAP=0.125, rows={"after/on": row}, headline="after/on", ranks=(1, 2))
     assert parsed(format_headline(ours)) == {"mAP": 12.5, "rank1": 25.0}
 
 
 def test_activation_maps_of_a_plugin_model_are_drawn_from_its_feature_maps(place):
-    done = place.done["actmap"]
-    assert done.returncode == 0, done.stderr
-    assert "maps 2 4 2 2 [" in done.stdout  # 2 queries of 64x32 pixels: 4x2 patches
+    assert "maps 2 4 2 2 [" in place.stdout["actmap"]  # 2 queries of 64x32 pixels: 4x2 patches
 
 
-def draw_mine(folder):
+def test_a_scripts_own_data_set_is_loaded_by_workers_of_every_start_method(tmp_path):
     for number in range(4):
-        draw(folder / f"{number}.jpg")
-    (folder / "workers.py").write_text(WORKERS)
-    return folder / "workers.py"
-
-
-def test_a_scripts_own_data_set_is_loaded_by_forked_and_spawned_workers(tmp_path):
-    path = draw_mine(tmp_path)
+        draw(tmp_path / f"{number}.jpg")
+    path = tmp_path / "workers.py"
+    path.write_text(WORKERS)
     env = {**os.environ, "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", "dpm_plugin", str(path), str(tmp_path), "fork", "spawn"]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
-    assert "fork (4, 3, 16, 8)" in done.stdout and "spawn (4, 3, 16, 8)" in done.stdout
-
-
-def test_a_scripts_own_data_set_is_loaded_by_workers_of_a_forkserver(tmp_path):
-    path = draw_mine(tmp_path)
-    done = run_script(tmp_path, path.name, tmp_path, "forkserver")  # a relative path: workers find it too
-    assert done.returncode == 0, done.stderr
-    assert "forkserver (4, 3, 16, 8)" in done.stdout
+    absolute = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
+    relative = run_script(tmp_path, path.name, tmp_path, "forkserver")  # workers find a relative path too
+    for done, methods in ((absolute, ("fork", "spawn")), (relative, ("forkserver",))):
+        assert done.returncode == 0, done.stderr
+        assert all(f"{method} (4, 3, 16, 8)" in done.stdout for method in methods)
 
 
 # ---- what a script sees, and how it ends ----
@@ -250,10 +215,8 @@ def test_a_script_sees_what_python_would_show_it(tmp_path):
     (tmp_path / "deep" / "sees.py").write_bytes(SEES.lstrip().encode("latin-1"))
     done = run_script(tmp_path, "deep/sees.py", "-s", "market1501", "--help")
     assert done.returncode == 0, done.stderr
-    first, second, third = done.stdout.splitlines()
-    assert first == f"__main__ deep/sees.py ['-s', 'market1501', '--help'] {(tmp_path / 'deep').resolve()} True"
-    assert second == "True True"
-    assert third == "['Here', 'pickle', 'sys']"
+    first = f"__main__ deep/sees.py ['-s', 'market1501', '--help'] {(tmp_path / 'deep').resolve()} True"
+    assert done.stdout.splitlines() == [first, "True True", "['Here', 'pickle', 'sys']"]
 
 
 @pytest.mark.parametrize(
@@ -295,11 +258,7 @@ def test_a_missing_script_is_a_one_line_error(tmp_path, capsys):
 # ---- checkpoints by torchreid's own calls ----
 
 
-def test_torchreids_loader_opens_its_old_files_and_runs_nothing(tmp_path):
-    import numpy as np
-
-    from helpers.payload import Payload
-
+def test_torchreids_loader_opens_its_old_files(tmp_path):
     model = models.build_model("osnet_x0_25", num_classes=4, pretrained=False)
     old = tmp_path / "old.pth.tar"
     torch.save({"state_dict": model.state_dict(), "epoch": 3, "rank1": np.float32(0.25)}, old)
@@ -313,11 +272,6 @@ def test_torchreids_loader_opens_its_old_files_and_runs_nothing(tmp_path):
     utils.load_pretrained_weights(other, old)  # torchreid's own: the classifier of another size is dropped
     assert torch.equal(other.conv1.conv.weight, model.conv1.conv.weight)
 
-    torch.save({"state_dict": {}, "x": Payload(tmp_path / "executed")}, old)
-    with pytest.raises(RuntimeError, match="cannot be read as plain weights"):
-        utils.load_checkpoint(old)
-    assert not (tmp_path / "executed").exists()
-    with pytest.raises(FileNotFoundError):
-        utils.load_checkpoint(tmp_path / "none")
-    with pytest.raises(ValueError):
-        utils.load_checkpoint(None)
+    for path, error in ((tmp_path / "none", FileNotFoundError), (None, ValueError)):
+        with pytest.raises(error):
+            utils.load_checkpoint(path)

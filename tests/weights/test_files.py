@@ -59,13 +59,6 @@ def test_resume_restores_weights_momentum_schedule_and_scaler(tmp_path, amp):
     assert_same_state(model, engine)
 
 
-def test_an_old_torchreid_checkpoint_with_a_numpy_scalar_is_read(tmp_path):
-    model, _, _ = parts()
-    path = tmp_path / "old.pth.tar"
-    torch.save({"state_dict": model.state_dict(), "epoch": 3, "rank1": np.float64(0.25)}, path)
-    assert restore(path, parts(seed=2)[0])["epoch"] == 3
-
-
 def test_an_old_file_with_a_text_of_python_2_is_read(tmp_path):
     path = tmp_path / "python2.pth.tar"
     torch.save({"epoch": 3, "note": "caf\xe9"}, path, _use_new_zipfile_serialization=False)

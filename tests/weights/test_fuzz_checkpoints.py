@@ -34,10 +34,9 @@ def model():
 @pytest.fixture(scope="module")
 def states(model):
     """Naming -> state dict."""
-    own = {key: value.clone() for key, value in model.state_dict().items()}
-    prefix = "backbone.transformer."
+    own, prefix = {key: value.clone() for key, value in model.state_dict().items()}, "backbone.transformer."
     timm = {key.removeprefix(prefix): value for key, value in own.items() if key.startswith(prefix)}
-    released = to_released(dict(own.items()))
+    released = to_released(own)
     transreid = {key: value for key, value in released.items() if not key.startswith("base.ConvLayer")}
     transreid["b1.0.norm1.weight"] = released["base.norm.weight"]
     return {"dpm": own, "timm": timm, "released": released, "transreid": transreid}
@@ -275,23 +274,19 @@ def test_a_file_that_declares_more_than_it_holds_is_refused_at_once(kind, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "name, value",
-    [
-        ("classifier.weight", torch.zeros(10**9, 0)),
-        ("classifier.weight", torch.zeros(())),
-        ("backbone.camera_embedding", torch.zeros(10**9, 0)),
-    ],
+    "name, shape",
+    [("classifier.weight", (10**9, 0)), ("classifier.weight", ()), ("backbone.camera_embedding", (10**9, 0))],
 )
-def test_a_checkpoint_that_declares_a_billion_classes_is_not_built(name, value, states, tmp_path):
-    torch.save({**states["dpm"], name: value}, tmp_path / "last.pth.tar")
+def test_a_checkpoint_that_declares_a_billion_classes_is_not_built(name, shape, states, tmp_path):
+    torch.save({**states["dpm"], name: torch.zeros(shape)}, tmp_path / "last.pth.tar")
     (tmp_path / "settings.yaml").write_text("model: {name: dpm_vit_tiny}\nloss: {name: dpm}\n")
     found = outcome(open_trained, tmp_path / "last.pth.tar", "cpu", tmp_path / "settings.yaml")
     assert isinstance(found, Refused) and f"tensor '{name}'" in found and "has shape" in found
 
 
 def test_the_tensors_of_a_weight_file_may_be_of_any_float_type(model, states, tmp_path, capsys):
+    path = tmp_path / "half.safetensors"
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
-        path = tmp_path / "half.safetensors"
         state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in states["dpm"].items()}
         safetensors.torch.save_file(state, path)
         assert not load_weights(model, path).missing

@@ -97,44 +97,42 @@ def test_every_known_naming_loads_with_or_without_wrapper_and_prefix(tmp_path, k
     assert set(report.unused) == {key for key in state if key.startswith(UNUSED.get(kind, ()))}
 
 
+def saved(state, path):
+    torch.save(state, path)
+    return path
+
+
 def test_a_safetensors_file_is_told_by_its_content_whatever_its_name(tmp_path):
-    source, target = tiny_model(), tiny_model()
-    path = tmp_path / "weights.bin"
+    source, target, path = tiny_model(), tiny_model(), tmp_path / "weights.bin"
     safetensors.torch.save_file({f"module.{key}": value for key, value in source.state_dict().items()}, path)
     load_weights(target, path)
     assert same(target, source.state_dict())
 
 
 def test_other_classes_cameras_and_sizes_are_skipped_or_resized_and_reported(tmp_path):
-    source = tiny_model(num_classes=9, num_cameras=6, img_size=(96, 48))
+    source, target = tiny_model(num_classes=9, num_cameras=6, img_size=(96, 48)), tiny_model()
     path = tmp_path / "weights.pth"
-    torch.save(source.state_dict(), path)
-    target = tiny_model()
-    report = load_weights(target, path)
+    report = load_weights(target, saved(source.state_dict(), path))
     assert set(report.skipped) == {"classifier.weight", "backbone.camera_embedding"}
     assert report.resized == ["backbone.transformer.pos_embed"]
     # 12x6 patches to 8x4: away from the border, bilinear resizing keeps a linear ramp
     ramp = torch.arange(12.0).view(12, 1).expand(12, 6).reshape(1, 72, 1)
     source.backbone.transformer.pos_embed.data[:, 1:] = ramp
-    torch.save(source.state_dict(), path)
-    load_weights(target, path)
+    load_weights(target, saved(source.state_dict(), path))
     rows = target.backbone.transformer.pos_embed.data[0, 1:, 0].view(8, 4)
     torch.testing.assert_close(rows[:, 0], (torch.arange(8) + 0.5) * 1.5 - 0.5)
 
 
 def test_a_patch_embedding_of_another_patch_size_is_resized(tmp_path):
     source = tiny_model(patch_size=16, stride=8, img_size=(72, 40))  # 8x4 patches, as the model
-    path = tmp_path / "weights.pth"
-    torch.save(source.state_dict(), path)
-    report = load_weights(tiny_model(), path)
+    report = load_weights(tiny_model(), saved(source.state_dict(), tmp_path / "weights.pth"))
     assert report.resized == ["backbone.transformer.patch_embed.proj.weight"]
     assert report.sizes == {report.resized[0]: "16x16 to 8x8 pixels"} and not report.skipped
 
 
 def test_the_report_says_what_happened_in_one_line(tmp_path, capsys):
-    path = tmp_path / "weights.pth"
-    torch.save({**tiny_model(num_classes=9, img_size=(96, 48)).state_dict(), "extra": torch.zeros(1)}, path)
-    target = tiny_model(num_cameras=0)
+    source, target = tiny_model(num_classes=9, img_size=(96, 48)), tiny_model(num_cameras=0)
+    path = saved({**source.state_dict(), "extra": torch.zeros(1)}, tmp_path / "weights.pth")
     capsys.readouterr()
     report = load_weights(target, path)
     assert capsys.readouterr().out == (
@@ -154,8 +152,7 @@ def test_the_report_says_what_happened_in_one_line(tmp_path, capsys):
     ],
 )
 def test_a_file_of_another_encoder_is_refused_and_the_model_stays(tmp_path, untouched, other, says):
-    path, (model, before) = tmp_path / "weights.pth", untouched
-    torch.save(to_released(tiny_model(**other).state_dict()), path)
+    path, (model, before) = saved(to_released(tiny_model(**other).state_dict()), tmp_path / "weights.pth"), untouched
     with pytest.raises(DPMError) as error:
         load_weights(model, path)
     assert says in str(error.value) and "\n" not in str(error.value) and same(model, before)
@@ -203,8 +200,8 @@ def test_grids_of_the_sizes_in_use_are_told_from_the_number_of_patches(patches, 
 
 
 def test_a_stock_torchreid_model_skips_another_number_of_classes(tmp_path):
-    source, target, path = osnet(), osnet(num_classes=6), tmp_path / "osnet.pth"
-    torch.save({"state_dict": source.state_dict()}, path)
+    source, target = osnet(), osnet(num_classes=6)
+    path = saved({"state_dict": source.state_dict()}, tmp_path / "osnet.pth")
     assert set(load_weights(target, path).skipped) == {"classifier.weight", "classifier.bias"}
     assert torch.equal(target.conv1.conv.weight, source.conv1.conv.weight)
 
@@ -212,9 +209,8 @@ def test_a_stock_torchreid_model_skips_another_number_of_classes(tmp_path):
 def test_a_file_that_fits_nothing_is_an_error(tmp_path, untouched):
     path = tmp_path / "osnet.pth"
     for content, says in ((osnet().state_dict(), "fits this DPM"), ({"epoch": 3, "list": [1, 2]}, "no state dict")):
-        torch.save(content, path)
         with pytest.raises(DPMError, match=says):
-            load_weights(untouched[0], path)
+            load_weights(untouched[0], saved(content, path))
 
 
 # ---- pretrained encoders ----
@@ -226,18 +222,15 @@ def pretrained(tmp_path):
 
     def save(**shape):
         plain = plain_vit(**shape)
-        torch.save(plain.state_dict(), tmp_path / "pretrained.pth")
-        return plain, str(tmp_path / "pretrained.pth")
+        return plain, str(saved(plain.state_dict(), tmp_path / "pretrained.pth"))
 
     return save
 
 
 def test_pretrained_weights_come_from_a_local_file_by_argument_or_environment(pretrained, monkeypatch):
     plain, path = pretrained()
-    by_argument = tiny_model(pretrained=path)
     monkeypatch.setenv("DPM_PRETRAINED", path)
-    by_environment = tiny_model(pretrained=True)
-    for model in (by_argument, by_environment):
+    for model in (tiny_model(pretrained=path), tiny_model(pretrained=True)):
         assert torch.equal(model.backbone.transformer.blocks[0].attn.qkv.weight, plain.blocks[0].attn.qkv.weight)
         assert model.backbone.transformer.pos_embed.shape[1] == 33
 

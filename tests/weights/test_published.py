@@ -92,30 +92,21 @@ def refusing(drive_id, path):
     raise ConnectionError("\nMax retries exceeded\nwith many lines")
 
 
-def a_page(drive_id, path):
-    Path(path).write_bytes(b"<html>Too many users have viewed or downloaded this file recently</html>")
-
-
-def nothing(drive_id, path):
-    pass
-
-
 def other_network(drive_id, path):
     torch.save(models.build_model("osnet_x0_25", num_classes=4, pretrained=False).state_dict(), path)
 
 
-@pytest.mark.parametrize(
-    "download, reason",
-    [
-        (refusing, "Max retries exceeded"),
-        (a_page, "cannot be read"),
-        (nothing, "does not exist"),
-        (other_network, "a torchreid checkpoint"),
-    ],
-)
-def test_what_cannot_be_downloaded_names_the_page_and_the_place_and_leaves_nothing(
-    cache, monkeypatch, download, reason
-):
+PAGE = b"<html>Too many users have viewed or downloaded this file recently</html>"
+FAILURES = {
+    "Max retries exceeded": refusing,
+    "cannot be read": lambda drive_id, path: Path(path).write_bytes(PAGE),
+    "does not exist": lambda drive_id, path: None,
+    "a torchreid checkpoint": other_network,
+}
+
+
+@pytest.mark.parametrize("reason, download", FAILURES.items())
+def test_a_failed_download_names_the_page_and_the_place_and_leaves_nothing(cache, monkeypatch, download, reason):
     monkeypatch.setattr(zoo, "download_from_drive", download)
     with pytest.raises(DPMError) as error:
         zoo.local_file("zoo:occluded_duke")
@@ -229,7 +220,8 @@ def test_weights_of_other_settings_are_refused_by_name(small, cache, monkeypatch
         DPMExtractor("zoo:occluded_duke", device="cpu")
 
 
-def test_the_cache_lies_in_torchs_hub_folder_unless_said(tmp_path, monkeypatch):
+def test_the_cache_lies_in_torchs_hub_folder_unless_said(tmp_path, monkeypatch, drive, released):
     monkeypatch.delenv("DPM_CACHE", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert zoo.cache_folder() == tmp_path / "hub" / "dpm_torchreid"
+    drive(released[0].read_bytes())
+    assert zoo.local_file("zoo:occluded_duke") == tmp_path / "hub" / "dpm_torchreid" / "occluded_duke.pth"

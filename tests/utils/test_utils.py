@@ -1,12 +1,10 @@
-"""Locks on files, and the pairs of a command line."""
+"""Locks on files, and progress lines."""
 
 import multiprocessing
 
 import pytest
 
-from dpm_plugin.utils import files
-from dpm_plugin.utils.command import pairs
-from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils import files, progress
 from dpm_plugin.utils.files import locked
 
 
@@ -45,8 +43,10 @@ def test_without_locks_nothing_is_held_and_the_work_is_done(tmp_path, monkeypatc
         assert file is None
 
 
-def test_words_of_a_command_line_are_pairs_of_key_and_value():
-    assert pairs([]) == [] and pairs(("a", "1", "b", "-2")) == [("a", "1"), ("b", "-2")]
-    for words, said in ((["a"], "'a' has no partner"), (["a", "--root"], "'--root' comes after")):
-        with pytest.raises(DPMError, match=said):
-            pairs(words)
+def test_progress_tells_the_time_left_and_is_not_shown_at_every_step(monkeypatch):
+    lines, times = [], iter([0, 1, 10, 11, 20])
+    monkeypatch.setattr(progress, "monotonic", lambda: next(times))
+    shown = progress.Progress(100, "images", lines.append)
+    for done in (1, 10, 11, 100):
+        shown.at(done)
+    assert lines == ["10/100 images, 1:30 left", "100/100 images, 0:00 left"]

@@ -50,19 +50,12 @@ class Features:
         return {name: value for name, value in named.items() if value is not None}
 
 
-def check_cameras(choice: str | Sequence[int]) -> str | tuple[int, ...]:
-    """Return ``choice`` if :func:`camera_choice` knows it, a pair as a tuple.
-
-    Raises:
-        DPMError: it is none of the choices.
-    """
-    if choice in ("auto", "ids", "none"):
-        return choice
-    if isinstance(choice, (tuple, list)) and len(choice) == 2 and all(isinstance(index, int) for index in choice):
-        return tuple(choice)
-    raise DPMError(
-        f"test.cameras {choice!r} is unknown; choose 'auto', 'ids', 'none' or a pair like [0, 2] for query and gallery"
-    )
+def check_cameras(choice: str | Sequence[int]) -> None:
+    """Raise DPMError where :func:`camera_choice` does not know ``choice``."""
+    pair = isinstance(choice, (tuple, list)) and len(choice) == 2 and all(isinstance(index, int) for index in choice)
+    if not pair and choice not in ("auto", "ids", "none"):
+        choices = "'auto', 'ids', 'none' or a pair like [0, 2] for query and gallery"
+        raise DPMError(f"test.cameras {choice!r} is unknown; choose {choices}")
 
 
 def camera_choice(
@@ -104,8 +97,8 @@ def embed_batch(
         if not isinstance(model, DPM):
             return {"embedding": model(images)}
         output = model.embed(images, camids)
-    named = {"embedding": output.embedding, "cls": output.cls, "mask": output.mask}
-    return {name: rows for name, rows in named.items() if rows is not None}
+    masks = {} if output.mask is None else {"mask": output.mask}
+    return {"embedding": output.embedding, "cls": output.cls, **masks}
 
 
 def extract_features(
@@ -153,7 +146,7 @@ def extract_features(
     # Joined outside of inference mode, so that these are ordinary tensors.
     features = Features(pids=pids, camids=camids, paths=paths, **_joined(moved)) if pids else None
     if processes.size > 1:
-        assert isinstance(loader.batch_sampler, EveryNthBatch)
+        assert isinstance(loader.batch_sampler, EveryNthBatch)  # as share_test_loader made it
         features = gather_features(features, loader.batch_sampler, processes)
     if features is None and processes.is_main:
         raise DPMError(f"the {name or 'set of images'} is empty")
@@ -175,7 +168,7 @@ def gather_features(features: Features | None, batches: EveryNthBatch, processes
     if features is None:
         return None
     tensors = features.tensors()
-    if not processes.is_main:
+    if labels is None:  # not rank 0
         for rows in tensors.values():
             processes.send_to_main(rows)
         return None

@@ -25,11 +25,8 @@ def visualize_ranks(
     Green frames are matches, red ones are not; images of the query's own identity and camera are skipped.
 
     Args:
-        distmat: (Q, G), of :func:`~dpm_plugin.evaluation.protocol.evaluate` with ``keep_distmat=True``.
-        query, gallery: lists of (path, pid, camid, ...), in the order of ``distmat``.
-        save_dir: made if missing.
+        distmat, query, gallery: (Q, G) distances, and lists of (path, pid, camid, ...) in their order.
         width, height: pixels of one image, default 128 x 256.
-        topk: gallery images a query, default 10.
 
     Raises:
         DPMError: lists that do not fit ``distmat``, or a file that OpenCV cannot read; the message names it.

@@ -43,32 +43,25 @@ def check_names(config: CfgNode, processes: Processes = ALONE) -> None:
     Raises:
         DPMError: names the nearest known model, or the key to change.
     """
-    name, train = config.model.name, config.train
+    name, loss, train = config.model.name, config.loss.name, config.train
     if name not in model_names():
         raise DPMError(f"unknown model '{name}'; the nearest known model is '{nearest(name, model_names())}'")
-    if processes.size > 1 and (name not in MODELS or config.loss.name != "dpm"):
-        raise DPMError(
-            f"several processes train the plugin's models with loss.name dpm only, not '{name}' with "
-            f"{config.loss.name}; start it without torchrun"
-        )
-    if name not in MODELS:
-        if config.loss.name == "dpm":
-            raise DPMError(
-                f"loss.name dpm needs one of the plugin's models ({', '.join(sorted(MODELS))}), "
-                f"not '{name}'; set loss.name softmax or triplet"
-            )
-        if train.optim == "adamw" or train.bias_lr_mult != 1 or train.optim_form != "auto":
-            raise DPMError(
-                "train.optim adamw, train.bias_lr_mult other than 1 and train.optim_form other than "
-                f"auto are for the plugin's models, not '{name}'"
-            )
-    elif config.data.type == "video":
-        raise DPMError(f"'{name}' takes single images; set data.type image")
-    elif train.staged_lr:
-        raise DPMError(
-            f"train.staged_lr would leave tokens and position embedding of '{name}' out of the "
-            "optimizer; set it to False"
-        )
+    own = name in MODELS
+    stock_only = train.optim != "adamw" and train.bias_lr_mult == 1 and train.optim_form == "auto"
+    refused = {
+        f"several processes train the plugin's models with loss.name dpm only, not '{name}' with {loss}; start it "
+        "without torchrun": processes.size > 1 and not (own and loss == "dpm"),
+        f"loss.name dpm needs one of the plugin's models ({', '.join(sorted(MODELS))}), not '{name}'; set loss.name "
+        "softmax or triplet": not own and loss == "dpm",
+        "train.optim adamw, train.bias_lr_mult other than 1 and train.optim_form other than auto are for the plugin's "
+        f"models, not '{name}'": not own and not stock_only,
+        f"'{name}' takes single images; set data.type image": own and config.data.type == "video",
+        f"train.staged_lr would leave tokens and position embedding of '{name}' out of the optimizer; set it to "
+        "False": own and train.staged_lr,
+    }
+    for message, wrong in refused.items():
+        if wrong:
+            raise DPMError(message)
 
 
 def build_datamanager(config: CfgNode, processes: Processes = ALONE) -> DataManager:
@@ -193,8 +186,8 @@ def build_engine(
         processes=processes,
     )
     if config.loss.name == "dpm":
-        shared = dict(num_processes=processes.size, gather=processes.all_gather)
-        kwargs.update(criterion=DPMLoss(**settings.criterion_kwargs(config), **shared))
+        gather = processes.all_gather
+        kwargs["criterion"] = DPMLoss(**settings.criterion_kwargs(config), num_processes=processes.size, gather=gather)
     engines = {"dpm": ImageDPMEngine, "softmax": SoftmaxEngine, "triplet": TripletEngine}
     return engines[config.loss.name](datamanager, model, **kwargs)
 

@@ -68,9 +68,7 @@ def build_datamanager(config: CfgNode, processes: Processes = ALONE) -> DataMana
     """The data manager: ``DPMImageDataManager``, or torchreid's ``VideoDataManager``.
 
     Raises:
-        DPMError: a data set is unknown, missing or broken, cannot fill a training batch, has no query or gallery, no
-            query with an image to find, or fewer gallery images (CUHK03's protocol: identities) than the highest of
-            ``test.ranks``.
+        DPMError: a data set is unknown, missing or broken, cannot fill a training batch, or cannot be evaluated.
     """
     arguments = settings.datamanager_kwargs(config)
     if config.data.type == "image":
@@ -89,10 +87,8 @@ def build_datamanager(config: CfgNode, processes: Processes = ALONE) -> DataMana
         return data.VideoDataManager(**arguments)
     except (RuntimeError, ValueError, AssertionError, OSError) as error:
         # So torchreid reports a missing folder, a failed download or a batch that cannot be filled.
-        raise DPMError(
-            f"video data sets {config.data.sources} -> {config.data.targets} under "
-            f"'{config.data.root}' cannot be loaded: {error}"
-        ) from error
+        names = f"{config.data.sources} -> {config.data.targets}"
+        raise DPMError(f"video data sets {names} under '{config.data.root}' cannot be loaded: {error}") from error
 
 
 def _check_target(config: CfgNode, name: str, parts: dict[str, list[tuple]]) -> None:
@@ -105,10 +101,8 @@ def _check_target(config: CfgNode, name: str, parts: dict[str, list[tuple]]) -> 
         counts = matching_counts(*([entry[field] for entry in side] for field in (1, 2) for side in sides))
     except DPMError as error:
         raise DPMError(f"'{name}' cannot be evaluated: {error}") from error
-    ranked, what = counts.gallery, "images"
-    if config.cuhk03.use_metric_cuhk03:
-        ranked, what = counts.gallery_ids, "identities"
-    highest = max(config.test.ranks)
+    cuhk03, highest = config.cuhk03.use_metric_cuhk03, max(config.test.ranks)
+    ranked, what = (counts.gallery_ids, "identities") if cuhk03 else (counts.gallery, "images")
     if highest > ranked:
         raise DPMError(f"test.ranks asks for rank {highest}, but '{name}' has {ranked} gallery {what}; lower it")
 
@@ -116,9 +110,8 @@ def _check_target(config: CfgNode, name: str, parts: dict[str, list[tuple]]) -> 
 def build_model(config: CfgNode, datamanager: DataManager, processes: Processes = ALONE) -> nn.Module:
     """The network, with ``model.load_weights`` loaded, on one device.
 
-    Not spread over several GPUs as in torchreid's scripts: DPM's two steps freeze parameters, which
-    ``DataParallel`` copies anew each time. Choose the GPU by CUDA_VISIBLE_DEVICES, or give each its own
-    process by torchrun.
+    Not spread over several GPUs as in torchreid's scripts: DPM's two steps freeze parameters, which ``DataParallel``
+    copies anew each time. Choose the GPU by CUDA_VISIBLE_DEVICES, or give each its own process by torchrun.
     """
     name, classes = config.model.name, datamanager.num_train_pids
     if name in MODELS:
@@ -133,10 +126,8 @@ def build_model(config: CfgNode, datamanager: DataManager, processes: Processes 
         model = models.build_model(**settings.stock_model_kwargs(config, classes))
     for layer in config.train.open_layers if config.train.fixbase_epoch else ():
         if not hasattr(model, layer):
-            raise DPMError(
-                f"train.open_layers names '{layer}', which '{name}' does not have; it has "
-                f"{', '.join(child for child, _ in model.named_children())}"
-            )
+            layers = ", ".join(child for child, _ in model.named_children())
+            raise DPMError(f"train.open_layers names '{layer}', which '{name}' does not have; it has {layers}")
     if config.model.load_weights:
         load_weights(model, config.model.load_weights)
     model = model.cuda() if config.use_gpu else model
@@ -179,12 +170,9 @@ def build_engine(
     if config.data.type == "video":
         engines = {"softmax": engine.VideoSoftmaxEngine, "triplet": engine.VideoTripletEngine}
         return engines[config.loss.name](datamanager, model, **kwargs)
-    seed = processes.seed(config.train.seed)
-    kwargs.update(
-        training=TrainingOptions(**settings.training_kwargs(config, seed)),
-        evaluation=EvaluationOptions(**settings.evaluation_kwargs(config)),
-        processes=processes,
-    )
+    kwargs["training"] = TrainingOptions(**settings.training_kwargs(config, processes.seed(config.train.seed)))
+    kwargs["evaluation"] = EvaluationOptions(**settings.evaluation_kwargs(config))
+    kwargs["processes"] = processes
     if config.loss.name == "dpm":
         gather = processes.all_gather
         kwargs["criterion"] = DPMLoss(**settings.criterion_kwargs(config), num_processes=processes.size, gather=gather)
@@ -197,8 +185,7 @@ def build_run(config: CfgNode, processes: Processes = ALONE) -> engine.Engine:
     datamanager = build_datamanager(config, processes)
     model = build_model(config, datamanager, processes)
     optimizer = build_optimizer(config, model)
-    scheduler = build_scheduler(config, optimizer)
-    return build_engine(config, datamanager, model, optimizer, scheduler, processes)
+    return build_engine(config, datamanager, model, optimizer, build_scheduler(config, optimizer), processes)
 
 
 def resume(config: CfgNode, engine: engine.Engine, processes: Processes = ALONE) -> int | None:
@@ -220,7 +207,6 @@ def resume(config: CfgNode, engine: engine.Engine, processes: Processes = ALONE)
         return None
     if isinstance(engine, TrainingMixin):
         return engine.resume(source)
-    # One of torchreid's video engines
-    epoch = restore(source, engine.model, engine.optimizer, engine.scheduler)["epoch"]
+    epoch = restore(source, engine.model, engine.optimizer, engine.scheduler)["epoch"]  # of a video engine
     print(f"=> Resumed from '{source}' after epoch {epoch}")
     return epoch

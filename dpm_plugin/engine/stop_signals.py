@@ -12,11 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was asked to stop by ``signum``; its exit code is 128 + signum, as a shell reports it.
-
-    Args:
-        when: after which iteration or epoch, where a checkpoint was written then.
-    """
+    """The run was asked to stop by ``signum`` (exit code 128 + signum), after a checkpoint ``when``, if any."""
 
     def __init__(self, signum: int, when: str = "") -> None:
         advice = f" {when}; continue with train.resume auto" if when else ""
@@ -32,14 +28,11 @@ class StopSignals:
 
     Args:
         shared: whether several processes stop together, after :meth:`agree`. Default: False.
-
-    Attributes:
-        asked: number of the signal that this process got, or None.
     """
 
     def __init__(self, shared: bool = False) -> None:
         self.shared = shared
-        self.asked: int | None = None
+        self.asked: int | None = None  # number of the signal that this process got
         self._agreed: int | None = None
         self._owner: int | None = None  # the process that the block is in
         self._previous: dict[int, Any] = {}  # handlers by signal

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from dpm_plugin.config import arguments as settings
+from dpm_plugin import config as settings
 from dpm_plugin.data import DPMImageDataManager
 from dpm_plugin.data.datasets import torchreid_sets
 from dpm_plugin.data.sharing import check_same_data
@@ -69,9 +69,7 @@ def build_datamanager(config: CfgNode, processes: Processes = ALONE) -> DataMana
     """The data manager: ``DPMImageDataManager``, or torchreid's ``VideoDataManager``.
 
     Raises:
-        DPMError: a data set is unknown, missing or broken, cannot fill a training batch, has no query or gallery, no
-            query with an image to find, or fewer gallery images (CUHK03's protocol: identities) than the highest of
-            ``test.ranks``.
+        DPMError: a data set is unknown, missing or broken, cannot fill a training batch, or cannot be evaluated.
     """
     arguments = settings.datamanager_kwargs(config)
     if config.data.type == "image":
@@ -90,8 +88,8 @@ def build_datamanager(config: CfgNode, processes: Processes = ALONE) -> DataMana
         return data.VideoDataManager(**arguments)
     except (RuntimeError, ValueError, AssertionError, OSError) as error:
         # So torchreid reports a missing folder, a failed download or a batch that cannot be filled.
-        what = f"video data sets {config.data.sources} -> {config.data.targets} under '{config.data.root}'"
-        raise DPMError(f"{what} cannot be loaded: {error}") from error
+        names = f"{config.data.sources} -> {config.data.targets}"
+        raise DPMError(f"video data sets {names} under '{config.data.root}' cannot be loaded: {error}") from error
 
 
 def _check_target(config: CfgNode, name: str, parts: dict[str, list[tuple]]) -> None:
@@ -104,10 +102,8 @@ def _check_target(config: CfgNode, name: str, parts: dict[str, list[tuple]]) -> 
         counts = matching_counts(*([entry[field] for entry in side] for field in (1, 2) for side in sides))
     except DPMError as error:
         raise DPMError(f"'{name}' cannot be evaluated: {error}") from error
-    ranked, what = counts.gallery, "images"
-    if config.cuhk03.use_metric_cuhk03:
-        ranked, what = counts.gallery_ids, "identities"
-    highest = max(config.test.ranks)
+    cuhk03, highest = config.cuhk03.use_metric_cuhk03, max(config.test.ranks)
+    ranked, what = (counts.gallery_ids, "identities") if cuhk03 else (counts.gallery, "images")
     if highest > ranked:
         raise DPMError(f"test.ranks asks for rank {highest}, but '{name}' has {ranked} gallery {what}; lower it")
 
@@ -115,8 +111,8 @@ def _check_target(config: CfgNode, name: str, parts: dict[str, list[tuple]]) -> 
 def build_model(config: CfgNode, datamanager: DataManager, processes: Processes = ALONE) -> nn.Module:
     """The network, with ``model.load_weights`` loaded, on one device.
 
-    Not spread over several GPUs by ``DataParallel``, which copies parameters anew each time and so opens what the two
-    steps froze. Choose the GPU by CUDA_VISIBLE_DEVICES, or give each its own process by torchrun.
+    Not spread over several GPUs as in torchreid's scripts: DPM's two steps freeze parameters, which ``DataParallel``
+    copies anew each time. Choose the GPU by CUDA_VISIBLE_DEVICES, or give each its own process by torchrun.
     """
     name, classes = config.model.name, datamanager.num_train_pids
     if name in MODELS:
@@ -131,8 +127,8 @@ def build_model(config: CfgNode, datamanager: DataManager, processes: Processes 
         model = models.build_model(**settings.stock_model_kwargs(config, classes))
     for layer in config.train.open_layers if config.train.fixbase_epoch else ():
         if not hasattr(model, layer):
-            has = ", ".join(child for child, _ in model.named_children())
-            raise DPMError(f"train.open_layers names '{layer}', which '{name}' does not have; it has {has}")
+            layers = ", ".join(child for child, _ in model.named_children())
+            raise DPMError(f"train.open_layers names '{layer}', which '{name}' does not have; it has {layers}")
     if config.model.load_weights:
         load_weights(model, config.model.load_weights)
     model = model.cuda() if config.use_gpu else model
@@ -163,19 +159,24 @@ def build_scheduler(config: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
 
 
 def build_engine(
-    config: CfgNode, datamanager: DataManager, model: nn.Module, optimizer: Any, scheduler: Any, processes: Any = ALONE
+    config: CfgNode,
+    datamanager: DataManager,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any,
+    processes: Processes = ALONE,
 ) -> engine.Engine:
     """The engine of ``loss.name`` and ``data.type``; all but the video ones train and evaluate as this plugin does."""
     kwargs = dict(settings.engine_kwargs(config), optimizer=optimizer, scheduler=scheduler)
     if config.data.type == "video":
         engines = {"softmax": engine.VideoSoftmaxEngine, "triplet": engine.VideoTripletEngine}
         return engines[config.loss.name](datamanager, model, **kwargs)
-    training = TrainingOptions(**settings.training_kwargs(config, processes.seed(config.train.seed)))
-    evaluation = EvaluationOptions(**settings.evaluation_kwargs(config))
-    kwargs.update(training=training, evaluation=evaluation, processes=processes)
+    kwargs["training"] = TrainingOptions(**settings.training_kwargs(config, processes.seed(config.train.seed)))
+    kwargs["evaluation"] = EvaluationOptions(**settings.evaluation_kwargs(config))
+    kwargs["processes"] = processes
     if config.loss.name == "dpm":
-        shared = dict(num_processes=processes.size, gather=processes.all_gather)
-        kwargs.update(criterion=DPMLoss(**settings.criterion_kwargs(config), **shared))
+        gather = processes.all_gather
+        kwargs["criterion"] = DPMLoss(**settings.criterion_kwargs(config), num_processes=processes.size, gather=gather)
     engines = {"dpm": ImageDPMEngine, "softmax": SoftmaxEngine, "triplet": TripletEngine}
     return engines[config.loss.name](datamanager, model, **kwargs)
 
@@ -185,8 +186,7 @@ def build_run(config: CfgNode, processes: Processes = ALONE) -> engine.Engine:
     datamanager = build_datamanager(config, processes)
     model = build_model(config, datamanager, processes)
     optimizer = build_optimizer(config, model)
-    scheduler = build_scheduler(config, optimizer)
-    return build_engine(config, datamanager, model, optimizer, scheduler, processes)
+    return build_engine(config, datamanager, model, optimizer, build_scheduler(config, optimizer), processes)
 
 
 def resume(config: CfgNode, engine: engine.Engine, processes: Processes = ALONE) -> int | None:
@@ -208,7 +208,6 @@ def resume(config: CfgNode, engine: engine.Engine, processes: Processes = ALONE)
         return None
     if isinstance(engine, TrainingMixin):
         return engine.resume(source)
-    # One of torchreid's video engines
-    epoch = restore(source, engine.model, engine.optimizer, engine.scheduler)["epoch"]
+    epoch = restore(source, engine.model, engine.optimizer, engine.scheduler)["epoch"]  # of a video engine
     print(f"=> Resumed from '{source}' after epoch {epoch}")
     return epoch

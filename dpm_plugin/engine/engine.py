@@ -22,25 +22,19 @@ from dpm_plugin.utils.runtime import autocast, check_amp, check_backend
 
 
 class ImageDPMEngine(TrainingMixin):
-    """Trains and evaluates :class:`dpm_plugin.method.model.DPM`.
-
-    Every iteration runs the two steps of :class:`~dpm_plugin.method.two_steps.TwoSteps`.
+    """Trains a :class:`~dpm_plugin.method.model.DPM` by :class:`~dpm_plugin.method.two_steps.TwoSteps`; evaluates it.
 
     Args:
-        datamanager, scheduler, use_gpu: as in torchreid's engines.
-        model, optimizer: a :class:`~dpm_plugin.method.model.DPM`, and best an optimizer of
-            :func:`dpm_plugin.engine.optim.build_optimizer`; any other works.
+        datamanager, model, scheduler, use_gpu: as in torchreid's engines.
+        optimizer: best one of :func:`dpm_plugin.engine.optim.build_optimizer`; any other works.
         criterion: Eq. 8. Default: ``DPMLoss()``, the paper's settings for Occluded-Duke.
         amp: "off", "float16" (with gradient scaling) or "bfloat16". Default: "off".
         steps: "alternating" (the paper) or "simultaneous". Default: "alternating".
         accumulate: parts that the encoder takes a batch in, to save memory; same result, see
             :mod:`~dpm_plugin.engine.grad_cache`. Default: 1, the whole batch.
-        compile_backend: backend of ``torch.compile`` for encoder and heads in training, such as
-            "inductor". Default: None, not compiled.
-        conv_layout: memory format: "auto", "channels_last" or "contiguous", see
-            :meth:`~dpm_plugin.method.model.DPM.set_conv_layout`. Default: "auto".
-        grad_checkpointing: keep only the input of each transformer block in the forward pass and run
-            it again in the backward pass. Default: False.
+        compile_backend: of ``torch.compile`` for encoder and heads, such as "inductor". Default: None, not compiled.
+        conv_layout: memory format, see :meth:`~dpm_plugin.method.model.DPM.set_conv_layout`. Default: "auto".
+        grad_checkpointing: run each transformer block again in the backward pass, to save memory. Default: False.
         training, evaluation: Default: ``TrainingOptions()`` and ``EvaluationOptions()``.
         processes: those that train together, each with its share of the batch; the criterion must know them too.
             Weights and BatchNorm statistics start as rank 0's, and the statistics are rank 0's again after every
@@ -73,9 +67,8 @@ class ImageDPMEngine(TrainingMixin):
             datamanager, use_gpu, training=training, evaluation=evaluation, amp=check_amp(amp), processes=processes
         )
         if not hasattr(model, "encode"):
-            raise DPMError(
-                f"{type(model).__name__} has no DPM heads; train it with loss.name softmax or triplet instead of dpm"
-            )
+            name = type(model).__name__
+            raise DPMError(f"{name} has no DPM heads; train it with loss.name softmax or triplet instead of dpm")
         if accumulate < 1:
             raise DPMError(f"train.accumulate {accumulate} must be at least 1")
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler

@@ -22,13 +22,11 @@ def encode_with_cache(
     """What ``encode`` gives for the whole batch, with the activations of one part in memory at a time.
 
     Args:
-        encode: (images, camids) -> EncoderOutput.
         count: number of parts; the last is smaller where B is no multiple of it.
         images, camids: (B, 3, H, W) and (B,), or None for no cameras.
 
     Returns:
-        EncoderOutput of the B images, equal to ``encode(images, camids)`` up to rounding and the random draws
-        of stochastic depth.
+        ``encode(images, camids)`` up to rounding and the random draws of stochastic depth.
     """
     size = -(-len(images) // count)  # B / count, rounded up
     pairs = zip(images.split(size), [None] * count if camids is None else camids.split(size))
@@ -37,8 +35,5 @@ def encode_with_cache(
     else:
         outputs = [encode(*pair) for pair in pairs]
     cls, patch_maps, head_logits = zip(*outputs)
-    return EncoderOutput(
-        torch.cat(cls),
-        [torch.cat(maps) for maps in zip(*patch_maps)],
-        None if head_logits[0] is None else torch.cat(head_logits),
-    )
+    logits = None if head_logits[0] is None else torch.cat(head_logits)
+    return EncoderOutput(torch.cat(cls), [torch.cat(maps) for maps in zip(*patch_maps)], logits)

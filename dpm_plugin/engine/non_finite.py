@@ -20,10 +20,7 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor | None:
 
 
 def not_finite(numbers: Mapping[str, float]) -> str | None:
-    """What is first not finite among an iteration's numbers, which stand in the order they came in.
-
-    "loss", "gradient" or None: a gradient of step one that is not finite spoils the loss of step two.
-    """
+    """What is first not finite, "loss", "gradient" or None, among an iteration's numbers in the order they came in."""
     bad = next((name for name, value in numbers.items() if not math.isfinite(value)), None)
     return bad if bad is None else GRADIENT if bad.startswith(GRADIENT) else "loss"
 

@@ -1,6 +1,6 @@
 """One optimizer and one schedule for both of DPM's steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,14 @@ from torch.optim import Optimizer
 
 from dpm_plugin.utils.errors import DPMError
 
-OPTIMIZERS = ("sgd", "adam", "amsgrad", "adamw", "rmsprop", "radam")
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "amsgrad": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "radam": torch.optim.RAdam,
+}
 FORMS = ("auto", "loop", "foreach", "fused")
 FUSED = ("sgd", "adam", "amsgrad", "adamw")  # the ones torch has fused kernels for
 LARGE = 20_000_000  # parameters from which the fused kernels are chosen on a CPU: the others read memory several times
@@ -33,7 +40,8 @@ def build_optimizer(
 ) -> Optimizer:
     """An optimizer whose parameter groups keep the mask generator and the rest apart.
 
-    Groups carry ``part``, "mask" or "main"; the last one holds the main weights, whose learning rate torchreid prints.
+    Groups carry ``part``, "mask" or "main"; the last group holds the main weights, whose learning rate torchreid
+    prints. Frozen parameters have no gradient and are skipped: one optimizer serves both steps.
 
     Args:
         optim: "sgd" (the paper), "adam", "amsgrad", "adamw", "rmsprop" or "radam".
@@ -41,7 +49,8 @@ def build_optimizer(
         weight_decay: on every parameter, biases and norms too. Default: 1e-4.
         bias_lr_mult: factor on the learning rate of biases. Default: 2.
         mask_lr_mult: factor on the learning rate of the mask generator. Default: 1.
-        form: "auto", "loop", "foreach" or "fused", see :func:`form_flags`. Default: "auto".
+        form: "loop", "foreach", "fused", equal up to rounding, or "auto" (default): fused on a GPU, where it also
+            spares float16's gradient scaler a wait in every step, and from 20 million parameters on, else torch's.
         The rest: as torchreid's ``build_optimizer``.
 
     Raises:
@@ -49,19 +58,18 @@ def build_optimizer(
     """
     if optim not in OPTIMIZERS:
         raise DPMError(f"train.optim '{optim}' is unknown; choose one of {', '.join(OPTIMIZERS)}")
-    flags = form_flags(form, optim, list(model.parameters()), dampening if optim == "sgd" else 0.0)
+    flags = _form_flags(form, optim, list(model.parameters()), dampening if optim == "sgd" else 0.0)
     betas = (adam_beta1, adam_beta2)
-    builders: dict[str, tuple[Callable[..., Optimizer], dict[str, Any]]] = {
-        "sgd": (torch.optim.SGD, dict(momentum=momentum, dampening=dampening, nesterov=nesterov)),
-        "adam": (torch.optim.Adam, dict(betas=betas)),
-        "amsgrad": (torch.optim.Adam, dict(betas=betas, amsgrad=True)),
-        "adamw": (torch.optim.AdamW, dict(betas=betas)),
-        "rmsprop": (torch.optim.RMSprop, dict(momentum=momentum, alpha=rmsprop_alpha)),
-        "radam": (torch.optim.RAdam, dict(betas=betas)),
+    special: dict[str, dict[str, Any]] = {
+        "sgd": dict(momentum=momentum, dampening=dampening, nesterov=nesterov),
+        "amsgrad": dict(betas=betas, amsgrad=True),
+        "rmsprop": dict(momentum=momentum, alpha=rmsprop_alpha),
     }
-    build, own = builders[optim]
     groups = _parameter_groups(model, lr, {"bias": bias_lr_mult, "mask": mask_lr_mult})
-    return _keep_form(build(groups, lr=lr, weight_decay=weight_decay, **own, **flags), flags)
+    options = special.get(optim, dict(betas=betas)) | flags
+    optimizer = OPTIMIZERS[optim](groups, lr=lr, weight_decay=weight_decay, **options)  # type: ignore[call-arg]
+    _keep_form(optimizer, flags)
+    return optimizer
 
 
 def _parameter_groups(model: nn.Module, lr: float, factors: dict[str, float]) -> list[dict[str, Any]]:
@@ -87,8 +95,8 @@ class WarmupCosine:
     Args:
         optimizer: of :func:`build_optimizer` (or any other: then all groups are scheduled).
         max_epoch: epochs of the whole run.
-        mask_schedule: "cosine", the mask generator follows too, or "constant", it keeps its
-            learning rate (the released recipe). Default: "cosine".
+        mask_schedule: "cosine" (default), the mask generator follows too, or "constant", it keeps its learning rate
+            (the released recipe).
 
     Raises:
         DPMError: an unknown schedule of the mask generator.
@@ -136,37 +144,25 @@ class WarmupCosine:
 build_scheduler = WarmupCosine  # the name that goes with build_optimizer, as in torchreid
 
 
-def form_flags(
-    form: str, optim: str, parameters: Sequence[nn.Parameter], dampening: float = 0.0
-) -> dict[str, bool | None]:
-    """torch's ``foreach`` and ``fused`` arguments for a form. All forms are equal up to rounding.
-
-    Args:
-        form: "loop", "foreach", "fused", or "auto": fused on a GPU, where it also spares the gradient scaler
-            of float16 a wait for the device in every step, and for models of 20 million parameters or more;
-            torch's own choice elsewhere.
-        optim, parameters: name of the optimizer, and what it will hold, already on their device.
-        dampening: of SGD's momentum. The fused kernel starts a momentum at zero, where torch's loop starts it
-            at the first gradient; without dampening that is the same.
-
-    Raises:
-        DPMError: unknown, or fused where there is no right kernel for it.
-    """
+def _form_flags(form: str, optim: str, parameters: Sequence[nn.Parameter], dampening: float) -> dict[str, bool | None]:
+    """torch's ``foreach`` and ``fused`` arguments for a form of an optimizer of ``parameters``, on their device."""
     if form not in FORMS:
         raise DPMError(f"train.optim_form '{form}' is unknown; choose one of {', '.join(FORMS)}")
+    # The fused kernel starts a momentum at zero, torch's loop at the first gradient: the same only without dampening.
     has_fused = optim in FUSED and not dampening
     if form == "fused" and not has_fused:
         why = "with sgd.dampening" if optim in FUSED else f"of {optim}"
         raise DPMError(f"train.optim_form fused: there is no fused form {why}; set train.optim_form auto")
-    if form == "auto" and has_fused:
+    flags: dict[str, bool | None] = {"foreach": form == "foreach", "fused": form == "fused"}
+    if form == "auto":
         on_gpu = all(parameter.device.type == "cuda" for parameter in parameters)
         is_large = sum(parameter.numel() for parameter in parameters) >= LARGE
-        form = "fused" if on_gpu or is_large else form
-    names = ("foreach", "fused") if optim in FUSED else ("foreach",)
-    return {name: None if form == "auto" else form == name for name in names}
+        fused = has_fused and (on_gpu or is_large)
+        flags = {"foreach": False, "fused": True} if fused else {"foreach": None, "fused": None}
+    return flags if optim in FUSED else {"foreach": flags["foreach"]}
 
 
-def _keep_form(optimizer: Optimizer, flags: dict[str, bool | None]) -> Optimizer:
+def _keep_form(optimizer: Optimizer, flags: dict[str, bool | None]) -> None:
     """Make ``optimizer`` keep its form and its tensors' memory format when it takes up a checkpoint's state.
 
     torch would take the form from the checkpoint, too, which may be of another machine.
@@ -179,7 +175,6 @@ def _keep_form(optimizer: Optimizer, flags: dict[str, bool | None]) -> Optimizer
     optimizer.register_load_state_dict_post_hook(_match_memory_format)
     if flags.get("fused") and isinstance(optimizer, torch.optim.SGD):
         optimizer.register_step_pre_hook(_start_momentum)
-    return optimizer
 
 
 @torch.no_grad()

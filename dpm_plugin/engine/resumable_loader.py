@@ -31,15 +31,15 @@ class ResumableLoader:
     Args:
         loader: torchreid's training loader. A plain ``DataLoader`` is built again over the same data set and
             sampler; of anything else the k batches are read and dropped.
-        position_seed: whole number: what augmentation draws for an image then depends on this seed, the epoch and
-            the image's position in the sampler's order alone, whatever the number of processes. Default: None, off.
+        position_seed: what augmentation draws for an image then depends on this seed, the epoch and the image's
+            position in the sampler's order alone, whatever the number of processes. Default: None, off.
 
     Attributes:
         done: batches of this epoch that were handed out and worked on.
         first: those of them that a resumed epoch passed over.
-        epoch: number of the epoch, from 0 on; to be set before each. Only ``position_seed`` needs it.
-        after_batch: called without arguments when the next batch, or the end, is asked for.
-        without_batch: called without arguments when a batch cannot be had, before the error is raised.
+        epoch: from 0 on; to be set before each. Only ``position_seed`` needs it.
+        after_batch: called when the next batch, or the end, is asked for.
+        without_batch: called when a batch cannot be had, before the error is raised.
     """
 
     def __init__(self, loader: DataLoader | Sequence, position_seed: int | None = None) -> None:
@@ -55,14 +55,13 @@ class ResumableLoader:
         self._rebuilt: DataLoader | None = None
         if type(loader) is DataLoader and loader.batch_sampler is not None:
             self._order = _Order(loader.batch_sampler, numbered=position_seed is not None)
-            dataset, generator = loader.dataset, loader.generator
-            if position_seed is not None:
-                # A generator of its own draws the seed of the processes without moving torch's.
-                dataset, generator = _ByPosition(dataset, position_seed), torch.Generator()
-            kept, collate = {name: getattr(loader, name) for name in KEPT}, partial(_collate, loader.collate_fn)
-            self._rebuilt = DataLoader(
-                dataset, batch_sampler=self._order, collate_fn=collate, generator=generator, **kept
-            )
+            options = {name: getattr(loader, name) for name in KEPT}
+            options |= dict(batch_sampler=self._order, collate_fn=partial(_collate, loader.collate_fn))
+            if position_seed is None:
+                self._rebuilt = DataLoader(loader.dataset, generator=loader.generator, **options)
+            else:  # a generator of its own draws the seed of the processes without moving torch's
+                dataset = _ByPosition(loader.dataset, position_seed)
+                self._rebuilt = DataLoader(dataset, generator=torch.Generator(), **options)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -92,10 +91,8 @@ class ResumableLoader:
                 "at an epoch's end"
             )
         if state["num_workers"] != self._num_workers and self.position_seed is None:
-            print(
-                f"=> data.workers was {state['num_workers']}, now {self._num_workers}: images are augmented "
-                "otherwise than in an undisturbed run"
-            )
+            change = f"data.workers was {state['num_workers']}, now {self._num_workers}"
+            print(f"=> {change}: images are augmented otherwise than in an undisturbed run")
             state = {**state, "workers": {}, "continued": False}
         self._resumed = state
         if not state["iteration"] and state["now"] is not None:
@@ -169,9 +166,6 @@ class _Order(Sampler):
         self.batches, self.numbered = batches, numbered
         self.skipped = self.epoch = 0
 
-    def __len__(self) -> int:
-        return len(self.batches)
-
     def __iter__(self) -> Iterator[list]:
         position = 0
         for number, batch in enumerate(self.batches):
@@ -190,16 +184,10 @@ class _ByPosition(Dataset):
     def __init__(self, dataset: Any, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
 
-    def __len__(self) -> int:
-        return len(self.dataset)
-
     def __getitem__(self, item: tuple[int, int, int]) -> Any:
         epoch, position, index = item
         with drawing_from(self.seed, epoch, position):
             return self.dataset[index]
-
-
-# ---- random states ----
 
 
 def random_state() -> dict[str, Any]:
@@ -209,24 +197,16 @@ def random_state() -> dict[str, Any]:
     state = {
         "torch": torch.get_rng_state().numpy(),
         "python": {"version": version, "words": np.array(words, dtype=np.int64), "gauss": gauss},
-        "numpy": {
-            "keys": np.array(keys, dtype=np.int64),
-            "position": int(position),
-            "has_gauss": int(has_gauss),
-            "gauss": float(cached),
-        },
+        "numpy": {"keys": np.array(keys, dtype=np.int64), "position": int(position), "has_gauss": int(has_gauss)},
     }
+    state["numpy"]["gauss"] = float(cached)
     if torch.cuda.is_initialized():  # never in a loader's process
         state["cuda"] = torch.cuda.get_rng_state().numpy()
     return state
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put back what :func:`random_state` returned, or :func:`as_tensors` made of it.
-
-    Raises:
-        DPMError: it is no such state.
-    """
+    """Put back what :func:`random_state` returned, or :func:`as_tensors` made of it; DPMError where it is neither."""
     try:
         python, numpy = state["python"], state["numpy"]
         words, keys = np.asarray(python["words"]), np.asarray(numpy["keys"]).astype(np.uint32)
@@ -236,10 +216,8 @@ def set_random_state(state: dict[str, Any]) -> None:
         if "cuda" in state and torch.cuda.is_available():
             torch.cuda.set_rng_state(torch.as_tensor(state["cuda"]))
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError, OverflowError) as error:
-        raise DPMError(
-            f"the checkpoint's random states cannot be put back ({error}); it is damaged, or of other "
-            "versions of Python, numpy or torch"
-        ) from error
+        why = "it is damaged, or of other versions of Python, numpy or torch"
+        raise DPMError(f"the checkpoint's random states cannot be put back ({error}); {why}") from error
 
 
 def as_tensors(value: Any) -> Any:

@@ -28,8 +28,7 @@ def restore(
 
     Args:
         path: a file written by this package or by torchreid.
-        optimizer, scheduler, scaler: each takes up its state where the file has one; the scaler is a
-            ``torch.amp.GradScaler``. Default: None, the run has no such part.
+        optimizer, scheduler, scaler: each takes up its state where the file has one. Default: the run has none.
 
     Raises:
         DPMError: unreadable, or of another model; names what differs.
@@ -37,9 +36,9 @@ def restore(
     checkpoint = read_checkpoint(path)
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "epoch" not in checkpoint:
         raise DPMError(f"'{path}' holds weights but no training state, so it can't be resumed; use model.load_weights")
-    own, state = model.state_dict(), plain_tensors(checkpoint["state_dict"], path)
-    shapes = [{key: tensor.shape for key, tensor in tensors.items()} for tensors in (own, state)]
-    differing = sorted(key for key in own.keys() | state.keys() if shapes[0].get(key) != shapes[1].get(key))
+    state = plain_tensors(checkpoint["state_dict"], path)
+    own, given = ({(key, tensor.shape) for key, tensor in tensors.items()} for tensors in (model.state_dict(), state))
+    differing = sorted({key for key, _ in own ^ given})
     if differing:
         raise DPMError(
             f"checkpoint '{path}' is of another model: {len(differing)} tensors differ, the first is '{differing[0]}'; "
@@ -56,11 +55,10 @@ def restore(
 
 
 def write_last(state: dict[str, Any], path: str | Path, keep: int = 3) -> None:
-    """Write ``state`` to ``path``, and keep what was there under the names of older ones.
+    """Write ``state`` to ``path``, ``.../last.pth.tar``, and keep older ones as ``last-1.pth.tar`` and so on.
 
     Args:
-        path: ``.../last.pth.tar``.
-        keep: how many there are then, this one included: ``last-1.pth.tar`` to ``last-<keep - 1>.pth.tar``.
+        keep: how many there are then, this one included. Default: 3.
 
     Raises:
         DPMError: it cannot be written; all files are then as they were.
@@ -70,10 +68,7 @@ def write_last(state: dict[str, Any], path: str | Path, keep: int = 3) -> None:
 
 def _keep_older(path: Path, keep: int) -> None:
     head, _, tail = path.name.partition(".")
-
-    def older(number: int) -> Path:
-        return path.with_name(f"{head}-{number}.{tail}")
-
+    older = lambda number: path.with_name(f"{head}-{number}.{tail}")
     number = keep
     while older(number).exists():  # of a run that kept more
         older(number).unlink()
@@ -95,8 +90,7 @@ def newest_checkpoint(folder: str | Path) -> Path | None:
     Raises:
         DPMError: there are some, and none can be read.
     """
-    folder = Path(folder)
-    last = folder / LAST
+    folder, last = Path(folder), Path(folder) / LAST
     if _progress(last) is not None:
         return last
     others = [path for pattern in ("last-*.pth.tar", "model.pth.tar-*", BEST) for path in sorted(folder.glob(pattern))]
@@ -104,10 +98,8 @@ def newest_checkpoint(folder: str | Path) -> Path | None:
     if found:
         return max(found, key=lambda each: each[0])[1]
     if others or last.exists():
-        raise DPMError(
-            f"none of the {len(others) + last.exists()} checkpoints in '{folder}' can be read; remove "
-            "them to start from the beginning, or name another one in train.resume"
-        )
+        advice = "remove them to start from the beginning, or name another one in train.resume"
+        raise DPMError(f"none of the {len(others) + last.exists()} checkpoints in '{folder}' can be read; {advice}")
     return None
 
 

@@ -12,11 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was asked to stop by ``signum``; its exit code is 128 + signum, as a shell reports it.
-
-    Args:
-        when: after which iteration or epoch, where a checkpoint was written then.
-    """
+    """The run was asked to stop by ``signum`` (exit code 128 + signum), after a checkpoint ``when``, if any."""
 
     def __init__(self, signum: int, when: str = "") -> None:
         advice = f" {when}; continue with train.resume auto" if when else ""
@@ -32,19 +28,18 @@ class StopSignals:
 
     Args:
         shared: whether several processes stop together, after :meth:`agree`. Default: False.
-
-    Attributes:
-        asked: number of the signal that this process got, or None.
-        due: number of the signal to stop for now, or None.
     """
 
     def __init__(self, shared: bool = False) -> None:
-        self.shared, self._waiting, self._owner = shared, False, os.getpid()
-        self.asked: int | None = None
-        self.due: int | None = None
+        self.shared = shared
+        self.asked: int | None = None  # number of the signal that this process got
+        self._agreed: int | None = None
+        self._owner: int | None = None  # the process that the block is in
         self._previous: dict[int, Any] = {}  # handlers by signal
+        self._waiting = False
 
     def __enter__(self) -> "StopSignals":
+        self._owner = os.getpid()
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
@@ -52,7 +47,7 @@ class StopSignals:
     def __exit__(self, *error: object) -> None:
         for number, previous in self._previous.items():
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
-        self._previous, self.asked, self.due = {}, None, None
+        self._previous, self.asked, self._agreed = {}, None, None
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -65,10 +60,15 @@ class StopSignals:
 
     def agree(self) -> None:
         """Stop with the other processes, because one of them or this one was asked to."""
-        self.due = self.asked or signal.SIGTERM
+        self._agreed = self.asked or signal.SIGTERM
+
+    @property
+    def due(self) -> int | None:
+        """The signal to stop for now, or None."""
+        return self._agreed if self.shared else self.asked
 
     def raise_if_due(self, when: str) -> None:
-        """Raise :class:`Stopped` where a signal is due, with the state ``when`` saved."""
+        """Raise :class:`Stopped` if a signal is due, once the state ``when`` is saved."""
         if self.due:
             raise Stopped(self.due, when)
 
@@ -78,7 +78,6 @@ class StopSignals:
             return
         at_once = self.asked is not None or not self._waiting
         self.asked = int(number)
-        self.due = self.due if self.shared else self.asked
         if at_once:
             raise Stopped(number)
 

@@ -10,12 +10,12 @@ from torch.utils.data import DataLoader
 
 from dpm_plugin.data.skipping import describe_skipped, merge_skipped
 from dpm_plugin.distributed.processes import ALONE, Processes
-from dpm_plugin.evaluation.extract import SIDES, camera_choice, check_cameras, extract_features
+from dpm_plugin.evaluation.extract import SIDES, Features, camera_choice, check_cameras, extract_features
 from dpm_plugin.evaluation.protocol import evaluate, format_headline, format_table
 from dpm_plugin.evaluation.results import library_versions, write_results
 from dpm_plugin.evaluation.visrank import visualize_ranks
 from dpm_plugin.torchreid_host import Engine
-from dpm_plugin.utils.timing import format_phases, measure
+from dpm_plugin.utils.timing import Phases, format_phases, measure
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class EvaluationMixin(Engine):
     ) -> None:
         super().__init__(*torchreid, **torchreid_options)
         self.evaluation, self.amp, self.processes = evaluation or EvaluationOptions(), amp, processes
-        self.run_phases: dict[str, dict[str, float]] = {}
+        self.run_phases: Phases = {}
         self.in_training, self.skipped_iterations = False, 0
 
     @property
@@ -75,31 +75,32 @@ class EvaluationMixin(Engine):
 
     @torch.no_grad()
     def _evaluate(
+        self, dataset_name: str, query_loader: DataLoader, gallery_loader: DataLoader, **options: Any
+    ) -> tuple[float, float]:
+        """Rank-1 and mAP of the headline row; torchreid's ``test`` calls it for each target data set."""
+        phases: Phases = {}
+        sides = []
+        for side, loader in zip(SIDES, (query_loader, gallery_loader)):
+            cameras = camera_choice(self.evaluation.cameras, side, self.datamanager, dataset_name)
+            extract = partial(extract_features, device=self.device, amp=self.amp, processes=self.processes)
+            with measure(phases, f"extract_{side}", self.device):
+                sides.append(extract(self.model, loader, cameras, name=f"{side} set of '{dataset_name}'"))
+        skipped = getattr(self.datamanager, "skipped", None)  # of data.corrupt skip
+        skipped = None if skipped is None else self.processes.gather(skipped)
+        return self.processes.broadcast(lambda: self._report(dataset_name, sides, phases, skipped, **options))
+
+    def _report(
         self,
         dataset_name: str,
-        query_loader: DataLoader,
-        gallery_loader: DataLoader,
+        sides: list[Features],
+        phases: Phases,
+        skipped: list | None,
         visrank: bool = False,
         visrank_topk: int = 10,
         save_dir: str = "",
         **options: Any,
     ) -> tuple[float, float]:
-        """Rank-1 and mAP of the headline row; torchreid's ``test`` calls this for each target data set.
-
-        Its other options are those of :func:`~dpm_plugin.evaluation.protocol.evaluate`.
-        """
-        phases: dict[str, dict[str, float]] = {}
-        sides = []
-        for side, loader in zip(SIDES, (query_loader, gallery_loader)):
-            cameras = camera_choice(self.evaluation.cameras, side, self.datamanager, dataset_name)
-            name, device = f"{side} set of '{dataset_name}'", self.device
-            features_of = partial(extract_features, device=device, amp=self.amp, name=name, processes=self.processes)
-            with measure(phases, f"extract_{side}", device):
-                sides.append(features_of(self.model, loader, cameras))
-        skipped = getattr(self.datamanager, "skipped", None)  # of data.corrupt skip
-        counts = None if skipped is None else self.processes.gather(skipped)
-        if not self.processes.is_main:
-            return self.processes.broadcast(None)  # what rank 0 finds below
+        """On rank 0: every row, on the screen and in results.json; ``options`` are those of ``evaluate``."""
         feature, mask = self.evaluation.feature, self.evaluation.mask
         result = evaluate(*sides, feature=feature, mask=mask, keep_distmat=visrank, **options)
         result.phases = {**self.run_phases, **phases, **result.phases}
@@ -110,15 +111,15 @@ class EvaluationMixin(Engine):
             "skipped_iterations": self.skipped_iterations,
             "versions": library_versions(),
         }
-        if counts is not None:
-            run["skipped_images"] = merge_skipped(counts)
+        if skipped is not None:
+            run["skipped_images"] = merge_skipped(skipped)
             if run["skipped_images"]["count"]:
                 print(f"=> {describe_skipped(run['skipped_images'])}")
         epoch = self.epoch + 1 if self.in_training else None
         write_results(Path(save_dir) / "results.json", dataset_name, result, epoch=epoch, run=run)
-        if result.distmat is not None:  # kept for visrank
+        if result.distmat is not None:
             query, gallery = self.datamanager.fetch_test_loaders(dataset_name)
-            width, height, folder = self.datamanager.width, self.datamanager.height, f"visrank_{dataset_name}"
-            options = {"width": width, "height": height, "topk": visrank_topk}
-            visualize_ranks(result.distmat, query, gallery, Path(save_dir) / folder, **options)
-        return self.processes.broadcast(lambda: (result.rank1, result.mAP))
+            size = {"width": self.datamanager.width, "height": self.datamanager.height}
+            folder = Path(save_dir) / f"visrank_{dataset_name}"
+            visualize_ranks(result.distmat, query, gallery, folder, topk=visrank_topk, **size)
+        return result.rank1, result.mAP

@@ -44,20 +44,19 @@ class TrainingOptions:
 class TrainingMixin(EvaluationMixin):
     """Stands before one of torchreid's engines in the bases, or alone; takes that engine's arguments and these.
 
-    Args:
-        training: Default: ``TrainingOptions()``.
-        Others: see :class:`~dpm_plugin.engine.testing.EvaluationMixin`.
+    A checkpoint is torchreid's (``state_dict``, ``epoch``, ``rank1``, ``optimizer``, ``scheduler``) with
+    ``progress``: how many batches of the running epoch are done, the random generators now and when that epoch began,
+    of every process and its loader's processes, and counters.
 
-    Attributes:
-        scaler: ``torch.amp.GradScaler``; not enabled but with float16.
-        best_rank1: the highest rank-1 of the run's evaluations so far, or None.
+    Args:
+        training: Default: ``TrainingOptions()``. Others: see :class:`~dpm_plugin.engine.testing.EvaluationMixin`.
     """
 
     def __init__(self, *torchreid: Any, training: TrainingOptions | None = None, **options: Any) -> None:
         super().__init__(*torchreid, **options)
         self.training = training or TrainingOptions()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=False)
-        self.best_rank1: float | None = None
+        self.best_rank1: float | None = None  # of the evaluations so far
         self.skipped_in_a_row = 0
         self.stop = StopSignals()
         self.train_loader: Any  # torchreid's, within an epoch the resumable one
@@ -69,8 +68,10 @@ class TrainingMixin(EvaluationMixin):
     ) -> None:
         """torchreid's ``run``; a run that was resumed after its last epoch is evaluated, not trained again.
 
+        SIGINT and SIGTERM end training after the iteration, with a checkpoint.
+
         Raises:
-            Stopped: SIGINT or SIGTERM came; in training after the iteration, with a checkpoint.
+            Stopped: one of them came.
         """
         resumed, self._resumed = self._resumed, None
         resumed = resumed if resumed is not None and resumed[0] == start_epoch else None
@@ -82,6 +83,7 @@ class TrainingMixin(EvaluationMixin):
         self.stop = StopSignals(shared=self.processes.size > 1)
         if not self.processes.is_main:  # TensorBoard's writer, which torchreid makes where there is none
             self.writer = SimpleNamespace(add_scalar=lambda *values: None, close=lambda: None)
+        options |= dict(save_dir=save_dir, max_epoch=max_epoch, start_epoch=start_epoch, test_only=test_only)
         with nullcontext() if test_only else self.stop:
             if not test_only:
                 self.max_epoch = max_epoch
@@ -89,7 +91,6 @@ class TrainingMixin(EvaluationMixin):
                     remove_leftovers(folder)
                 if resumed is not None:
                     self._go_on(*resumed, options)
-            options.update(save_dir=save_dir, max_epoch=max_epoch, start_epoch=start_epoch, test_only=test_only)
             try:
                 super().run(**options)
             except RuntimeError as error:
@@ -120,35 +121,33 @@ class TrainingMixin(EvaluationMixin):
                 self._resumed = epoch, {**progress, "own": own}
                 within = f", iteration {own['iteration']} of {own['batches']}" if own["iteration"] else ""
             except (KeyError, IndexError, TypeError) as error:
-                raise DPMError(
-                    f"the progress in '{path}' is damaged: it lacks {error}; resume from another checkpoint, "
-                    "or start from its weights by model.load_weights"
-                ) from error
+                advice = "resume from another checkpoint, or start from its weights by model.load_weights"
+                raise DPMError(f"the progress in '{path}' is damaged: it lacks {error}; {advice}") from error
         print(f"=> Resumed from '{path}' after epoch {epoch}{within}")
         return epoch
 
     def _go_on(self, finished: int, progress: dict, options: dict) -> None:
         """Put the random generators back; make up for the evaluation that an interruption prevented."""
         self._loader().resume(progress["own"])
-        self.epoch = finished - 1
-        frequency = options.get("eval_freq", -1)
+        self.epoch, frequency = finished - 1, options.get("eval_freq", -1)
         due = frequency > 0 and finished % frequency == 0 and 0 < finished != self.max_epoch
-        missed = due and finished >= options.get("start_eval", 0) and not progress["evaluated"]
-        if missed and not progress["own"]["iteration"]:
+        due = due and finished >= options.get("start_eval", 0)
+        if due and not progress["evaluated"] and not progress["own"]["iteration"]:
             chosen = {name: options[name] for name in TEST_OPTIONS if name in options}
             self.save_model(self.epoch, self.test(save_dir=self.save_dir, **chosen), self.save_dir)
 
     def _loader(self) -> ResumableLoader:
-        within_epoch = self.train_loader is self._batches
-        if self._batches is None or not within_epoch and self._batches.loader is not self.train_loader:
+        known = () if self._batches is None else (self._batches, self._batches.loader)
+        if not any(self.train_loader is loader for loader in known):
             self._batches = ResumableLoader(self.train_loader, self.training.position_seed)
+        assert self._batches is not None
         return self._batches
 
     # ---- epochs and iterations ----
 
     @property
     def batch_idx(self) -> int:
-        """Index of the running iteration in its epoch; torchreid's loop counts the batches it gets from 0."""
+        """Index of the running iteration in its epoch; torchreid's loop sets it, and counts from 0 where it resumes."""
         return self._batch_idx
 
     @batch_idx.setter
@@ -232,8 +231,8 @@ class TrainingMixin(EvaluationMixin):
         It is ``best.pth.tar`` too where its rank-1 is the highest so far, and ``last.pth.tar`` unless the run ends
         here: a run of more epochs goes on as if it had always had them.
         """
-        best = self.best_rank1 is None or float(rank1) > self.best_rank1
-        self.best_rank1 = float(rank1) if best else self.best_rank1
+        if best := self.best_rank1 is None or float(rank1) > self.best_rank1:
+            self.best_rank1 = float(rank1)
         state = self.checkpoint_state(epoch, rank1)
         if not self.processes.is_main:
             return
@@ -256,11 +255,9 @@ class TrainingMixin(EvaluationMixin):
             write_last(state, Path(self.save_dir) / FOLDER / LAST, self.training.keep_checkpoints)
 
     def checkpoint_state(self, epoch: int, rank1: float | None = None) -> dict[str, Any]:
-        """The content of a checkpoint after epoch index ``epoch``, and its evaluation if ``rank1`` is given.
+        """The content of a checkpoint after epoch index ``epoch`` and an evaluation with ``rank1``, or none (default).
 
-        It is torchreid's with ``progress``: how many batches of the next epoch are done, the random generators now and
-        when that epoch began, of every process and its loader's processes, and counters. Every process calls this,
-        and rank 0 has the result.
+        Every process calls this; the result is complete on rank 0.
         """
         state: dict[str, Any] = {"state_dict": self.model.state_dict(), "epoch": epoch + 1}
         if rank1 is not None:

@@ -46,21 +46,16 @@ class Features:
 
     def tensors(self) -> dict[str, Tensor]:
         """Field name -> (n, D), of those that the model has."""
-        return _present(cls=self.cls, embedding=self.embedding, mask=self.mask)
-
-
-def _present(**named: Tensor | None) -> dict[str, Tensor]:
-    return {name: value for name, value in named.items() if value is not None}
+        named = {"cls": self.cls, "embedding": self.embedding, "mask": self.mask}
+        return {name: value for name, value in named.items() if value is not None}
 
 
 def check_cameras(choice: str | Sequence[int]) -> None:
     """Raise DPMError where :func:`camera_choice` does not know ``choice``."""
-    is_pair = isinstance(choice, (tuple, list)) and [type(index) for index in choice] == [int, int]
-    if not is_pair and choice not in ("auto", "ids", "none"):
-        raise DPMError(
-            f"test.cameras {choice!r} is unknown; choose 'auto', 'ids', 'none' or a pair like [0, 2] for query "
-            "and gallery"
-        )
+    pair = isinstance(choice, (tuple, list)) and len(choice) == 2 and all(isinstance(index, int) for index in choice)
+    if not pair and choice not in ("auto", "ids", "none"):
+        choices = "'auto', 'ids', 'none' or a pair like [0, 2] for query and gallery"
+        raise DPMError(f"test.cameras {choice!r} is unknown; choose {choices}")
 
 
 def camera_choice(
@@ -74,14 +69,17 @@ def camera_choice(
         side: "query" or "gallery".
         datamanager, dataset: what was trained on, and the name of the test set; for "auto".
     """
+    if choice == "ids":
+        return lambda camids: camids
     if not isinstance(choice, str):
         index = choice[SIDES.index(side)]
         return lambda camids: torch.full_like(camids, index)
-    offset = 0 if choice == "ids" else None
-    if choice == "auto" and hasattr(datamanager, "camera_offset"):
+    if choice == "none":
+        offset = None
+    elif hasattr(datamanager, "camera_offset"):
         offset = datamanager.camera_offset(dataset)
-    elif choice == "auto" and dataset == datamanager.sources[0]:
-        offset = 0  # torchreid's own manager says nothing of later sources, whose cameras are numbered on
+    else:  # torchreid's own manager says nothing of later sources, whose cameras are numbered on
+        offset = 0 if dataset == datamanager.sources[0] else None
     return lambda camids: None if offset is None else camids + offset
 
 
@@ -99,7 +97,8 @@ def embed_batch(
         if not isinstance(model, DPM):
             return {"embedding": model(images)}
         output = model.embed(images, camids)
-    return _present(embedding=output.embedding, cls=output.cls, mask=output.mask)
+    masks = {} if output.mask is None else {"mask": output.mask}
+    return {"embedding": output.embedding, "cls": output.cls, **masks}
 
 
 def extract_features(
@@ -147,7 +146,7 @@ def extract_features(
     # Joined outside of inference mode, so that these are ordinary tensors.
     features = Features(pids=pids, camids=camids, paths=paths, **_joined(moved)) if pids else None
     if processes.size > 1:
-        assert isinstance(loader.batch_sampler, EveryNthBatch)
+        assert isinstance(loader.batch_sampler, EveryNthBatch)  # as share_test_loader made it
         features = gather_features(features, loader.batch_sampler, processes)
     if features is None and processes.is_main:
         raise DPMError(f"the {name or 'set of images'} is empty")
@@ -169,7 +168,7 @@ def gather_features(features: Features | None, batches: EveryNthBatch, processes
     if features is None:
         return None
     tensors = features.tensors()
-    if not processes.is_main:
+    if labels is None:  # not rank 0
         for rows in tensors.values():
             processes.send_to_main(rows)
         return None

@@ -1,20 +1,29 @@
-"""CMC and mAP of a distance matrix: torchreid's numbers without its full sort in Python."""
+"""CMC and mAP from the ranks of each query's positives: torchreid's numbers without its full sort in Python.
+
+The gallery is read chunk by chunk, from a matrix or computed as it is needed; no list is sorted whole.
+"""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from dpm_plugin import torchreid_host
-from dpm_plugin.evaluation.positives import Blocks, GalleryIds, positive_ranks
+from dpm_plugin.evaluation.search.blocks import QUERY_BLOCK
+from dpm_plugin.evaluation.search.ranks import count_before, inside, take_distances
 from dpm_plugin.method.retrieval import check_chunk_size
 from dpm_plugin.utils.errors import DPMError
 
 CHUNK_SIZE = 1024  # gallery images in one block
+PADDING = 2**53  # behind every gallery image
+
+# Function of gallery rows that returns a function of query rows that returns their distances (q, c).
+Blocks = Callable[[slice | Tensor], Callable[[Tensor], Tensor]]
 
 
 def evaluate_rank(
@@ -36,8 +45,7 @@ def evaluate_rank(
 
     Args:
         distmat: (Q, G) numpy array, smaller is nearer.
-        q_pids, g_pids: (Q,) and (G,) identities.
-        q_camids, g_camids: (Q,) and (G,) cameras.
+        q_pids, g_pids, q_camids, g_camids: identities (Q,) and (G,), cameras (Q,) and (G,).
         max_rank: length of the CMC curve, default 50; a smaller gallery shortens it, with a printed note.
         use_metric_cuhk03: torchreid's single-gallery-shot protocol, which draws from numpy's global random
             state (torchreid's Python form of it needs numpy >= 2).
@@ -50,19 +58,23 @@ def evaluate_rank(
         DPMError: empty or mismatched input, distances that are not finite, or no query with a match.
     """
     distmat = np.asarray(distmat)
-    ids = ready_labels((q_pids, g_pids, q_camids, g_camids), max_rank, distmat.shape)
-    _check_finite(distmat)
-    if use_metric_cuhk03 or (use_cython and torchreid_host.compiled_rank_available()):
-        return torchreid_host.metrics.evaluate_rank(
-            distmat, *ids, max_rank=max_rank, use_metric_cuhk03=use_metric_cuhk03, use_cython=use_cython
+    labels = _checked_labels((q_pids, g_pids, q_camids, g_camids), max_rank, distmat.shape)
+    if not np.isfinite([distmat.min(), distmat.max()]).all():  # min and max pass NaN on; no (Q, G) temporary
+        bad = [index for index, row in enumerate(distmat) if not np.isfinite(row).all()]
+        raise DPMError(
+            f"distances of {len(bad)} of {len(distmat)} queries are not finite, first query {bad[0]}; the features "
+            "hold NaN or infinity"
         )
+    if use_metric_cuhk03 or (use_cython and torchreid_host.compiled_rank_available()):
+        options = dict(max_rank=max_rank, use_metric_cuhk03=use_metric_cuhk03, use_cython=use_cython)
+        return torchreid_host.metrics.evaluate_rank(distmat, *labels, **options)
     dtype = np.result_type(distmat, np.float32)
 
     def blocks(gallery_rows: slice | Tensor) -> Callable[[Tensor], Tensor]:
         columns = distmat[:, gallery_rows if isinstance(gallery_rows, slice) else gallery_rows.numpy()]
         return lambda queries: torch.from_numpy(columns[queries.numpy()].astype(dtype, copy=False))
 
-    return _cmc_and_map(blocks, ids, max_rank, CHUNK_SIZE)
+    return _cmc_and_map(blocks, labels, max_rank, CHUNK_SIZE)
 
 
 def streamed_evaluate_rank(
@@ -90,9 +102,9 @@ def streamed_evaluate_rank(
             positive, beside what ``blocks`` takes.
         Others, result and errors: as in :func:`evaluate_rank`.
     """
-    ids = ready_labels((q_pids, g_pids, q_camids, g_camids), max_rank)
+    labels = _checked_labels((q_pids, g_pids, q_camids, g_camids), max_rank)
     check_chunk_size(chunk_size)
-    return _cmc_and_map(blocks, ids, max_rank, chunk_size)
+    return _cmc_and_map(blocks, labels, max_rank, chunk_size)
 
 
 class MatchingCounts(NamedTuple):
@@ -129,49 +141,36 @@ def matching_counts(q_pids: ArrayLike, g_pids: ArrayLike, q_camids: ArrayLike, g
             else "none of their identities is in the gallery: do query and gallery number them alike?"
         )
         raise DPMError(f"none of the {len(queries)} queries has a gallery image to find; {why}")
-    identities = (len(np.unique(queries)), len(np.unique(gallery)))
-    return MatchingCounts(len(queries), len(gallery), *identities, unmatched)
+    return MatchingCounts(len(queries), len(gallery), len(np.unique(queries)), len(np.unique(gallery)), unmatched)
 
 
 def unmatched_queries(q_pids: ArrayLike, g_pids: ArrayLike, q_camids: ArrayLike, g_camids: ArrayLike) -> list[int]:
     """Positions of the queries without a gallery image of their identity under another camera."""
-    gallery = GalleryIds(g_pids, g_camids)
-    queries = zip(np.asarray(q_pids), np.asarray(q_camids))
-    return [index for index, query in enumerate(queries) if len(gallery.split(*query)[0]) == 0]
+    positives = _positives(*(np.asarray(values) for values in (q_pids, g_pids, q_camids, g_camids)))
+    return [index for index, images in enumerate(positives) if len(images) == 0]
 
 
-def _cmc_and_map(blocks: Blocks, ids: Sequence[np.ndarray], max_rank: int, chunk_size: int) -> tuple[np.ndarray, float]:
-    if len(ids[1]) < max_rank:  # torchreid's note
-        print(f"Note: number of gallery samples is quite small, got {len(ids[1])}")
-        max_rank = len(ids[1])
-    first_found = np.zeros(max_rank, dtype=np.int64)  # queries by the rank of their first match
-    precisions = []
-    for ranks in positive_ranks(blocks, ids, chunk_size):
-        if ranks[0] <= max_rank:
-            first_found[ranks[0] - 1] += 1
-        precisions.append(np.mean(np.arange(1, len(ranks) + 1) / ranks))
-    # Divided in float32, as torchreid does.
-    cmc = first_found.cumsum().astype(np.float32) / np.float32(len(precisions))
-    return cmc, np.mean(precisions)
+def _positives(
+    q_pids: np.ndarray, g_pids: np.ndarray, q_camids: np.ndarray, g_camids: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Gallery numbers, ascending, of each query's identity under other cameras; without a (Q, G) comparison."""
+    order = np.argsort(g_pids, kind="stable")
+    starts, stops = (np.searchsorted(g_pids, q_pids, side, sorter=order) for side in ("left", "right"))
+    for start, stop, camid in zip(starts, stops, q_camids):
+        same_id = order[start:stop]
+        yield same_id[g_camids[same_id] != camid]
 
 
-def ready_labels(labels: Sequence[ArrayLike], max_rank: int, shape: tuple[int, ...] | None = None) -> list[np.ndarray]:
-    """Identities and cameras as arrays, with a warning about queries without a match.
-
-    Args:
-        labels: q_pids (Q,), g_pids (G,), q_camids (Q,) and g_camids (G,).
-        shape: of the distances. Default: (Q, G).
-
-    Raises:
-        DPMError: they do not fit, nothing is asked, or no query has a match.
-    """
+def _checked_labels(
+    labels: Sequence[ArrayLike], max_rank: int, shape: tuple[int, ...] | None = None
+) -> list[np.ndarray]:
+    """The four labels as arrays that fit each other and a matrix of ``shape``; warns about queries without a match."""
     ids = [np.asarray(values) for values in labels]
     expected = (len(ids[0]), len(ids[1]))
     shape = expected if shape is None else shape
     if shape != expected or ids[2].shape != ids[0].shape or ids[3].shape != ids[1].shape:
-        shapes = "distmat {}, q_pids {}, g_pids {}, q_camids {}, g_camids {}".format(
-            shape, *(each.shape for each in ids)
-        )
+        names = ("distmat", "q_pids", "g_pids", "q_camids", "g_camids")
+        shapes = ", ".join(f"{name} {found}" for name, found in zip(names, (shape, *(each.shape for each in ids))))
         raise DPMError(f"shapes do not fit: {shapes}; expected (Q, G), (Q,), (G,), (Q,), (G,)")
     if 0 in expected:
         raise DPMError(f"nothing to evaluate: {expected[0]} queries, {expected[1]} gallery images")
@@ -183,10 +182,87 @@ def ready_labels(labels: Sequence[ArrayLike], max_rank: int, shape: tuple[int, .
     return ids
 
 
-def _check_finite(distmat: np.ndarray) -> None:
-    if not np.isfinite([distmat.min(), distmat.max()]).all():  # min and max pass NaN on; no (Q, G) temporary
-        bad_rows = [i for i, row in enumerate(distmat) if not np.isfinite(row).all()]
-        raise DPMError(
-            f"distances of {len(bad_rows)} of {len(distmat)} queries are not finite, first query "
-            f"{bad_rows[0]}; the features hold NaN or infinity"
-        )
+def _cmc_and_map(
+    blocks: Blocks, labels: Sequence[np.ndarray], max_rank: int, chunk_size: int
+) -> tuple[np.ndarray, float]:
+    gallery_size = len(labels[1])
+    if gallery_size < max_rank:  # torchreid's note
+        print(f"Note: number of gallery samples is quite small, got {gallery_size}")
+        max_rank = gallery_size
+    first_found = np.zeros(max_rank, dtype=np.int64)  # queries by the rank of their first match
+    precisions = []
+    for ranks in _positive_ranks(blocks, labels, chunk_size):
+        if ranks[0] <= max_rank:
+            first_found[ranks[0] - 1] += 1
+        precisions.append(np.mean(np.arange(1, len(ranks) + 1) / ranks))
+    # Divided in float32, as torchreid does.
+    cmc = first_found.cumsum().astype(np.float32) / np.float32(len(precisions))
+    return cmc, np.mean(precisions)
+
+
+def _positive_ranks(blocks: Blocks, labels: Sequence[np.ndarray], chunk_size: int) -> Iterator[np.ndarray]:
+    """For each query with positives, in order, their 1-based ranks, ascending, in the gallery without the query's junk.
+
+    The distances of the positives are computed first. Then the gallery is read once, and of each chunk it is
+    counted how many images come before each of them. A query's own identity is told by its number, so no
+    distance is compared with itself.
+    """
+    q_pids, g_pids, *_ = labels
+    positives = list(_positives(*labels))
+    counts = np.array([len(each) for each in positives])
+    # Queries of one product are alike in the number of positives, for little padding, then in identity.
+    order = np.lexsort((q_pids, counts))[np.count_nonzero(counts == 0) :]
+    parts = [order[first : first + QUERY_BLOCK] for first in range(0, len(order), QUERY_BLOCK)]
+    groups = [_QueryGroup(part, q_pids[part], [positives[query] for query in part]) for part in parts]
+    for group in groups:
+        group.measure(blocks, chunk_size)
+    for start in range(0, len(g_pids), chunk_size):
+        rows = slice(start, min(start + chunk_size, len(g_pids)))
+        chunk = blocks(rows)
+        for group in groups:
+            group.count(chunk(group.queries), start, g_pids[rows])
+    before = {query: row for group in groups for query, row in zip(group.queries.tolist(), group.before.cpu().numpy())}
+    return (np.sort(before[query][: counts[query]]) + 1 for query in sorted(before))
+
+
+class _QueryGroup:
+    """Up to ``QUERY_BLOCK`` queries, by their numbers (q,), with their identities and the numbers of their positives.
+
+    Attributes:
+        positives: (q, n) gallery numbers, padded with ``PADDING``.
+        distance: (q, n) of them, once measured; padded with infinity.
+        before: (q, n) how many images come before each, so far.
+    """
+
+    def __init__(self, queries: np.ndarray, pids: np.ndarray, positives: Sequence[np.ndarray]) -> None:
+        self.queries, self.pids = torch.from_numpy(queries), pids
+        self.positives = pad_sequence([torch.from_numpy(each) for each in positives], True, PADDING)
+        self.distance = torch.full(self.positives.shape, float("inf"))
+        self.before = torch.zeros_like(self.positives)
+
+    def measure(self, blocks: Blocks, chunk_size: int) -> None:
+        """Fill in ``distance``; all moves to where the distances are."""
+        numbers = self.positives[self.positives != PADDING].unique()
+        columns = torch.searchsorted(numbers, self.positives)  # (q, n), beyond all where padded
+        for start in range(0, len(numbers), chunk_size):
+            block = _finite(blocks(numbers[start : start + chunk_size])(self.queries))  # (q, c)
+            columns, self.distance = columns.to(block.device), self.distance.to(block)
+            take_distances(block, columns - start, self.distance)
+        self.positives, self.before = (each.to(columns.device) for each in (self.positives, self.before))
+
+    def count(self, block: Tensor, start: int, pids: np.ndarray) -> None:
+        """Count the images of ``block`` (q, c), distances to the gallery from ``start`` on with identities ``pids``."""
+        block = _finite(block)
+        own = torch.from_numpy(self.pids[:, None] == pids)  # (q, c)
+        block.masked_fill_(own.to(block.device), float("inf"))
+        columns = self.positives - start
+        row, n = inside(columns, block)
+        block[row, columns[row, n]] = self.distance[row, n]
+        self.before += count_before(block, start, self.positives, self.distance)
+
+
+def _finite(block: Tensor) -> Tensor:
+    """Distances in float32 or float64, after a check."""
+    if not all(bound.isfinite() for bound in block.aminmax()):
+        raise DPMError("distances are not finite; the features hold NaN or infinity")
+    return block if block.dtype == torch.float64 else block.float()

@@ -1,20 +1,13 @@
-"""From extracted features to the table of results: one extraction, all rows.
+"""From extracted features to the table of results: checks, distances, metric."""
 
-A row is named ``space/mask``: the feature ``before`` or ``after`` the neck, the query's mask ``off``, ``on``
-or, as a control, ``shuffled`` over the queries (a gain that survives it is not the mask seeing its image).
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from dpm_plugin import torchreid_host
+from dpm_plugin.evaluation.distances import RERANKED, SPACES, row_distances
 from dpm_plugin.evaluation.extract import Features
 from dpm_plugin.evaluation.metric import (
     MatchingCounts,
@@ -23,18 +16,13 @@ from dpm_plugin.evaluation.metric import (
     streamed_evaluate_rank,
     unmatched_queries,
 )
-from dpm_plugin.evaluation.rerank import check_memory, masked_reranking, rerank_distances
-from dpm_plugin.evaluation.search import MaskedBlocks
-from dpm_plugin.method.retrieval import query_mask_distance, shuffled_masks
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.timing import measure
 
-SPACES = {"before": "cls", "after": "embedding"}  # field of Features that holds it
 DIST_METRICS = ("euclidean", "cosine")
 CMC_LENGTH = 50  # torchreid's
 CHECKED_ROWS = 4096
 NAMED = 5  # queries without a match
-RERANKED = "+rerank"  # ends the name of a re-ranked row
 MATRIX_LIMIT = 2 * 1024**3  # bytes of the largest distance matrix; beyond it, CMC and mAP are streamed
 
 
@@ -75,13 +63,6 @@ class Result:
         return self.rows[self.headline].mAP
 
 
-class _Distance(NamedTuple):
-    """One row's distances: ``matrix`` computes all, (Q, G), and ``blocks`` what the streamed metric takes."""
-
-    matrix: Callable
-    blocks: Callable | None = None
-
-
 def evaluate(
     query: Features,
     gallery: Features,
@@ -105,7 +86,7 @@ def evaluate(
     stock model (``embedding`` alone): one row ``embedding``, by torchreid's distance. CMC and mAP are of
     :func:`dpm_plugin.evaluate_rank`, which is torchreid's compiled metric where that is built. Where the (Q, G)
     matrix would be larger than ``matrix_limit``, it is not built and they are counted chunk by chunk, with the
-    same result up to rounding (:mod:`dpm_plugin.evaluation.positives`); their phase "metric" then includes the
+    same result up to rounding; their phase "metric" then includes the
     distances. The CUHK03 protocol and re-ranking need the matrix whatever its size.
 
     Args:
@@ -128,35 +109,36 @@ def evaluate(
     """
     _check_options(feature, dist_metric, ranks, len(gallery))
     _check_features(query, gallery)
-    labels = (query.pids, gallery.pids, query.camids, gallery.camids)
-    counts = matching_counts(*labels)
-    if rerank:
-        check_memory(len(query) + len(gallery))
-    if query.cls is None:
-        headline, distances = "embedding", _stock_distances(query, gallery, rerank, dist_metric, normalize_feature)
-    else:
-        headline = f"{feature}/{'on' if mask and query.mask is not None else 'off'}"
-        control = shuffled_control and query.mask is not None and len(query) > 1
-        shuffled = shuffled_masks(query.mask, seed) if control else None
-        distances = _distances(query, gallery, headline, shuffled, rerank)
-    headline += RERANKED if rerank else ""
-    streamed = not use_metric_cuhk03 and 4 * len(query) * len(gallery) > matrix_limit
+    size = 4 * len(query) * len(gallery)  # bytes of one matrix
+    streamed = size > matrix_limit and not use_metric_cuhk03
     if streamed and keep_distmat and not rerank:
         raise DPMError(
-            f"the distances of {len(query)} x {len(gallery)} images would take "
-            f"{4e-9 * len(query) * len(gallery):.3g} GB and are not kept; switch test.visrank off"
+            f"the distances of {len(query)} x {len(gallery)} images would take {1e-9 * size:.3g} GB and are not kept; "
+            "switch test.visrank off"
         )
+    labels = (query.pids, gallery.pids, query.camids, gallery.camids)
+    counts = matching_counts(*labels)
     unmatched = [_name(query, index) for index in unmatched_queries(*labels)[:NAMED]]
+    headline, distances = row_distances(
+        query,
+        gallery,
+        feature=feature,
+        mask=mask,
+        control_seed=seed if shuffled_control else None,
+        rerank=rerank,
+        dist_metric=dist_metric,
+        normalize_feature=normalize_feature,
+    )
     result = Result(headline, {}, tuple(ranks), counts, unmatched=unmatched)
     max_rank = min(max(CMC_LENGTH, *ranks), len(gallery))
-    for name, distance in distances.items():  # one matrix is alive at a time
-        if streamed and distance.blocks is not None:
+    for name, row in distances.items():  # one matrix is alive at a time
+        if streamed and row.blocks is not None:
             with measure(result.phases, "metric", query.embedding.device):
-                cmc, mAP = streamed_evaluate_rank(distance.blocks(), *labels, max_rank=max_rank)
+                cmc, mAP = streamed_evaluate_rank(row.blocks(), *labels, max_rank=max_rank)
         else:
             phase = "rerank" if name.endswith(RERANKED) else "distance"
             with measure(result.phases, phase, query.embedding.device):
-                distmat = np.asarray(torch.as_tensor(distance.matrix()).cpu())  # (Q, G)
+                distmat = np.asarray(torch.as_tensor(row.matrix()).cpu())  # (Q, G)
             with measure(result.phases, "metric"):
                 cmc, mAP = evaluate_rank(distmat, *labels, max_rank=max_rank, use_metric_cuhk03=use_metric_cuhk03)
             if keep_distmat and name == headline:
@@ -165,42 +147,6 @@ def evaluate(
             raise DPMError(f"rank {max(ranks)} was asked for, but only {len(cmc)} identities can be ranked")
         result.rows[name] = Row(cmc, float(mAP))
     return result
-
-
-def _distances(
-    query: Features, gallery: Features, headline: str, shuffled: Tensor | None, rerank: bool
-) -> dict[str, _Distance]:
-    """Row name -> how its distances are computed, for one of the plugin's models."""
-    masks = {"off": None, "on": query.mask, "shuffled": shuffled}
-    names = [f"{space}/{switch}" for space in SPACES for switch in ("off", "on")]
-    distances, reranked = {}, {}
-    for name in [*names, f"{headline.split('/')[0]}/shuffled"]:
-        space, switch = name.split("/")
-        if switch != "off" and masks[switch] is None:
-            continue
-        rows = getattr(query, SPACES[space]), getattr(gallery, SPACES[space]), masks[switch]
-        distances[name] = _Distance(partial(query_mask_distance, *rows), partial(MaskedBlocks, *rows))
-        if rerank and name == headline:
-            reranked[name + RERANKED] = _Distance(partial(masked_reranking, *rows))
-    return {**distances, **reranked}
-
-
-def _stock_distances(
-    query: Features, gallery: Features, rerank: bool, dist_metric: str, normalize_feature: bool
-) -> dict[str, _Distance]:
-    """As :func:`_distances`, for torchreid's own models: its distance."""
-
-    def distance(left: Tensor, right: Tensor) -> Tensor:
-        pair = [F.normalize(rows.float(), dim=1) if normalize_feature else rows.float() for rows in (left, right)]
-        return torchreid_host.metrics.compute_distance_matrix(*pair, dist_metric)
-
-    q, g = query.embedding, gallery.embedding  # (Q, D), (G, D)
-    blocks = lambda: lambda columns: lambda rows: distance(q[rows], g[columns])
-    distances = {"embedding": _Distance(partial(distance, q, g), blocks)}
-    if rerank:
-        matrix = lambda: rerank_distances(distance(q, g), distance(q, q), distance(g, g))
-        distances["embedding" + RERANKED] = _Distance(matrix)
-    return distances
 
 
 def _check_options(feature: str, dist_metric: str, ranks: Sequence[int], gallery_size: int) -> None:
@@ -227,13 +173,13 @@ def _check_features(query: Features, gallery: Features) -> None:
             )
         for name, rows in features.tensors().items():
             # In parts: isfinite takes temporaries of its argument's size.
-            bad = torch.nonzero(torch.cat([~part.isfinite().all(dim=1) for part in rows.split(CHECKED_ROWS)])).flatten()
+            bad = torch.cat([~part.isfinite().all(dim=1) for part in rows.split(CHECKED_ROWS)]).nonzero()
             if len(bad):
                 quote = "'" if len(features.paths) else ""
+                first = f"{quote}{_name(features, int(bad[0]))}{quote}"
                 raise DPMError(
-                    f"{side} {name}: {len(bad)} of {len(rows)} images have NaN or infinite values, the first is {quote}"
-                    f"{_name(features, int(bad[0]))}{quote}; the model has diverged or its weights are damaged (try "
-                    "train.amp off)"
+                    f"{side} {name}: {len(bad)} of {len(rows)} images have NaN or infinite values, the first is "
+                    f"{first}; the model has diverged or its weights are damaged (try train.amp off)"
                 )
     if query.embedding.shape[1] != gallery.embedding.shape[1] or (query.cls is None) != (gallery.cls is None):
         sides = ", ".join(f"{side} {shapes}" for side, shapes in found.items())

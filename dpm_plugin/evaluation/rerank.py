@@ -14,9 +14,7 @@ from dpm_plugin.utils.errors import DPMError
 BYTES_PER_PAIR = 25
 
 
-def masked_reranking(
-    query: Tensor, gallery: Tensor, query_mask: Tensor | None, *, memory_limit: int | None = None
-) -> np.ndarray:
+def masked_reranking(query: Tensor, gallery: Tensor, query_mask: Tensor | None) -> np.ndarray:
     """Re-ranked distances under the query's mask.
 
     Re-ranking compares all images with each other, and a mask belongs to a query only. One rule covers the
@@ -34,51 +32,36 @@ def masked_reranking(
     Args:
         query, gallery: (Q, D), (G, D) float tensors on one device.
         query_mask: (Q, D), or None for re-ranking by the plain cosine.
-        memory_limit: bytes this may take, default the memory of the machine. About 25 (Q + G)² bytes are
-            needed: 9.9 GB for Occluded-Duke, 9.3 GB for Market-1501, 220 GB for MSMT17.
 
     Returns:
-        (Q, G) float32 numpy array.
-
-    Raises:
-        DPMError: more memory is needed than ``memory_limit``.
+        (Q, G) float32 numpy array; see :func:`check_memory` for the memory it takes.
     """
-    check_memory(len(query) + len(gallery), memory_limit)
     distances = (
         query_mask_distance(query, gallery, query_mask),  # (Q, G)
         mutual_mask_distance(query, query, query_mask, query_mask),  # (Q, Q)
         query_mask_distance(gallery, gallery, None),  # (G, G)
     )
-    return rerank_distances(*(distance.mul_(2).sqrt_() for distance in distances), memory_limit=memory_limit)
+    return rerank_distances(*(distance.mul_(2).sqrt_() for distance in distances))
 
 
-def rerank_distances(
-    query_gallery: Tensor, query_query: Tensor, gallery_gallery: Tensor, *, memory_limit: int | None = None
-) -> np.ndarray:
-    """torchreid's ``re_ranking`` (k1 20, k2 6, lambda 0.3) behind a check of the memory it takes.
-
-    Args:
-        query_gallery, query_query, gallery_gallery: distances, (Q, G), (Q, Q) and (G, G).
-        memory_limit: as in :func:`masked_reranking`, whose result and error these are too.
-    """
-    check_memory(sum(query_gallery.shape), memory_limit)
+def rerank_distances(query_gallery: Tensor, query_query: Tensor, gallery_gallery: Tensor) -> np.ndarray:
+    """torchreid's ``re_ranking`` (k1 20, k2 6, lambda 0.3) of distances (Q, G), (Q, Q) and (G, G): (Q, G) float32."""
     blocks = (query_gallery, query_query, gallery_gallery)
     return torchreid_host.utils.re_ranking(*(block.cpu().numpy() for block in blocks))
 
 
-def check_memory(images: int, memory_limit: int | None = None) -> None:
-    """Raise DPMError where re-ranking ``images`` = Q + G images needs more than ``memory_limit`` bytes."""
+def check_memory(images: int) -> None:
+    """Raise DPMError where re-ranking ``images`` = Q + G images needs more than the memory of the machine.
+
+    About 25 (Q + G)² bytes: 9.9 GB for Occluded-Duke, 9.3 GB for Market-1501, 220 GB for MSMT17.
+    """
+    try:
+        limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not known here (Windows): leave it to the user
+        return
     needed = BYTES_PER_PAIR * images**2
-    limit = _machine_memory() if memory_limit is None else memory_limit
     if needed > limit:
         raise DPMError(
             f"re-ranking {images} images needs about {needed / 1e9:.1f} GB of memory and {limit / 1e9:.1f} GB are"
             " there; switch re-ranking off (test.rerank False) or use a machine with more memory"
         )
-
-
-def _machine_memory() -> float:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # not known here (Windows): leave it to the user
-        return float("inf")

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dpm_plugin.evaluation.protocol import Result, Row
+from dpm_plugin.evaluation.protocol import Result
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import write_file
 
@@ -32,18 +32,15 @@ def write_results(
             "phases": {"distance": {"seconds": ..., "peak_memory_mb": ...}, ...},
             "history": [{"epoch": 10, "row": "after/on", "rank1": ..., "mAP": ...}, ...]}}}
 
-    Shares are in [0, 1]; ``cmc[k - 1]`` is rank k. The latest evaluation is at the top of its data set;
-    ``history`` lists the headline of each evaluated epoch, ascending; evaluating epoch n again drops the
-    entries from n on (a run resumed or started afresh). Evaluations without epoch (test only) are not listed.
-    The same seed on the same machine gives the same ``datasets`` but for ``phases`` (seconds and memory).
-    ``unmatched`` names the first few queries without an image to find.
-    Values that JSON does not have (NaN, infinity) are written as null, unknown types as their text.
+    Shares are in [0, 1]; ``cmc[k - 1]`` is rank k. ``history`` lists the headline of each evaluated epoch, ascending;
+    evaluating epoch n again drops the entries from n on (a run resumed or started afresh). The same seed on the
+    same machine gives the same ``datasets`` but for ``phases`` (seconds and memory). ``unmatched`` names the first few
+    queries without an image to find. NaN and infinity are written as null, unknown types as their text.
 
     Args:
-        path: of the file; missing folders are made.
-        dataset: name of the target data set.
-        epoch: epochs trained so far, or None.
-        run: about the run (model, config, seeds, versions); replaces what is in the file, None keeps it.
+        path: missing folders are made.
+        epoch: epochs trained so far. Default: None, an evaluation without training.
+        run: about the run (model, config, seeds, versions); replaces what is in the file. Default: None keeps that.
 
     Raises:
         DPMError: the file cannot be written.
@@ -52,22 +49,25 @@ def write_results(
     content = _read(path)
     if run is not None:
         content["run"] = run
-    headline = _row(result.rows[result.headline])
+    rows = {name: {"rank1": row.rank1, "mAP": row.mAP, "cmc": row.cmc} for name, row in result.rows.items()}
     history = content["datasets"].get(dataset, {}).get("history", [])
     if epoch is not None:
-        summary = {"epoch": epoch, "row": result.headline, "rank1": headline["rank1"], "mAP": headline["mAP"]}
+        summary = {"epoch": epoch, "row": result.headline, "rank1": result.rank1, "mAP": result.mAP}
         history = [entry for entry in history if entry["epoch"] < epoch] + [summary]
     content["datasets"][dataset] = {
         "epoch": epoch,
-        "headline": {"row": result.headline, **headline},
-        "rows": {name: _row(row) for name, row in result.rows.items()},
+        "headline": {"row": result.headline, **rows[result.headline]},
+        "rows": rows,
         "ranks": result.ranks,
         "counts": result.counts._asdict(),
         "unmatched": result.unmatched,
         "phases": result.phases,
         "history": history,
     }
-    write_file(path, json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    # In the types that strict JSON has: NaN and infinities become null.
+    text = json.dumps(content, default=lambda other: other.tolist() if hasattr(other, "tolist") else str(other))
+    plain = json.loads(text, parse_constant=lambda name: None)
+    write_file(path, json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def library_versions() -> dict[str, str | None]:
@@ -77,10 +77,6 @@ def library_versions() -> dict[str, str | None]:
         with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions
-
-
-def _row(row: Row) -> dict[str, Any]:
-    return {"rank1": row.rank1, "mAP": row.mAP, "cmc": row.cmc}
 
 
 def _read(path: Path) -> dict[str, dict]:
@@ -99,9 +95,3 @@ def _read(path: Path) -> dict[str, dict]:
     warnings.warn(f"'{path}' does not hold results; it is kept as '{aside}' and a new one is started", stacklevel=2)
     os.replace(path, aside)
     return {"run": {}, "datasets": {}}
-
-
-def _plain(value: Any) -> Any:
-    """``value`` in the types that strict JSON has."""
-    text = json.dumps(value, default=lambda other: other.tolist() if hasattr(other, "tolist") else str(other))
-    return json.loads(text, parse_constant=lambda name: None)  # NaN and infinities

@@ -11,18 +11,22 @@ from dpm_plugin.utils.errors import DPMError
 
 
 def visualize_ranks(
-    distmat: np.ndarray, query: Sequence[tuple], gallery: Sequence[tuple], save_dir: str | Path, **options: int
+    distmat: np.ndarray,
+    query: Sequence[tuple],
+    gallery: Sequence[tuple],
+    save_dir: str | Path,
+    *,
+    width: int = 128,
+    height: int = 256,
+    topk: int = 10,
 ) -> None:
-    """Draw each query with its nearest gallery images into ``save_dir``/<query file's name>.jpg.
+    """Draw each query with its ``topk`` nearest gallery images into ``save_dir``/<query file's name>.jpg.
 
     Green frames are matches, red ones are not; images of the query's own identity and camera are skipped.
 
     Args:
-        distmat: (Q, G), of :func:`~dpm_plugin.evaluation.protocol.evaluate` with ``keep_distmat=True``.
-        query, gallery: lists of (path, pid, camid, ...), in the order of ``distmat``.
-        save_dir: made if missing.
-        options: of torchreid's: ``width``, ``height``, pixels of one image, default 128 x 256, and ``topk``, gallery
-            images a query, default 10.
+        distmat, query, gallery: (Q, G) distances, and lists of (path, pid, camid, ...) in their order.
+        width, height: pixels of one image, default 128 x 256.
 
     Raises:
         DPMError: lists that do not fit ``distmat``, or a file that OpenCV cannot read; the message names it.
@@ -30,8 +34,9 @@ def visualize_ranks(
     if distmat.shape != (len(query), len(gallery)):
         raise DPMError(f"distmat is {distmat.shape}, but there are {len(query)} queries, {len(gallery)} gallery images")
     try:
-        draw = torchreid_host.utils.visualize_ranked_results
-        draw(distmat, (query, gallery), "image", save_dir=str(save_dir), **options)
+        torchreid_host.utils.visualize_ranked_results(
+            distmat, (query, gallery), "image", width=width, height=height, save_dir=str(save_dir), topk=topk
+        )
     except cv2.error as error:
         # OpenCV's reader returns None for a file it cannot read, and the failure follows without a name.
         for path, *_ in (*query, *gallery):

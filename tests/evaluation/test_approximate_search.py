@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from dpm_plugin.evaluation.search import ApproximateIndex, Gallery, topk
+from dpm_plugin.evaluation.search import ApproximateIndex, topk
 from dpm_plugin.method.retrieval import query_mask_distance
 from dpm_plugin.utils.errors import DPMError
 from experiments.benchmark.features import draw, draw_masks
@@ -44,8 +44,7 @@ def test_with_the_whole_gallery_as_candidates_it_is_the_exact_search(case, optio
 @pytest.mark.parametrize("options", [{}, {"lists": 20}])
 def test_few_candidates_hold_nearly_all_of_the_nearest_and_are_ranked_by_their_exact_distance(case, options):
     query, gallery, mask = case
-    index = ApproximateIndex(Gallery.from_features(gallery), **options)
-    distances, indices = index.search(query, mask, 10)
+    distances, indices = ApproximateIndex(gallery, **options).search(query, mask, 10)
     every_distance = query_mask_distance(query, gallery, mask)
     torch.testing.assert_close(distances, every_distance.gather(1, indices), atol=1e-6, rtol=0)
     assert torch.equal(distances, distances.sort(dim=1).values)
@@ -77,29 +76,6 @@ def test_places_that_the_probed_lists_cannot_fill_are_marked(case):
     empty = indices == -1
     assert empty.any() and not empty[:, 0].any()
     assert torch.equal(empty, distances.isinf()) and torch.equal(empty, empty.sort(dim=1).values)
-
-
-@needs_faiss
-@pytest.mark.parametrize("options", [{}, {"lists": 8}])
-def test_a_saved_index_finds_the_same(case, options, tmp_path):
-    query, gallery, mask = case
-    index = ApproximateIndex(gallery, **options)
-    index.save(tmp_path / "index.faiss")
-    opened = ApproximateIndex.open(tmp_path / "index.faiss", gallery)
-    assert all(torch.equal(*pair) for pair in zip(opened.search(query, mask, 10), index.search(query, mask, 10)))
-    with pytest.raises(DPMError, match="is of 2000 x 32 features, but the gallery has 1999 x 32"):
-        ApproximateIndex.open(tmp_path / "index.faiss", gallery[1:])
-
-
-@needs_faiss
-def test_files_that_cannot_be_used_are_named(case, tmp_path):
-    with pytest.raises(DPMError, match="no.faiss' cannot be read"):
-        ApproximateIndex.open(tmp_path / "no.faiss", case[1])
-    (tmp_path / "file").touch()
-    with pytest.raises(DPMError, match="file' cannot be read"):
-        ApproximateIndex.open(tmp_path / "file", case[1])
-    with pytest.raises(DPMError, match="index' cannot be written"):
-        ApproximateIndex(case[1]).save(tmp_path / "file" / "index")
 
 
 @needs_faiss

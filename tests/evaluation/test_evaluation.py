@@ -1,5 +1,7 @@
 """From features to rows and tables."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -156,9 +158,11 @@ def test_a_stock_model_is_reranked_as_torchreid_does():
     assert result.headline == "embedding+rerank"
 
 
-def test_reranking_without_the_memory_for_it_says_how_much_it_needs():
+def test_reranking_without_the_memory_for_it_says_how_much_it_needs(monkeypatch):
+    monkeypatch.setattr(os, "sysconf", lambda name: 1000)  # pages of so many bytes
+    query, gallery = features(1000, 0, 1), features(1000, 1, 2)
     with pytest.raises(DPMError, match=r"re-ranking 2000 images needs about 0.1 GB .*test.rerank"):
-        masked_reranking(torch.rand(1000, 2), torch.rand(1000, 2), None, memory_limit=10**6)
+        evaluate(query, gallery, rerank=True)
 
 
 # Mistakes

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpm_plugin.evaluation.search import Gallery, ranks, topk
+from dpm_plugin.method.masked_cosine import unit_rows
 from dpm_plugin.method.retrieval import query_mask_distance
 from dpm_plugin.utils.errors import DPMError
 from experiments.benchmark.timing import take_turns
@@ -40,7 +41,7 @@ def test_the_nearest_are_those_of_the_loop_over_queries_in_float64(
 ):
     query, gallery, mask = draw(count_q, count_g, dim, data.draw(st.integers(0, 10**6)), dtype)
     k = data.draw(st.integers(1, count_g))
-    searched = Gallery.from_features(gallery) if prepared else gallery
+    searched = Gallery(unit_rows(gallery), unit=True) if prepared else gallery
     distances, indices = topk(query, searched, mask if masked else None, k, chunk_size=chunk_size)
     mask = mask.double() if masked else torch.ones(count_q, dim)
     all_distances = masked_distance(query.double(), gallery.double(), mask)
@@ -171,8 +172,7 @@ def test_a_saved_gallery_holds_unit_rows_and_is_searched_from_the_file(tmp_path,
 @pytest.mark.parametrize("masked", [True, False])
 def test_features_kept_in_half_precision_are_compared_in_float32(dtype, masked):
     query, gallery, mask = draw(gallery=200)
-    kept = Gallery.from_features(gallery, dtype)
-    assert kept.rows.dtype == dtype
+    kept = Gallery(unit_rows(gallery).to(dtype), unit=True)
     mask = mask if masked else None
     expected, _ = nearest(query_mask_distance(query, kept.rows, mask), 20)
     torch.testing.assert_close(topk(query, kept, mask, 20)[0], expected, atol=1e-6, rtol=0)
@@ -189,7 +189,7 @@ def test_autocast_does_not_lower_the_precision_and_no_graph_is_kept():
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory restarts on Linux only")
 def test_memory_does_not_grow_with_the_gallery():
     query, gallery, mask = draw(500, 60_000, 4)  # a matrix of 120 MB
-    gallery = Gallery.from_features(gallery)
+    gallery = Gallery(unit_rows(gallery), unit=True)
     topk(query, gallery, mask, 10)
     used = take_turns({"search": lambda: topk(query, gallery, mask, 10)}, rounds=1, warmup=0)["search"]
     assert used.memory_mb < 40

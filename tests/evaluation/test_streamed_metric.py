@@ -9,7 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dpm_plugin.evaluation import metric, positives
+from dpm_plugin.evaluation import metric
 from dpm_plugin.evaluation.extract import Features
 from dpm_plugin.evaluation.metric import evaluate_rank, streamed_evaluate_rank
 from dpm_plugin.evaluation.protocol import evaluate
@@ -44,7 +44,7 @@ def cases(draw):
 @settings(max_examples=150, deadline=None)
 @given(cases(), st.integers(1, 60), st.sampled_from([1, 2, 7, 1000]), st.sampled_from([1, 3, 1000]))
 def test_equals_the_walk_over_every_ranked_list_for_any_chunks_and_ties(case, max_rank, chunk_size, query_block):
-    with mock.patch.object(positives, "QUERY_BLOCK", query_block), mock.patch.object(metric, "CHUNK_SIZE", chunk_size):
+    with mock.patch.object(metric, "QUERY_BLOCK", query_block), mock.patch.object(metric, "CHUNK_SIZE", chunk_size):
         cmc, mAP = streamed_evaluate_rank(blocks_of(case[0]), *case[1:], max_rank, chunk_size=chunk_size)
         whole = evaluate_rank(*case, max_rank=max_rank, use_cython=False)
     expected = loop_metric(*case, min(max_rank, case[0].shape[1]))
@@ -110,7 +110,7 @@ def both_sides(request):
 @pytest.mark.parametrize("options", [{}, {"dist_metric": "euclidean", "normalize_feature": True}, {"rerank": True}])
 def test_evaluation_beyond_the_limit_has_the_rows_and_numbers_of_the_matrix(both_sides, options):
     whole = evaluate(*both_sides, **options)
-    with mock.patch("dpm_plugin.evaluation.protocol.query_mask_distance", side_effect=AssertionError("a matrix")):
+    with mock.patch("dpm_plugin.evaluation.distances.query_mask_distance", side_effect=AssertionError("a matrix")):
         streamed = evaluate(*both_sides, **options, matrix_limit=4 * 30 * 150 - 1)
     assert list(streamed.rows) == list(whole.rows) and streamed.headline == whole.headline
     for name, row in whole.rows.items():

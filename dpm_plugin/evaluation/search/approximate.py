@@ -1,8 +1,5 @@
 """Approximate top-k: candidates by faiss from a compressed gallery, ranked by their exact masked distance."""
 
-from pathlib import Path
-from types import ModuleType
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,7 +7,6 @@ from torch import Tensor
 from dpm_plugin.evaluation.search.blocks import MaskedBlocks
 from dpm_plugin.evaluation.search.gallery import AnyGallery, Gallery
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.files import replacing
 
 CENTROIDS = 16  # of a part of a row: 4 bits
 TRAINING_ROWS = 16_384
@@ -39,7 +35,10 @@ class ApproximateIndex:
     """
 
     def __init__(self, gallery: AnyGallery, *, part: int | None = None, lists: int = 0, seed: int = 0) -> None:
-        faiss = _faiss()
+        try:
+            import faiss
+        except ImportError as error:
+            raise DPMError("approximate search needs faiss; install it with: pip install faiss-cpu") from error
         self.gallery = Gallery.of(gallery)
         dim, count = self.gallery.dim, len(self.gallery)
         part = part or max(size for size in (1, 2, 3, 4) if dim % size == 0)
@@ -87,10 +86,8 @@ class ApproximateIndex:
         count = len(self.gallery)
         candidates = min(10 * k, count) if candidates is None else candidates
         if not 1 <= k <= candidates <= count:
-            raise DPMError(
-                f"k is {k} and candidates is {candidates}; expected 1 <= k <= candidates <= {count}, the "
-                "images of the gallery"
-            )
+            expected = f"1 <= k <= candidates <= {count}, the images of the gallery"
+            raise DPMError(f"k is {k} and candidates is {candidates}; expected {expected}")
         lists = getattr(self.index, "nlist", 0)
         if probes is not None and not 1 <= probes <= lists:
             raise DPMError(f"probes is {probes}, but must be between 1 and the {lists} lists of the index")
@@ -107,42 +104,3 @@ class ApproximateIndex:
             distances[row, :count] = nearest[:count]
             indices[row, :count] = numbers.to(query.device)[order[:count]]
         return distances, indices
-
-    def save(self, path: str | Path) -> None:
-        """Write the index without the gallery to ``path``; a DPMError says why it cannot be written."""
-        faiss = _faiss()
-        try:
-            with replacing(path) as file:
-                faiss.write_index(self.index, faiss.PyCallbackIOWriter(file.write))
-        except OSError as error:
-            raise DPMError(f"index '{path}' cannot be written: {error.strerror}") from error
-
-    @classmethod
-    def open(cls, path: str | Path, gallery: AnyGallery) -> "ApproximateIndex":
-        """Read an index that :meth:`save` wrote, for the same gallery.
-
-        Raises:
-            DPMError: the file is missing or no index, or is of a gallery of another size.
-        """
-        faiss = _faiss()
-        index = cls.__new__(cls)
-        index.gallery = Gallery.of(gallery)
-        try:
-            index.index = faiss.read_index(str(path))
-        except RuntimeError as error:
-            raise DPMError(f"index '{path}' cannot be read: {str(error).splitlines()[0]}") from error
-        size, expected = (index.index.ntotal, index.index.d), (len(index.gallery), index.gallery.dim)
-        if size != expected:
-            raise DPMError(
-                f"index '{path}' is of {size[0]} x {size[1]} features, but the gallery has "
-                f"{expected[0]} x {expected[1]}"
-            )
-        return index
-
-
-def _faiss() -> ModuleType:
-    try:
-        import faiss
-    except ImportError as error:
-        raise DPMError("approximate search needs faiss; install it with: pip install faiss-cpu") from error
-    return faiss

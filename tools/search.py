@@ -91,7 +91,7 @@ def _open(options: argparse.Namespace, source: str, config_file: str | None) -> 
 
 def _lines(answer: Answer) -> Iterator[str]:
     yield f"{shown(answer.path)}{_hidden(answer)}"
-    name, matches = answer.lists[0]
+    name, matches = next(iter(answer.lists.items()))
     yield f"   rank   score{'   without mask' if name == 'mask on' else ''}   image"
     for match in matches:
         other = "" if match.other_rank is None else f"   {'rank ' + str(match.other_rank):>12}"
@@ -113,7 +113,7 @@ def _as_json(answers: Sequence[Answer], unreadable: Sequence[str], index: Index)
         return named | {"other_rank": match.other_rank, "hidden": match.hidden}
 
     def lists(answer: Answer) -> dict:
-        return {name.replace(" ", "_"): [each(match) for match in matches] for name, matches in answer.lists}
+        return {name.replace(" ", "_"): [each(match) for match in matches] for name, matches in answer.lists.items()}
 
     return {
         "index": str(index.folder),

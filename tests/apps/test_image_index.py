@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from dpm_plugin import DPMError, DPMExtractor
 from dpm_plugin.apps.image_index import store
 from dpm_plugin.apps.image_index.indexing import index_images, list_images
-from dpm_plugin.apps.image_index.store import FOLDER, add_batch, locked, read_index
+from dpm_plugin.apps.image_index.store import FOLDER, add_batch, read_index, writing
 from dpm_plugin.utils.images import read_image
 from helpers.images import cut, draw_noise
 from helpers.runs import untrained_run
@@ -151,7 +151,7 @@ def test_an_index_moves_with_its_images_or_follows_them(tmp_path):
 def test_two_processes_do_not_write_one_index(tmp_path):
     pytest.importorskip("fcntl")
     draw_noise(tmp_path / "a.png")
-    with locked(tmp_path / FOLDER), pytest.raises(DPMError, match="another process"):
+    with writing(tmp_path / FOLDER), pytest.raises(DPMError, match="another process"):
         update(tmp_path)
     assert not (tmp_path / FOLDER).exists() and update(tmp_path).total == 1
 

@@ -50,20 +50,22 @@ def test_rankings_are_those_of_a_loop_over_the_formula(run, place):
     assert unreadable == [] and [str(answer.path) for answer in answers] == queries(place)
     found = extractor(queries(place))
     for answer, q, m in zip(answers, found.embedding.double().numpy(), found.mask.double().numpy()):
-        for name, mask in (("on", m), ("off", np.ones_like(m))):
+        for name, mask in (("mask on", m), ("mask off", np.ones_like(m))):
             scores = []
             for path in index.paths:
                 g = mask * extractor(place / "gallery" / path).embedding[0].double().numpy()
                 scores.append(q @ g / np.linalg.norm(q) / np.linalg.norm(g))
             best = np.argsort(-np.array(scores))
             ranks = {index.paths[row]: rank for rank, row in enumerate(best, start=1)}
-            matches = getattr(answer, name)
+            matches = answer.lists[name]
             assert [match.name for match in matches] == list(ranks)[:5]
             assert [match.rank for match in matches] == [1, 2, 3, 4, 5]
             np.testing.assert_allclose([match.score for match in matches], np.array(scores)[best[:5]], atol=1e-5)
-            other = answer.off if name == "on" else answer.on
+            other = answer.lists["mask off" if name == "mask on" else "mask on"]
             assert [match.other_rank for match in other] == [ranks[match.name] for match in other]
-    assert [match.name for match in answers[0].on] != [match.name for match in answers[0].off]
+    assert [match.name for match in answers[0].lists["mask on"]] != [
+        match.name for match in answers[0].lists["mask off"]
+    ]
 
 
 def test_an_index_is_searched_chunk_by_chunk_with_the_same_results(run, place, monkeypatch):
@@ -81,7 +83,7 @@ def test_an_index_is_searched_chunk_by_chunk_with_the_same_results(run, place, m
     found, _ = search(queries(place), index, extractor, top=4)
     assert max(shapes) == (2, 2)  # of 9 images
     for answer, wanted in zip(found, expected, strict=True):
-        for (_name, matches), (_, others) in zip(answer.lists, wanted.lists, strict=True):
+        for matches, others in zip(answer.lists.values(), wanted.lists.values(), strict=True):
             assert [match._replace(score=0) for match in matches] == [match._replace(score=0) for match in others]
             scores = [[match.score for match in each] for each in (matches, others)]
             np.testing.assert_allclose(*scores, atol=1e-6)
@@ -167,7 +169,7 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(runs, place, t
 def hostile_page(name):
     matches = [Match(rank, f"<b>/{name}", f"/gone/{name}", 0.5, 3 - rank, 0.25) for rank in (1, 2)]
     index = Index(Path("/index"), Path("/gone") / name, {"name": name}, [], [], None, [])
-    return answers_page([Answer(Path("/gone") / name, 0.5, matches, matches)], index)
+    return answers_page([Answer(Path("/gone") / name, 0.5, {"mask on": matches, "mask off": matches})], index)
 
 
 @settings(max_examples=40, deadline=None)

@@ -11,12 +11,7 @@ from dpm_plugin.weights.published import published
 
 
 def describe(extractor: DPMExtractor, source: str | None = None, config_file: str | None = None) -> dict:
-    """What an index remembers of its model, for JSON.
-
-    Args:
-        extractor: the model.
-        source, config_file: where it was opened from, for a later query; None where that is not to be kept.
-    """
+    """What an index remembers of its model, for JSON; ``source`` and ``config_file`` reopen it for a later query."""
     model, config = extractor.model, extractor.config
     return {
         "fingerprint": fingerprint(extractor),

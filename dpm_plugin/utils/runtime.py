@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from dpm_plugin.utils.errors import DPMError
 
 
-def pick_device(name: str | None = None) -> torch.device:
+def pick_device(name: str | torch.device | None = None) -> torch.device:
     """The torch device of this name; None for the GPU where there is one, else the CPU.
 
     Raises:

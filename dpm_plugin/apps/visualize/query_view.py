@@ -1,7 +1,7 @@
 """Everything that is shown of one query, as numbers."""
 
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,6 @@ from dpm_plugin.apps.visualize.heat_maps import PatchGrid, patch_grid
 from dpm_plugin.apps.visualize.ranking import Ranking, rank_gallery
 from dpm_plugin.evaluation.protocol import SPACES, evaluate
 from dpm_plugin.inference.run_extractor import Extractor, evenly_spaced
-from dpm_plugin.method.mask_generator import HierarchicalMaskGenerator
 from dpm_plugin.method.retrieval import query_mask_distance
 from dpm_plugin.method.vit import EncoderOutput
 from dpm_plugin.utils.errors import DPMError
@@ -65,7 +64,7 @@ class Viewer:
         if channels < 1:
             raise DPMError(f"the number of mask channels must be at least 1, got {channels}")
         self.run, self.num_channels, self.drivers = run, channels, drivers
-        self.dataset = run.datamanager.test_loader[run.dataset]["query"].dataset
+        self.dataset: Any = run.loader("query").dataset
         self.query, self.gallery = (run.features(run.loader(side), side) for side in ("query", "gallery"))
         test, cuhk03 = run.config.test, run.config.cuhk03.use_metric_cuhk03
         options = dict(ranks=test.ranks, feature=run.feature, mask=run.mask, use_metric_cuhk03=cuhk03)
@@ -78,18 +77,51 @@ class Viewer:
         grid = patch_grid(self.run.model, tuple(item["img"].shape[-2:]))
         encoded = self._encode(data, need_heads=True)
         attention = encoded.head_logits[0].float().softmax(dim=-1).cpu()  # (N, P), Eq. 5
-        path, mask, generator = self.query.paths[position], self.query.mask, self.run.model.mask_generator
-        has_mask = mask is not None and generator is not None
+        path, mask = self.query.paths[position], self.query.mask
         return QueryView(
             position,
             path,
             int(self.query.pids[position]),
             int(self.query.camids[position]),
             occlusion=getattr(self.dataset, "visibility", {}).get(path),
-            channels=self._channels(mask, position, generator, data, encoded, grid) if has_mask else (),
+            channels=self._channels(position, data, encoded, grid),
             attention=grid.mean(attention).numpy(),
             patches=grid.patches,
             off=self._ranking(position, None),
-            on=self._ranking(position, mask[position : position + 1]) if has_mask else None,
+            on=None if mask is None else self._ranking(position, mask[position : position + 1]),
         )
 
+    def _encode(self, data: dict, need_heads: bool = False) -> EncoderOutput:
+        return self.run.encode(data, "query", blocks=self.run.model.mask_blocks, need_heads=need_heads)
+
+    def _ranking(self, position: int, mask: torch.Tensor | None) -> Ranking:
+        query, gallery = (getattr(side, SPACES[self.run.feature]) for side in (self.query, self.gallery))
+        distance = query_mask_distance(query[position : position + 1], gallery, mask)[0].numpy()  # (G,)
+        own = self.query.pids[position], self.query.camids[position]
+        return rank_gallery(distance, *own, np.asarray(self.gallery.pids), np.asarray(self.gallery.camids))
+
+    def _channels(self, position: int, data: dict, encoded: EncoderOutput, grid: PatchGrid) -> tuple[Channel, ...]:
+        masks, generator = self.query.mask, self.run.model.mask_generator
+        if masks is None or generator is None:
+            return ()
+        mask, mean = masks[position], masks.mean(dim=0)  # (D,)
+        numbers = mask.argsort(descending=True, stable=True)[: self.num_channels]  # (K,)
+
+        def logits_of(images: torch.Tensor) -> torch.Tensor:
+            batch = {"img": images, "camid": data["camid"].expand(len(images))}
+            return generator.logits([patch_map.float() for patch_map in self._encode(batch).patch_maps])
+
+        if self.drivers == "gradient":
+            values = gradient_times_input(generator, encoded.patch_maps, self._mean_maps, numbers)
+        else:
+            values = occlusion_sensitivity(logits_of, data["img"][0], grid, numbers)
+        drivers = grid.mean(values.cpu()).numpy()  # (K, H, W)
+        return tuple(map(Channel, numbers.tolist(), mask[numbers].tolist(), mean[numbers].tolist(), drivers))
+
+    @cached_property
+    def _mean_maps(self) -> torch.Tensor:
+        """The mean patch maps of up to MEAN_OVER queries, (M, C, h, w)."""
+        positions = evenly_spaced(len(self.dataset), MEAN_OVER)
+        batches = (self._encode(data).patch_maps for data in self.run.loader("query", positions))
+        sums = (torch.stack([one.float().sum(dim=0) for one in maps]) for maps in batches)
+        return sum(sums, torch.zeros(())) / len(positions)

@@ -22,12 +22,12 @@ Published = Mapping[str, tuple[int, int]]  # split -> (images, identities) that 
 
 
 class Finding(NamedTuple):
-    """``files`` concerned, ``detail`` in words; a note that is no problem has ``is_problem`` False."""
+    """Something noticed about a data set."""
 
-    kind: str
-    files: list[str]
-    detail: str
-    is_problem: bool = True
+    kind: str  # a key of report.KINDS
+    files: list[str]  # those concerned
+    detail: str  # in words
+    is_problem: bool = True  # else it is a mere note
 
 
 class Entry(NamedTuple):
@@ -63,7 +63,13 @@ def list_dataset(name: str, root: str | Path) -> list[Listed]:
     if issubclass(cls, ReidImageDataset):
         folder, splits = locate(cls.structure, root)
         return [_by_names(name, folder, splits, cls, cls.structure.published)]
-    return _drawn(name, root) if cls is DATASETS["synthetic_occluded"] else [_by_reader(name, cls, root)]
+    if cls is not DATASETS["synthetic_occluded"]:
+        return [_by_reader(name, cls, root)]
+    parent = Path(root).expanduser().absolute() / name
+    folders = sorted(path.parent for path in parent.glob("[!.]*/spec.json"))
+    if not folders:
+        raise DPMError(f"{name}: nothing is drawn in '{parent}' yet; training or testing with it draws it")
+    return [_drawn(f"{name}/{folder.name}", folder) for folder in folders]
 
 
 def list_folder(folder: str | Path) -> Listed:
@@ -129,24 +135,13 @@ def _by_reader(name: str, cls: type, root: str | Path) -> Listed:
         entries, findings = _walk(folder)
         findings.append(Finding("layout", [folder], f"{reason}; labels are not checked"))
         return Listed(name, folder, entries, {}, findings)
-    entries = [
-        Entry(split, path, pid, camid)
-        for split in ("train", "query", "gallery")
-        for path, pid, camid, _ in getattr(dataset, split)
-    ]
+    splits = ("train", "query", "gallery")
+    entries = [Entry(split, *image[:3]) for split in splits for image in getattr(dataset, split)]
     return Listed(name, str(getattr(dataset, "dataset_dir", root)), entries, torchreid_sets.PUBLISHED.get(name, {}), [])
 
 
-def _drawn(name: str, root: str | Path) -> list[Listed]:
-    """Every benchmark that was drawn below ``root``; drawing one is not this tool's work."""
-    parent = Path(root).expanduser().absolute() / name
-    folders = sorted(path.parent for path in parent.glob("[!.]*/spec.json"))
-    if not folders:
-        raise DPMError(f"{name}: nothing is drawn in '{parent}' yet; training or testing with it draws it")
-    return [_one_drawn(f"{name}/{folder.name}", folder) for folder in folders]
-
-
-def _one_drawn(name: str, folder: Path) -> Listed:
+def _drawn(name: str, folder: Path) -> Listed:
+    """A benchmark that was drawn into ``folder``, with what its spec asked for as published."""
     places = {split: folder / below for split, below in FOLDERS.items()}
     splits = {split: [(str(place), 0)] if place.is_dir() else [] for split, place in places.items()}
     asked, findings = {}, []

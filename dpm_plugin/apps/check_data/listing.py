@@ -16,8 +16,7 @@ from dpm_plugin.data.synthetic.generate import DISTRACTOR_IMAGES, FOLDERS
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import unknown
 
-PLAIN = "images"  # the one split of a plain folder
-Places = Sequence[tuple[str, int]]  # (folder, view) of a split
+Places = Mapping[str, Sequence[tuple[str, int]]]  # split -> (folder, view) of where its images lie
 Published = Mapping[str, tuple[int, int]]  # split -> (images, identities) that there should be
 
 
@@ -92,7 +91,7 @@ def _walk(folder: str | Path) -> tuple[list[Entry], list[Finding]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths += [os.path.join(place, name) for name in sorted(files) if is_image_name(name)]
         others += sum(not name.startswith(".") and not is_image_name(name) for name in files)
-    return [Entry(PLAIN, path) for path in paths], findings + _others(others, folder)
+    return [Entry("images", path) for path in paths], findings + _others(others, folder)
 
 
 def _others(count: int, folder: str | Path) -> list[Finding]:
@@ -101,10 +100,8 @@ def _others(count: int, folder: str | Path) -> list[Finding]:
     return [Finding("other_files", [str(folder)], detail, is_problem=False)] if count else []
 
 
-def _by_names(
-    name: str, folder: str, splits: Mapping[str, Places], cls: type[ReidImageDataset], published: Published
-) -> Listed:
-    """A data set whose file names tell the labels; ``splits`` {split: [(folder, view)]} is where its images lie."""
+def _by_names(name: str, folder: str, splits: Places, cls: type[ReidImageDataset], published: Published) -> Listed:
+    """A data set whose file names tell the labels."""
     images: dict[str, list] = {}
     findings: list[Finding] = []
     for split, folders in splits.items():

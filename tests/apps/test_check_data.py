@@ -8,9 +8,7 @@ import sys
 from collections import Counter
 
 import check_data as tool
-import numpy as np
 import pytest
-from PIL import Image
 
 from dpm_plugin.apps.check_data import check_data, checking
 from dpm_plugin.apps.check_data.checking import Examined, examine, examine_all, find
@@ -21,6 +19,7 @@ from dpm_plugin.data.datasets import OccludedDuke
 from dpm_plugin.data.synthetic import generate
 from dpm_plugin.utils.errors import DPMError
 from helpers.data import SHARED_LISTS, touch, write_market, write_occluded_duke
+from helpers.images import cut, draw_noise
 
 QUERY, TRAIN = "0020_c1_f0000001.jpg", "0003_c1_f0000000.jpg"
 SPEC = SyntheticSpec(
@@ -28,21 +27,11 @@ SPEC = SyntheticSpec(
 )
 
 
-def noise(path, seed):
-    """Write an image whose bytes no other has."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 4, 3), dtype=np.uint8)).save(path)
-
-
 def distinct(top):
     """Give the images below a folder bytes of their own."""
     for seed, path in enumerate(sorted(top.rglob("*.jpg"))):
-        noise(path, seed)
+        draw_noise(path, seed)
     return top
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 @pytest.fixture
@@ -88,9 +77,9 @@ def gone(path):
         (QUERY, lambda path: path.write_text("no image"), "unreadable"),
         (QUERY, gone, "unreadable"),
         (QUERY, lambda path: path.write_bytes(b""), "empty"),
-        ("cover.jpg", lambda path: noise(path, 99), "odd_name"),
-        ("0003_c9_f1.jpg", lambda path: noise(path, 99), "odd_name"),
-        ("12345678901_c1_f1.jpg", lambda path: noise(path, 99), "odd_name"),
+        ("cover.jpg", lambda path: draw_noise(path, 99), "odd_name"),
+        ("0003_c9_f1.jpg", lambda path: draw_noise(path, 99), "odd_name"),
+        ("12345678901_c1_f1.jpg", lambda path: draw_noise(path, 99), "odd_name"),
     ],
 )
 def test_a_file_or_name_that_cannot_be_read_is_a_finding_instead_of_the_end(name, spoil, kind, duke):
@@ -100,7 +89,7 @@ def test_a_file_or_name_that_cannot_be_read_is_a_finding_instead_of_the_end(name
 
 def test_names_with_blanks_around_or_unprintable_letters_are_odd(tmp_path):
     for seed, name in enumerate(("0020_c1_f2\x07.jpg", " 0020_c1_f3.jpg", "line\nbreak.jpg", "good one.jpg")):
-        noise(tmp_path / name, seed)
+        draw_noise(tmp_path / name, seed)
     assert kinds(check(tmp_path).problems) == {"odd_name": 3}
 
 
@@ -126,7 +115,7 @@ def test_a_querys_own_copy_in_the_gallery_is_a_note(duke):
 
 
 def test_one_file_name_in_training_and_test_is_a_finding_whatever_its_bytes(duke):
-    noise(duke / "bounding_box_train" / QUERY, 77)
+    draw_noise(duke / "bounding_box_train" / QUERY, 77)
     assert ("same_name", [QUERY, QUERY]) in problems(duke)
 
 
@@ -188,14 +177,14 @@ def test_every_data_set_of_the_plugin_can_be_checked(name, tmp_path):
     for seed, (_split, parts) in enumerate(structure.splits.items()):
         for part in parts:
             folder = tmp_path.joinpath(structure.folders[0], *(spellings[0] for spellings in part.path))
-            noise(folder / "0001" / f"0001_c{1 + seed}_f1.png", len(list(tmp_path.rglob("*.png"))))
+            draw_noise(folder / "0001" / f"0001_c{1 + seed}_f1.png", len(list(tmp_path.rglob("*.png"))))
     found = check(name, tmp_path)
     assert {finding.kind for finding in found.problems} <= {"counts", "one_camera"}
     assert set(found.splits) == set(structure.splits)
 
 
 def test_a_plain_folder_is_searched_to_its_depth(tmp_path):
-    noise(tmp_path / "a" / "b" / "c.png", 1)
+    draw_noise(tmp_path / "a" / "b" / "c.png", 1)
     shutil.copy(tmp_path / "a" / "b" / "c.png", tmp_path / "copy.PNG")
     touch(tmp_path, ".hidden.png", ".git/x.png", "notes.txt", "a/empty.jpg")
     found = check(tmp_path)
@@ -204,7 +193,7 @@ def test_a_plain_folder_is_searched_to_its_depth(tmp_path):
 
 
 def test_a_folder_reading_itself_or_a_pipe_ends(tmp_path):
-    noise(tmp_path / "a.png", 1)
+    draw_noise(tmp_path / "a.png", 1)
     (tmp_path / "again").symlink_to(tmp_path)
     os.mkfifo(tmp_path / "pipe.png")
     found = check(tmp_path)
@@ -216,7 +205,7 @@ def test_several_processes_find_what_one_finds_and_tell_the_time_left(tmp_path, 
     monkeypatch.setattr(checking, "FILES_AT_A_TIME", 3)
     paths = [tmp_path / f"{number}.png" for number in range(20)]
     for number, path in enumerate(paths):
-        noise(path, number % 7)
+        draw_noise(path, number % 7)
     cut(paths[3])
     lines = []
     found = examine_all(map(str, paths), 2, lines.append)
@@ -279,7 +268,7 @@ def test_the_tool_exits_with_1_and_reports_all_in_json(duke, tmp_path, capsys, m
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    noise(tmp_path / "a.png", 1)
+    draw_noise(tmp_path / "a.png", 1)
     before = sorted(tmp_path.rglob("*"))
     try:
         code = tool.main([text.format(tmp=tmp_path) for text in arguments])

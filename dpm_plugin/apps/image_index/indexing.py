@@ -3,7 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -91,19 +91,19 @@ def list_images(folder: str | Path, leave_out: str | Path | None = None) -> list
     if not folder.is_dir():
         raise DPMError(f"'{shown(folder)}' is no folder of images")
     endings = {ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN}
-    found = []
-    for top, folders, files in os.walk(folder, onerror=_refuse):
+    found: list[str] = []
+    errors: list[OSError] = []
+    for top, folders, files in os.walk(folder, onerror=errors.append):
         place = Path(top)
         folders[:] = [name for name in folders if name[0] != "." and (place / name).resolve() != hidden]
         images = [name for name in files if name[0] != "." and os.path.splitext(name)[1].lower() in endings]
         found += [(place / name).relative_to(folder).as_posix() for name in images]
+    if errors:
+        where, why = errors[0].filename, errors[0].strerror
+        raise DPMError(f"folder '{shown(where)}' cannot be read: {why}") from errors[0]
     if not found:
         raise DPMError(f"there is no image in '{shown(folder)}'; looked for endings such as .jpg, .png, .tif")
     return sorted(found)
-
-
-def _refuse(error: OSError) -> NoReturn:
-    raise DPMError(f"folder '{shown(error.filename)}' cannot be read: {error.strerror}") from error
 
 
 def _stamp(path: Path) -> Stamp:

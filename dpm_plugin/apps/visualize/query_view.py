@@ -76,6 +76,7 @@ class Viewer:
         data = {"img": item["img"][None], "camid": torch.tensor([item["camid"]])}
         grid = patch_grid(self.run.model, tuple(item["img"].shape[-2:]))
         encoded = self._encode(data, need_heads=True)
+        assert encoded.head_logits is not None  # as asked for
         attention = encoded.head_logits[0].float().softmax(dim=-1).cpu()  # (N, P), Eq. 5
         path, mask = self.query.paths[position], self.query.mask
         return QueryView(

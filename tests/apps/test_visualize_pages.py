@@ -110,23 +110,15 @@ def test_a_baseline_has_no_mask_panels_and_one_list(root):
     assert len(list(index.parent.glob("*.png"))) == 2
 
 
-HOSTILE = [
-    "<img src=x onerror=alert(1)>.jpg",
-    '"><script>alert(1)<\\script>.jpg',
-    "a&amp;b'c.jpg",
-    "$\\frac{1$_$.jpg",
-    "名前 \U0001f600.jpg",
-    "\udcff.jpg",
-    "line\nbreak.jpg",
-]
+TAGS = ["<img src=x onerror=alert(1)>.jpg", '"><script>alert(1)<\\script>.jpg', "a&amp;b'c.jpg"]
+HOSTILE = [*TAGS, "$\\frac{1$_$.jpg", "名前 \U0001f600.jpg", "\udcff.jpg", "line\nbreak.jpg"]
 
 
 def hostile_article(name):
     noise = np.random.default_rng(0).integers(0, 256, (40, 20, 3), dtype=np.uint8)
     maps = np.linspace(0, 1, 32 * 16).reshape(1, 32, 16).astype(np.float32)
-    rankings = (
-        Ranking(np.arange(2), np.array([0.9, 0.1]), np.array(right)) for right in ([True, False], [False, True])
-    )
+    right, scores = np.array([True, False]), np.array([0.9, 0.1])
+    rankings = (Ranking(np.arange(2), scores, each) for each in (right, ~right))
     occlusion, channels = {"hidden": 0.25, "occluder": "<wall>"}, (Channel(0, 0.5, 0.4, maps[0]),)
     view = QueryView(0, f"/data/{name}", 3, 1, occlusion, channels, maps, 10, *rankings)
     image = Image.fromarray(noise)

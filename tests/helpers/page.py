@@ -48,21 +48,10 @@ class Browser:
     def __init__(self, program, profile):
         to_browser, self.write_end = os.pipe()
         self.read_end, from_browser = os.pipe()
+        command = [sys.executable, "-S", "-c", self.START, str(to_browser), str(from_browser), program]
+        command += "--headless --no-sandbox --disable-gpu --remote-debugging-pipe".split()
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-S",
-                "-c",
-                self.START,
-                str(to_browser),
-                str(from_browser),
-                program,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--remote-debugging-pipe",
-                f"--user-data-dir={profile}",
-            ],
+            [*command, f"--user-data-dir={profile}"],
             pass_fds=(to_browser, from_browser),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -96,9 +85,8 @@ class Browser:
                 return message
 
     def open(self, url, width, height):
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
-        )
+        size = dict(width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.call("Emulation.setDeviceMetricsOverride", **size)
         self.events.clear()
         self.call("Page.navigate", url=url)
         if not any(event.get("method") == "Page.loadEventFired" for event in self.events):

@@ -27,7 +27,7 @@ def fingerprint(extractor: DPMExtractor) -> str:
     """SHA-256 over the weights behind an embedding and every setting that changes it but is no weight."""
     model = extractor.model
     backbone, generator = model.backbone, model.mask_generator
-    settings = [extractor.image_size, extractor.mean, extractor.std, backbone.backbone_name]
+    settings: list[object] = [extractor.image_size, extractor.mean, extractor.std, backbone.backbone_name]
     settings += [backbone.transformer.patch_embed.stride, backbone.transformer.blocks[0].attn.num_heads]
     settings += [backbone.camera_weight, model.mask_blocks, None if generator is None else generator.pool]
     digest = hashlib.sha256(json.dumps(settings).encode())

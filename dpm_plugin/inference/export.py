@@ -127,10 +127,8 @@ def _traced(graph: RetrievalGraph, image_size: tuple[int, int]) -> torch.export.
 def _preparation(extractor: DPMExtractor) -> dict[str, str]:
     """How to prepare images for the file; lists are JSON."""
     config = extractor.config
-    return {
-        "image_size": json.dumps(list(extractor.image_size)),  # height, width
-        "mean": json.dumps(list(extractor.mean)),
-        "std": json.dumps(list(extractor.std)),
+    lists = {name: json.dumps(list(getattr(extractor, name))) for name in ("image_size", "mean", "std")}
+    return lists | {
         "channels": "RGB",
         "range": "0 to 1, then (x - mean) / std",
         "resize": "bilinear with antialiasing, as Pillow's",

@@ -17,6 +17,7 @@ from dpm_plugin.apps.visualize.ranking import Ranking, outcome, rank_gallery
 from dpm_plugin.apps.visualize.visualize_run import choose_queries
 from dpm_plugin.inference.run_extractor import Extractor
 from dpm_plugin.method.mask_generator import HierarchicalMaskGenerator
+from helpers.scripts import check_mistake
 from helpers.visualized import QUERIES, evaluated_run
 
 
@@ -240,9 +241,4 @@ def test_queries_are_chosen_evenly_by_number_or_by_name():
 )
 def test_a_mistake_is_one_line_and_exit_code_2(dpm_run, capsys, arguments, expected):
     names = {"run": dpm_run, "gone": dpm_run / "gone"}
-    try:
-        code = main([argument.format(**names) for argument in arguments])
-    except SystemExit as ended:
-        code = ended.code
-    error = capsys.readouterr().err
-    assert code == 2 and error.startswith("error: ") and error.count("\n") == 1 and expected in error
+    check_mistake(main, [argument.format(**names) for argument in arguments], capsys, expected)

@@ -20,7 +20,7 @@ from dpm_plugin.apps.visualize.ranking import Ranking
 from dpm_plugin.apps.visualize.visualize_run import png_name
 from dpm_plugin.inference.run_extractor import Extractor
 from helpers.forks import run_tool
-from helpers.page import Tags
+from helpers.page import Tags, shape
 from helpers.visualized import QUERIES, evaluated_run
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "visualize.py"
@@ -127,10 +127,6 @@ def hostile_article(name):
 
 def hostile_page(name):
     return page([hostile_article(name)], name, name, [(name, 0.5, 0.5)])
-
-
-def shape(text):
-    return [(tag, sorted(attributes)) for tag, attributes in Tags(text).tags]
 
 
 names = st.text(st.characters(exclude_characters="/\0\r"), min_size=1, max_size=30)

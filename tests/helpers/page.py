@@ -36,6 +36,11 @@ class Tags(HTMLParser):
         return [attributes[name] for _, attributes in self.tags if name in attributes]
 
 
+def shape(text):
+    """The tags of a page and the names of their attributes."""
+    return [(tag, sorted(attributes)) for tag, attributes in Tags(text).tags]
+
+
 class Browser:
     """A headless Chromium over a pair of pipes (its DevTools protocol), without any library."""
 

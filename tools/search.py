@@ -33,23 +33,21 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     index = commands.add_parser("index", help="embed a folder of images; later only what is new or changed")
     index.add_argument("folder", metavar="FOLDER", help="images, one person in each; folders in it count too")
-    index.add_argument(
-        "--model", required=True, metavar="RUN_OR_CHECKPOINT", help="a run's data.save_dir, a checkpoint, or zoo:NAME"
-    )
+    source = dict(metavar="RUN_OR_CHECKPOINT")
+    index.add_argument("--model", required=True, **source, help="a run's data.save_dir, a checkpoint, or zoo:NAME")
     index.add_argument("--index", metavar="FOLDER", help=f"where the index is kept (default: {FOLDER} in FOLDER)")
     index.set_defaults(work=_index)
     query = commands.add_parser("query", help="rank the images of an index")
     query.add_argument("images", nargs="+", metavar="IMAGE", help="images of whom to find")
     query.add_argument("--index", required=True, metavar="FOLDER", help="the index, or the folder of images it lies in")
-    query.add_argument("--model", metavar="RUN_OR_CHECKPOINT", help="default: where the index says its model lies")
+    query.add_argument("--model", **source, help="default: where the index says its model lies")
     query.add_argument("--top", type=int, default=20, help="length of a ranked list (default: 20)")
     query.add_argument("--json", metavar="FILE", help="write the results as JSON")
     query.add_argument("--html", metavar="FILE", help="write them as one page that needs no other file")
     query.set_defaults(work=_query)
     for command in (index, query):
-        command.add_argument(
-            "--config-file", metavar="FILE", help="yaml file with the settings of a checkpoint that lies in no run"
-        )
+        settings = "yaml file with the settings of a checkpoint that lies in no run"
+        command.add_argument("--config-file", metavar="FILE", help=settings)
         command.add_argument("--batch-size", type=int, default=32, help="images in one forward pass (default: 32)")
         command.add_argument("--device", help="torch device (default: cuda where there is one, else cpu)")
     return parser
@@ -61,10 +59,8 @@ def _index(options: argparse.Namespace) -> None:
     model = describe(extractor, options.model, options.config_file)
     done = index_images(options.folder, extractor, model, options.index)
     _list_unreadable(done.unreadable)
-    print(
-        f"{done.total:,} images in '{shown(done.folder)}': {done.embedded:,} embedded now, {done.removed:,} "
-        "that are gone removed"
-    )
+    changes = f"{done.embedded:,} embedded now, {done.removed:,} that are gone removed"
+    print(f"{done.total:,} images in '{shown(done.folder)}': {changes}")
 
 
 def _query(options: argparse.Namespace) -> None:
@@ -91,7 +87,7 @@ def _open(options: argparse.Namespace, source: str, config_file: str | None) -> 
 
 def _lines(answer: Answer) -> Iterator[str]:
     yield f"{shown(answer.path)}{_hidden(answer)}"
-    name, matches = answer.lists[0]
+    name, matches = next(iter(answer.lists.items()))
     yield f"   rank   score{'   without mask' if name == 'mask on' else ''}   image"
     for match in matches:
         other = "" if match.other_rank is None else f"   {'rank ' + str(match.other_rank):>12}"
@@ -113,7 +109,7 @@ def _as_json(answers: Sequence[Answer], unreadable: Sequence[str], index: Index)
         return named | {"other_rank": match.other_rank, "hidden": match.hidden}
 
     def lists(answer: Answer) -> dict:
-        return {name.replace(" ", "_"): [each(match) for match in matches] for name, matches in answer.lists}
+        return {name.replace(" ", "_"): [each(match) for match in matches] for name, matches in answer.lists.items()}
 
     return {
         "index": str(index.folder),

@@ -69,9 +69,8 @@ def read_frames(video: str | Path) -> Iterator[np.ndarray]:
     try:
         opened, frame = capture.read()
         if not opened:
-            raise DPMError(
-                f"OpenCV cannot read a frame of '{video}'; is it a video, or a pattern like frames/%06d.jpg?"
-            )
+            hint = "is it a video, or a pattern like frames/%06d.jpg?"
+            raise DPMError(f"OpenCV cannot read a frame of '{video}'; {hint}")
         while opened:
             yield frame
             opened, frame = capture.read()
@@ -104,12 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(description="Track people with deep-sort-realtime and a DPM model's features.")
     parser.add_argument("video", help="a video, or a pattern of images like frames/%%06d.jpg")
     parser.add_argument("detections", help="MOT file of boxes")
-    parser.add_argument(
-        "--model", required=True, metavar="RUN_OR_CHECKPOINT", help="a run's data.save_dir, a checkpoint, or zoo:NAME"
-    )
-    parser.add_argument(
-        "--config-file", metavar="FILE", help="yaml file with the settings of a checkpoint that lies in no run"
-    )
+    model = "a run's data.save_dir, a checkpoint, or zoo:NAME"
+    settings = "yaml file with the settings of a checkpoint that lies in no run"
+    parser.add_argument("--model", required=True, metavar="RUN_OR_CHECKPOINT", help=model)
+    parser.add_argument("--config-file", metavar="FILE", help=settings)
     parser.add_argument("--max-cosine-distance", type=float, default=0.2, help="of two features of one person")
     parser.add_argument("--out", help="file to write (default: the screen)")
     options = parser.parse_args(argv)
@@ -118,16 +115,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         detections = read_detections(options.detections)
         extractor = DPMExtractor(options.model, config_file=options.config_file, bgr=True)
         tracked = track(read_frames(options.video), detections, extractor, options.max_cosine_distance)
-        lines = (
-            f"{number},{each.track_id},{','.join(f'{value:.1f}' for value in each.to_ltwh(orig=True))},1"
-            for number, tracks in tracked
-            for each in tracks
-        )
+        box = lambda each: ",".join(f"{value:.1f}" for value in each.to_ltwh(orig=True))
+        lines = (f"{number},{each.track_id},{box(each)},1" for number, tracks in tracked for each in tracks)
         if options.out is None:
             for line in lines:
                 print(line, flush=True)
-            return
-        write_file(options.out, "".join(f"{line}\n" for line in lines))
+        else:
+            write_file(options.out, "".join(f"{line}\n" for line in lines))
 
     return exit_code(work)
 

@@ -14,28 +14,20 @@ from dpm_plugin.utils.runtime import pick_device
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code: 0, 2 for an error in one line, 130 when interrupted."""
-    parser = Parser(
-        prog="visualize", description="Draw what a finished run sees in its queries: one PNG a query and index.html."
-    )
+    description = "Draw what a finished run sees in its queries: one PNG a query and index.html."
+    parser = Parser(prog="visualize", description=description)
     parser.add_argument("run", metavar="RUN_FOLDER", help="the run's data.save_dir")
     parser.add_argument("--root", help="folder that holds the data sets (default: the run's)")
-    parser.add_argument(
-        "--queries",
-        nargs="+",
-        default=["24"],
-        metavar="N|NAME",
-        help="how many, evenly spaced, or file names (default: 24)",
-    )
+    queries = dict(nargs="+", default=["24"], metavar="N|NAME")
+    parser.add_argument("--queries", **queries, help="how many, evenly spaced, or file names (default: 24)")
     parser.add_argument("--out", help="folder to write to (default: RUN_FOLDER/visualize)")
     parser.add_argument("--topk", type=int, default=10, help="gallery images in a ranked list (default: 10)")
     parser.add_argument("--channels", type=int, default=6, help="mask channels of a query (default: 6)")
-    parser.add_argument(
-        "--drivers",
-        choices=tuple(DRIVERS),
-        default="paint",
-        help="what drives a channel: paint each patch over and see (occlusion sensitivity), or estimate all patches "
-        "from one gradient (gradient x input; default: paint)",
+    drivers = (
+        "what drives a channel: paint each patch over and see (occlusion sensitivity), or estimate all patches "
+        "from one gradient (gradient x input; default: paint)"
     )
+    parser.add_argument("--drivers", choices=tuple(DRIVERS), default="paint", help=drivers)
     parser.add_argument("--target", help="one of the run's test data sets (default: the first)")
     parser.add_argument("--device", help="torch device (default: cuda where there is one, else cpu)")
     options = parser.parse_args(argv)

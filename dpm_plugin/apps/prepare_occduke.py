@@ -35,13 +35,13 @@ MEMBER_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueEr
 
 
 class Prepared(NamedTuple):
-    """The data set's folder, {split: images}, numbers of files written and kept, and of other images that lie there."""
+    """What was made."""
 
-    folder: Path
-    counts: dict[str, int]
-    written: int
-    kept: int
-    others: int
+    folder: Path  # of the data set
+    counts: dict[str, int]  # images of each split
+    written: int  # files
+    kept: int  # files that were there and intact
+    others: int  # images that lie there and are not of the lists
 
 
 def prepare(archive: str | Path, lists: str | Path, out: str | Path, show: Callable[[str], None] = print) -> Prepared:
@@ -65,9 +65,8 @@ def prepare(archive: str | Path, lists: str | Path, out: str | Path, show: Calla
     except zipfile.BadZipFile as error:
         raise DPMError(f"'{archive}' is no complete zip file ({error}); fetch it again") from error
     except OSError as error:
-        raise DPMError(
-            f"cannot read '{archive}' ({error.strerror or error}); give your own DukeMTMC-reID.zip"
-        ) from error
+        said = error.strerror or error
+        raise DPMError(f"cannot read '{archive}' ({said}); give your own DukeMTMC-reID.zip") from error
     with opened:
         found = _find_members(opened, names, archive)
         folder = _make_folders(out)
@@ -79,18 +78,14 @@ def prepare(archive: str | Path, lists: str | Path, out: str | Path, show: Calla
                     _write(target, opened.read(info))  # zipfile checks the checksum
                     written += 1
             except OSError as error:
-                raise DPMError(
-                    f"cannot make '{target}' ({error.strerror or error}); what is done is kept, run again to go on"
-                ) from error
+                said = error.strerror or error
+                raise DPMError(f"cannot make '{target}' ({said}); what is done is kept, run again to go on") from error
             except MEMBER_ERRORS as error:
                 raise DPMError(f"'{info.filename}' in '{archive}' is damaged ({error}); fetch the zip again") from error
             progress.at(done)
-    others = 0
-    for split, listed in names.items():
-        there = {path.name for path in (folder / SPLITS[split][0]).iterdir() if is_image_name(path.name)}
-        others += len(there - set(listed))
     counts = {split: len(listed) for split, listed in names.items()}
-    return Prepared(folder, counts, written, len(found) - written, others)
+    there = sum(is_image_name(path.name) for split in names for path in (folder / SPLITS[split][0]).iterdir())
+    return Prepared(folder, counts, written, len(found) - written, there - len(found))
 
 
 def read_lists(folder: str | Path) -> dict[str, list[str]]:
@@ -135,16 +130,14 @@ def _read_list(path: Path) -> list[str]:
 def _find_members(opened: ZipFile, names: Mapping[str, list[str]], archive: str | Path) -> list[tuple[str, ZipInfo]]:
     """[("folder/file name" to write, member), ...] for every listed name, in the zip's own order.
 
-    Raises:
-        DPMError: listed names are missing in the zip (how many, and the first), one is no image's size or packed
-            as no image can be, or all together are too large.
+    Refuses a zip without all of them, with a size or packing that no image has, or too large in all.
     """
     members = _index(opened, archive)
     found, missing = [], []
     for split, listed in names.items():
         sources = SPLITS[split]
         for name in listed:
-            info = next((members[source, name] for source in sources if (source, name) in members), None)
+            info = next(filter(None, (members.get((source, name)) for source in sources)), None)
             if info is None:
                 missing.append(f"{'|'.join(sources)}/{name}")
             elif not 0 < info.file_size <= min(LARGEST_IMAGE, LARGEST_RATIO * info.compress_size):

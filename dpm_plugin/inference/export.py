@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -40,26 +40,15 @@ Run = Callable[[torch.Tensor], Iterable[torch.Tensor]]
 
 
 class Exported(NamedTuple):
-    """What was written.
+    """What was written."""
 
-    Attributes:
-        outputs: their names.
-        size: of the file in bytes.
-        difference: largest one from PyTorch, in units of :data:`TOLERANCE`'s measure; None where it was not
-            compared because onnxruntime is not installed.
-    """
-
-    outputs: tuple[str, ...]
-    size: int
-    difference: float | None
+    outputs: tuple[str, ...]  # their names
+    size: int  # of the file in bytes
+    difference: float | None  # the largest from PyTorch, measured as TOLERANCE; None where onnxruntime is not installed
 
 
 class RetrievalGraph(nn.Module):
-    """``embed`` of one of the plugin's models without what a search does not need, for the neutral camera.
-
-    Shape:
-        images (B, 3, H, W) -> embedding (B, D), mask (B, D), both float32; embedding alone without mask branch.
-    """
+    """``embed`` of one of the plugin's models without what a search does not need, for the neutral camera."""
 
     def __init__(self, model: DPM) -> None:
         super().__init__()
@@ -67,6 +56,7 @@ class RetrievalGraph(nn.Module):
         self.outputs = ("embedding", "mask") if model.has_mask else ("embedding",)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Images (B, 3, H, W) to embedding (B, D) and mask (B, D), float32; the embedding alone without mask branch."""
         heads = self.model.heads(self.model.backbone(images, None, blocks=self.model.mask_blocks))
         return tuple(getattr(heads, name).float() for name in self.outputs)
 
@@ -95,9 +85,8 @@ def export(extractor: DPMExtractor, path: str | Path) -> Exported:
         content, run = kinds[path.suffix](graph, extractor)
     difference = None if run is None else _difference(graph, run, extractor.image_size)
     if difference is not None and not difference <= TOLERANCE:
-        raise DPMError(
-            f"'{path}' would differ from PyTorch by {difference:.1e}, more than {TOLERANCE:.0e}; nothing was written"
-        )
+        differs = f"would differ from PyTorch by {difference:.1e}, more than {TOLERANCE:.0e}"
+        raise DPMError(f"'{path}' {differs}; nothing was written")
     write_file(path, content)
     return Exported(graph.outputs, len(content), difference)
 
@@ -105,13 +94,11 @@ def export(extractor: DPMExtractor, path: str | Path) -> Exported:
 def _onnx(graph: RetrievalGraph, extractor: DPMExtractor) -> tuple[bytes, Run | None]:
     """The file's bytes, and what runs them where onnxruntime is installed."""
     names, traced = list(graph.outputs), _traced(graph, extractor.image_size)
-    program = torch.onnx.export(traced, dynamo=True, input_names=["images"], output_names=names, verbose=False)
+    program: Any = torch.onnx.export(traced, dynamo=True, input_names=["images"], output_names=names, verbose=False)
     program.model.metadata_props.update(_preparation(extractor))
     message = program.model_proto
-    if message.ByteSize() > LARGEST:
-        raise DPMError(
-            f"the model has {message.ByteSize():,} bytes, more than the 2 GB of an .onnx file; export it as .pt2"
-        )
+    if (size := message.ByteSize()) > LARGEST:
+        raise DPMError(f"the model has {size:,} bytes, more than the 2 GB of an .onnx file; export it as .pt2")
     content = message.SerializeToString()
     if importlib.util.find_spec("onnxruntime") is None:
         return content, None
@@ -132,18 +119,16 @@ def _torch(graph: RetrievalGraph, extractor: DPMExtractor) -> tuple[bytes, Run]:
 def _traced(graph: RetrievalGraph, image_size: tuple[int, int]) -> torch.export.ExportedProgram:
     """The graph for any batch size from 1 on."""
     images = torch.zeros(2, 3, *image_size)  # 2: torch.export would take a 1 for a constant
-    batch = torch.export.Dim("batch", min=1)
+    shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
     with torch.no_grad():
-        return torch.export.export(graph, (images,), dynamic_shapes={"images": {0: batch}})
+        return torch.export.export(graph, (images,), dynamic_shapes=shapes)
 
 
 def _preparation(extractor: DPMExtractor) -> dict[str, str]:
     """How to prepare images for the file; lists are JSON."""
     config = extractor.config
-    return {
-        "image_size": json.dumps(list(extractor.image_size)),  # height, width
-        "mean": json.dumps(list(extractor.mean)),
-        "std": json.dumps(list(extractor.std)),
+    lists = {name: json.dumps(list(getattr(extractor, name))) for name in ("image_size", "mean", "std")}
+    return lists | {
         "channels": "RGB",
         "range": "0 to 1, then (x - mean) / std",
         "resize": "bilinear with antialiasing, as Pillow's",

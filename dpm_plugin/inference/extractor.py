@@ -1,7 +1,7 @@
 """Features and masks of any images: files, PIL images, arrays, tensors."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,17 +22,11 @@ OneImage = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
 
 
 class Extracted(NamedTuple):
-    """Features of n images, float32 on the CPU.
+    """Features of n images, float32 on the CPU."""
 
-    Attributes:
-        embedding: after the neck, (n, D); not normalised.
-        mask: (n, D) in (0, 1), or None for a model without mask branch.
-        cls: class token before the neck, (n, D).
-    """
-
-    embedding: torch.Tensor
-    mask: torch.Tensor | None
-    cls: torch.Tensor
+    embedding: torch.Tensor  # (n, D), after the neck; not normalised
+    mask: torch.Tensor | None  # (n, D) in (0, 1); None for a model without mask branch
+    cls: torch.Tensor  # (n, D), class token before the neck
 
 
 class DPMExtractor:
@@ -91,11 +85,13 @@ class DPMExtractor:
                 raise DPMError(f"{', '.join(given)} belong to a model; '{source}' has its own settings")
             self.model, self.config, _ = open_trained(source, self.device, config_file)
             data = self.config.data
-            self.image_size = data.height, data.width
-            self.mean, self.std = tuple(data.norm_mean), tuple(data.norm_std)
+            self.image_size, self.mean, self.std = (
+                (data.height, data.width),
+                tuple(data.norm_mean),
+                tuple(data.norm_std),
+            )
             self.amp = self.config.train.amp if self.device.type == "cuda" else "off"
-        height, width = self.image_size
-        self.transform = evaluation_transform(height, width, self.mean, self.std)
+        self.transform = evaluation_transform(*self.image_size, self.mean, self.std)
 
     def __call__(
         self, images: OneImage | Sequence[OneImage], cameras: int | Sequence[int] | torch.Tensor | None = None
@@ -158,9 +154,9 @@ class DPMExtractor:
 def _as_list(images: OneImage | Sequence[OneImage]) -> list[OneImage]:
     if isinstance(images, (np.ndarray, torch.Tensor)):
         return list(images) if images.ndim == 4 else [images]
-    if isinstance(images, (str, os.PathLike, Image.Image)) or not hasattr(images, "__iter__"):
-        return [images]  # of what is no image, prepare() says what it should be
-    return list(images)
+    if isinstance(images, (str, os.PathLike, Image.Image)):
+        return [images]
+    return list(images) if isinstance(images, Iterable) else [images]  # of which prepare() says what it should be
 
 
 def _as_indices(cameras: int | Sequence[int] | torch.Tensor | None, count: int) -> torch.Tensor | None:

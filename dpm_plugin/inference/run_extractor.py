@@ -35,7 +35,12 @@ class Extractor:
     """
 
     def __init__(
-        self, folder: str | Path, *, root: str | None = None, device: str = "cpu", dataset: str | None = None
+        self,
+        folder: str | Path,
+        *,
+        root: str | Path | None = None,
+        device: str | torch.device = "cpu",
+        dataset: str | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.model, self.config, self.epoch = open_run(folder, self.device, root)

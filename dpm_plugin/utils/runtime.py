@@ -12,7 +12,11 @@ from dpm_plugin.utils.text import first_line
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
-    """The torch device of this name, DPMError where it cannot be used; None: the GPU where there is one, else CPU."""
+    """The torch device of this name; None for the GPU where there is one, else the CPU.
+
+    Raises:
+        DPMError: it cannot be used here.
+    """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from dpm_plugin import DPMError, DPMExtractor
 from dpm_plugin.apps.image_index import store
 from dpm_plugin.apps.image_index.indexing import index_images, list_images
-from dpm_plugin.apps.image_index.store import FOLDER, add_batch, locked, read_index
+from dpm_plugin.apps.image_index.store import FOLDER, add_batch, read_index, writing
 from dpm_plugin.utils.images import read_image
 from helpers.images import cut, draw_noise
 from helpers.runs import untrained_run
@@ -44,6 +44,11 @@ def update(root, folder=None, extractor=None, model=MODEL):
     return index_images(root, extractor or MeanColour(), model, folder)
 
 
+def draw_images(folder, count):
+    for number in range(count):
+        draw_noise(folder / f"{number}.png", number)
+
+
 def content(folder):
     """What is in an index: (paths, embeddings)."""
     index = read_index(folder)
@@ -53,10 +58,8 @@ def content(folder):
 def test_an_index_made_in_halves_equals_the_index_made_at_once(tmp_path):
     names = [f"{place}/{number}.png" for place in ("b", "a") for number in range(5)]
     for number, name in enumerate(names):
-        draw_noise(tmp_path / "all" / name, number)
-    for name in names[1::2]:
-        (tmp_path / "grows" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(tmp_path / "all" / name, tmp_path / "grows" / name)
+        for top in ("all", "grows")[: 1 + number % 2]:
+            draw_noise(tmp_path / top / name, number)
     extractor = DPMExtractor(untrained_run(tmp_path / "run")[0], device="cpu", batch_size=3)
     model = {**MODEL, "feature_dim": 16}
     assert update(tmp_path / "all", tmp_path / "once", extractor, model).embedded == 10
@@ -76,8 +79,7 @@ def times(folder):
 
 
 def test_only_new_and_changed_images_are_embedded_and_gone_ones_removed(tmp_path):
-    for number in range(5):
-        draw_noise(tmp_path / f"{number}.png", number)
+    draw_images(tmp_path, 5)
     assert update(tmp_path)[1:] == (5, 5, 0, [])
     before = times(tmp_path / FOLDER)
     extractor = MeanColour()
@@ -92,16 +94,12 @@ def test_only_new_and_changed_images_are_embedded_and_gone_ones_removed(tmp_path
     assert paths == ["0.png", "1.png", "2.png", "4.png", "new/7.png"]
     expected = torch.stack([MeanColour().prepare(tmp_path / path) for path in paths])
     assert torch.equal(embedding, expected)
-    assert sorted(path.name.partition("-")[0] for path in (tmp_path / FOLDER).iterdir()) == [
-        "features",
-        "index.json",
-        "lock",
-    ]
+    kinds = sorted(path.name.partition("-")[0] for path in (tmp_path / FOLDER).iterdir())
+    assert kinds == ["features", "index.json", "lock"]
 
 
 def test_an_end_at_any_write_loses_nothing_but_its_own_batch(tmp_path, monkeypatch):
-    for number in range(7):
-        draw_noise(tmp_path / "images" / f"{number}.png", number)
+    draw_images(tmp_path / "images", 7)
     update(tmp_path / "images", tmp_path / "expected")
     expected = content(tmp_path / "expected")
     write = store.write_file
@@ -151,7 +149,7 @@ def test_an_index_moves_with_its_images_or_follows_them(tmp_path):
 def test_two_processes_do_not_write_one_index(tmp_path):
     pytest.importorskip("fcntl")
     draw_noise(tmp_path / "a.png")
-    with locked(tmp_path / FOLDER), pytest.raises(DPMError, match="another process"):
+    with writing(tmp_path / FOLDER), pytest.raises(DPMError, match="another process"):
         update(tmp_path)
     assert not (tmp_path / FOLDER).exists() and update(tmp_path).total == 1
 
@@ -196,8 +194,7 @@ def test_a_damaged_index_is_one_line(tmp_path, name, harm):
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="a process's mapped files are seen on Linux only")
 def test_an_index_is_memory_mapped_and_joined_with_batches_that_are_not_merged_yet(tmp_path):
-    for number in range(3):
-        draw_noise(tmp_path / f"{number}.png", number)
+    draw_images(tmp_path, 3)
     update(tmp_path)
     index = read_index(tmp_path / FOLDER)
     (features,) = (tmp_path / FOLDER).glob("features-*")
@@ -247,12 +244,8 @@ def test_unreadable_files_are_listed_and_passed_over_until_they_can_be_read(tmp_
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     done = update(tmp_path)
     assert done.total == done.embedded == 1
-    assert [line.split("'")[1].rsplit("/")[-1] for line in done.unreadable] == [
-        "cut.png",
-        "empty.png",
-        "gone.png",
-        "text.jpg",
-    ]
+    files = [line.split("'")[1].rsplit("/")[-1] for line in done.unreadable]
+    assert files == ["cut.png", "empty.png", "gone.png", "text.jpg"]
     assert not any("\n" in line for line in done.unreadable)
     draw_noise(tmp_path / "text.jpg")
     assert update(tmp_path)[1:3] == (2, 1)

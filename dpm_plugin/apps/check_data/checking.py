@@ -4,7 +4,7 @@ import hashlib
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -21,15 +21,14 @@ FILES_AT_A_TIME = 32
 WORTH_A_PROCESS = 200  # files; for fewer, starting processes costs more than it saves
 
 Show = Callable[[str], None]
-Splits = Mapping[str, list[Entry]]
 
 
 class Checked(NamedTuple):
-    """One data set or folder: its images, and what was found. ``splits``: {name: (images, identities, cameras)}."""
+    """One data set or folder: its images, and what was found."""
 
     name: str
     folder: str
-    splits: Mapping[str, tuple[int, int, int]]
+    splits: Mapping[str, tuple[int, int, int]]  # name -> images, identities, cameras
     published: Published
     findings: list[Finding]
 
@@ -65,15 +64,12 @@ def check_data(
     return [find(each, examined) for each in listed]
 
 
-# ---- the files ----
-
-
 class Examined(NamedTuple):
-    """A file's digest, "" where its bytes were not read, and what is wrong with it, if anything."""
+    """What reading a file gave."""
 
     path: str
-    digest: str = ""
-    finding: Finding | None = None
+    digest: str = ""  # none where its bytes were not read
+    finding: Finding | None = None  # what is wrong with it, if anything
 
 
 def examine(path: str) -> Examined:
@@ -103,29 +99,21 @@ def examine_all(paths: Iterable[str], jobs: int, show: Show) -> dict[str, Examin
     """
     paths = sorted(set(paths))
     progress, found = Progress(len(paths), "images", show), {}
-
-    def take(results: Iterable[Examined]) -> None:
+    pool = None if jobs == 1 or len(paths) < WORTH_A_PROCESS else ProcessPoolExecutor(jobs)
+    results = map(examine, paths) if pool is None else pool.map(examine, paths, chunksize=FILES_AT_A_TIME)
+    try:
         for result in results:
             found[result.path] = result
             progress.at(len(found))
-
-    if jobs == 1 or len(paths) < WORTH_A_PROCESS:
-        take(map(examine, paths))
-        return found
-    pool = ProcessPoolExecutor(jobs)
-    try:
-        take(pool.map(examine, paths, chunksize=FILES_AT_A_TIME))
     except BrokenProcessPool as error:
         raise DPMError(
             "a process that read images was ended from outside or by the decoder of a damaged file, after "
             f"{len(found):,} of {len(paths):,} images; --jobs 1 tells which"
         ) from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
     return found
-
-
-# ---- what is wrong ----
 
 
 def find(listed: Listed, examined: Mapping[str, Examined]) -> Checked:
@@ -145,8 +133,9 @@ def find(listed: Listed, examined: Mapping[str, Examined]) -> Checked:
     ]
     if "query" in splits and "gallery" in splits:
         findings += _unmatched(splits["query"], splits["gallery"])
+    known = lambda labels: len(set(labels) - {None})
     counts = {
-        split: (len(found), len({each.pid for each in found} - {None}), len({each.camid for each in found} - {None}))
+        split: (len(found), known(each.pid for each in found), known(each.camid for each in found))
         for split, found in splits.items()
     }
     return Checked(listed.name, listed.folder, counts, listed.published, findings)
@@ -182,7 +171,7 @@ def _duplicates(entries: list[Entry], examined: Mapping[str, Examined]) -> Itera
         yield Finding("duplicate", list(found), detail + (", with different identities" if len(test_pids) > 1 else ""))
 
 
-def _same_names(splits: Splits) -> Iterator[Finding]:
+def _same_names(splits: Mapping[str, Sequence[Entry]]) -> Iterator[Finding]:
     """One file name in two splits, other than a query's own copy in the gallery."""
     places: dict[str, dict[str, Entry]] = defaultdict(dict)  # file name -> {split: entry}
     for split, entries in splits.items():
@@ -196,7 +185,7 @@ def _same_names(splits: Splits) -> Iterator[Finding]:
             yield Finding("same_name", paths, f"'{name}' is in {' and '.join(found)}{other}")
 
 
-def _counts(splits: Splits, published: Published) -> Iterator[Finding]:
+def _counts(splits: Mapping[str, Sequence[Entry]], published: Published) -> Iterator[Finding]:
     for split, (images, identities) in published.items():
         found = len(splits[split]), len({each.pid for each in splits[split]})
         if found != (images, identities):
@@ -206,13 +195,11 @@ def _counts(splits: Splits, published: Published) -> Iterator[Finding]:
 
 def _one_camera(train: list[Entry]) -> Iterator[Finding]:
     """Training identities seen by one camera, where the data set has several."""
-    if len({entry.camid for entry in train}) < 2:
-        return
-    people = defaultdict(list)
+    several, people = len({entry.camid for entry in train}) > 1, defaultdict(list)
     for entry in train:
         people[entry.pid].append(entry)
     for pid, found in people.items():
-        if len({entry.camid for entry in found}) == 1:
+        if several and len({entry.camid for entry in found}) == 1:
             detail = f"{len(found)} images, is seen by camera index {found[0].camid} only"
             yield Finding("one_camera", [found[0].path], f"training identity {pid}, {detail}")
 

@@ -16,18 +16,17 @@ from dpm_plugin.data.synthetic.generate import DISTRACTOR_IMAGES, FOLDERS
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import unknown
 
-PLAIN = "images"  # the one split of a plain folder
-Places = Sequence[tuple[str, int]]  # (folder, view) of a split
+Places = Mapping[str, Sequence[tuple[str, int]]]  # split -> (folder, view) of where its images lie
 Published = Mapping[str, tuple[int, int]]  # split -> (images, identities) that there should be
 
 
 class Finding(NamedTuple):
-    """``files`` concerned, ``detail`` in words; a note that is no problem has ``is_problem`` False."""
+    """Something noticed about a data set."""
 
-    kind: str
-    files: list[str]
-    detail: str
-    is_problem: bool = True
+    kind: str  # a key of report.KINDS
+    files: list[str]  # those concerned
+    detail: str  # in words
+    is_problem: bool = True  # else it is a mere note
 
 
 class Entry(NamedTuple):
@@ -63,7 +62,13 @@ def list_dataset(name: str, root: str | Path) -> list[Listed]:
     if issubclass(cls, ReidImageDataset):
         folder, splits = locate(cls.structure, root)
         return [_by_names(name, folder, splits, cls, cls.structure.published)]
-    return _drawn(name, root) if cls is DATASETS["synthetic_occluded"] else [_by_reader(name, cls, root)]
+    if cls is not DATASETS["synthetic_occluded"]:
+        return [_by_reader(name, cls, root)]
+    parent = Path(root).expanduser().absolute() / name
+    folders = sorted(path.parent for path in parent.glob("[!.]*/spec.json"))
+    if not folders:
+        raise DPMError(f"{name}: nothing is drawn in '{parent}' yet; training or testing with it draws it")
+    return [_drawn(f"{name}/{folder.name}", folder) for folder in folders]
 
 
 def list_folder(folder: str | Path) -> Listed:
@@ -86,7 +91,7 @@ def _walk(folder: str | Path) -> tuple[list[Entry], list[Finding]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths += [os.path.join(place, name) for name in sorted(files) if is_image_name(name)]
         others += sum(not name.startswith(".") and not is_image_name(name) for name in files)
-    return [Entry(PLAIN, path) for path in paths], findings + _others(others, folder)
+    return [Entry("images", path) for path in paths], findings + _others(others, folder)
 
 
 def _others(count: int, folder: str | Path) -> list[Finding]:
@@ -95,10 +100,8 @@ def _others(count: int, folder: str | Path) -> list[Finding]:
     return [Finding("other_files", [str(folder)], detail, is_problem=False)] if count else []
 
 
-def _by_names(
-    name: str, folder: str, splits: Mapping[str, Places], cls: type[ReidImageDataset], published: Published
-) -> Listed:
-    """A data set whose file names tell the labels; ``splits`` {split: [(folder, view)]} is where its images lie."""
+def _by_names(name: str, folder: str, splits: Places, cls: type[ReidImageDataset], published: Published) -> Listed:
+    """A data set whose file names tell the labels."""
     images: dict[str, list] = {}
     findings: list[Finding] = []
     for split, folders in splits.items():
@@ -129,24 +132,13 @@ def _by_reader(name: str, cls: type, root: str | Path) -> Listed:
         entries, findings = _walk(folder)
         findings.append(Finding("layout", [folder], f"{reason}; labels are not checked"))
         return Listed(name, folder, entries, {}, findings)
-    entries = [
-        Entry(split, path, pid, camid)
-        for split in ("train", "query", "gallery")
-        for path, pid, camid, _ in getattr(dataset, split)
-    ]
+    splits = ("train", "query", "gallery")
+    entries = [Entry(split, *image[:3]) for split in splits for image in getattr(dataset, split)]
     return Listed(name, str(getattr(dataset, "dataset_dir", root)), entries, torchreid_sets.PUBLISHED.get(name, {}), [])
 
 
-def _drawn(name: str, root: str | Path) -> list[Listed]:
-    """Every benchmark that was drawn below ``root``; drawing one is not this tool's work."""
-    parent = Path(root).expanduser().absolute() / name
-    folders = sorted(path.parent for path in parent.glob("[!.]*/spec.json"))
-    if not folders:
-        raise DPMError(f"{name}: nothing is drawn in '{parent}' yet; training or testing with it draws it")
-    return [_one_drawn(f"{name}/{folder.name}", folder) for folder in folders]
-
-
-def _one_drawn(name: str, folder: Path) -> Listed:
+def _drawn(name: str, folder: Path) -> Listed:
+    """A benchmark that was drawn into ``folder``, with what its spec asked for as published."""
     places = {split: folder / below for split, below in FOLDERS.items()}
     splits = {split: [(str(place), 0)] if place.is_dir() else [] for split, place in places.items()}
     asked, findings = {}, []

@@ -4,7 +4,6 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from dpm_plugin.apps.check_data.checking import Checked
 from dpm_plugin.apps.check_data.listing import Finding
@@ -58,26 +57,17 @@ def _relative(finding: Finding, folder: str) -> list[str]:
 
 def as_json(checked: Sequence[Checked], seconds: float) -> str:
     """The whole report on data sets whose check took ``seconds``."""
+    sets, names = [], ("images", "identities", "cameras")
+    for each in checked:
+        splits = {
+            split: {**dict(zip(names, counts)), "published": each.published.get(split)}
+            for split, counts in each.splits.items()
+        }
+        findings = [
+            {"kind": one.kind, "problem": one.is_problem, "detail": one.detail, "files": _relative(one, each.folder)}
+            for one in each.findings
+        ]
+        known = {"name": each.name, "folder": each.folder, "problems": len(each.problems)}
+        sets.append({**known, "splits": splits, "findings": findings})
     clean = not any(each.problems for each in checked)
-    report = {"clean": clean, "seconds": round(seconds, 1), "sets": [_as_dict(each) for each in checked]}
-    return json.dumps(report, indent=1) + "\n"
-
-
-def _as_dict(checked: Checked) -> dict[str, Any]:
-    findings = [
-        {"kind": each.kind, "problem": each.is_problem, "detail": each.detail, "files": _relative(each, checked.folder)}
-        for each in checked.findings
-    ]
-    fields, published = ("images", "identities", "cameras"), checked.published
-    splits = {
-        split: {**dict(zip(fields, counts)), "published": published.get(split)}
-        for split, counts in checked.splits.items()
-    }
-    problems = len(checked.problems)
-    return {
-        "name": checked.name,
-        "folder": checked.folder,
-        "problems": problems,
-        "splits": splits,
-        "findings": findings,
-    }
+    return json.dumps({"clean": clean, "seconds": round(seconds, 1), "sets": sets}, indent=1) + "\n"

@@ -11,12 +11,7 @@ from dpm_plugin.weights.published import published
 
 
 def describe(extractor: DPMExtractor, source: str | None = None, config_file: str | None = None) -> dict:
-    """What an index remembers of its model, for JSON.
-
-    Args:
-        extractor: the model.
-        source, config_file: where it was opened from, for a later query; None where that is not to be kept.
-    """
+    """What an index remembers of its model, for JSON; ``source`` and ``config_file`` reopen it for a later query."""
     model, config = extractor.model, extractor.config
     return {
         "fingerprint": fingerprint(extractor),
@@ -32,17 +27,9 @@ def fingerprint(extractor: DPMExtractor) -> str:
     """SHA-256 over the weights behind an embedding and every setting that changes it but is no weight."""
     model = extractor.model
     backbone, generator = model.backbone, model.mask_generator
-    settings = [
-        extractor.image_size,
-        extractor.mean,
-        extractor.std,
-        backbone.backbone_name,
-        backbone.transformer.patch_embed.stride,
-        backbone.transformer.blocks[0].attn.num_heads,
-        backbone.camera_weight,
-        model.mask_blocks,
-        None if generator is None else generator.pool,
-    ]
+    settings: list[object] = [extractor.image_size, extractor.mean, extractor.std, backbone.backbone_name]
+    settings += [backbone.transformer.patch_embed.stride, backbone.transformer.blocks[0].attn.num_heads]
+    settings += [backbone.camera_weight, model.mask_blocks, None if generator is None else generator.pool]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for name, value in sorted(model.state_dict().items()):
         if not name.startswith("classifier."):

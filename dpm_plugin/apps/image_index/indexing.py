@@ -3,12 +3,12 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import torch
 from PIL import Image
 
-from dpm_plugin.apps.image_index.store import FOLDER, Index, Stamp, add_batch, locked, merge, read_index, write_list
+from dpm_plugin.apps.image_index.store import FOLDER, Index, Stamp, add_batch, merge, read_index, write_list, writing
 from dpm_plugin.inference.extractor import DPMExtractor
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.progress import Progress
@@ -16,16 +16,13 @@ from dpm_plugin.utils.text import shown
 
 
 class Indexed(NamedTuple):
-    """What was done: ``total`` images in the index, ``embedded`` of them now, ``removed`` ones gone.
+    """What was done."""
 
-    ``unreadable``: one line for each file that was passed over. ``folder``: of the index.
-    """
-
-    folder: Path
-    total: int
-    embedded: int
-    removed: int
-    unreadable: list[str]
+    folder: Path  # of the index
+    total: int  # images in it
+    embedded: int  # of them now
+    removed: int  # that are gone
+    unreadable: list[str]  # one line for each file that was passed over
 
 
 def index_images(root: str | Path, extractor: DPMExtractor, model: dict, folder: str | Path | None = None) -> Indexed:
@@ -38,8 +35,7 @@ def index_images(root: str | Path, extractor: DPMExtractor, model: dict, folder:
 
     Args:
         root: folder of the images; folders in it are searched too.
-        extractor: the model.
-        model: its description by :func:`dpm_plugin.apps.image_index.fingerprint.describe`.
+        model: description of the extractor's by :func:`dpm_plugin.apps.image_index.fingerprint.describe`.
         folder: of the index. Default: ``.dpm_index`` in ``root``.
 
     Raises:
@@ -48,7 +44,7 @@ def index_images(root: str | Path, extractor: DPMExtractor, model: dict, folder:
     """
     root, folder = Path(root), Path(root) / FOLDER if folder is None else Path(folder)
     names = list_images(root, leave_out=folder)
-    with locked(folder):
+    with writing(folder):
         known = {}
         if (folder / "index.json").exists():
             index = read_index(folder)
@@ -60,7 +56,7 @@ def index_images(root: str | Path, extractor: DPMExtractor, model: dict, folder:
                 )
             known = dict(zip(index.paths, index.stamps))
         present = {name: _stamp(root / name) for name in names}
-        new = {name: stamp for name, stamp in present.items() if name not in known or known[name] != stamp}
+        new = {name: stamp for name, stamp in present.items() if known.get(name) != stamp}
         unreadable = _embed(new, extractor, root, folder, model)
         if len(unreadable) == len(names):
             raise DPMError(f"none of the {len(names)} images in '{shown(root)}' can be read; first: {unreadable[0]}")
@@ -72,11 +68,7 @@ def index_images(root: str | Path, extractor: DPMExtractor, model: dict, folder:
 
 
 def check_model(index: Index, model: dict) -> None:
-    """Refuse an index that was made by another model than ``model``, as in :func:`index_images`.
-
-    Raises:
-        DPMError: the models differ.
-    """
+    """Raise DPMError where ``index`` was made by another model than ``model``, as in :func:`index_images`."""
     if index.model["fingerprint"] != model["fingerprint"]:
         raise DPMError(
             f"index '{shown(index.folder)}' was made by another model ('{index.model['name']}' from "
@@ -99,19 +91,19 @@ def list_images(folder: str | Path, leave_out: str | Path | None = None) -> list
     if not folder.is_dir():
         raise DPMError(f"'{shown(folder)}' is no folder of images")
     endings = {ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN}
-    found = []
-    for top, folders, files in os.walk(folder, onerror=_refuse):
+    found: list[str] = []
+    errors: list[OSError] = []
+    for top, folders, files in os.walk(folder, onerror=errors.append):
         place = Path(top)
         folders[:] = [name for name in folders if name[0] != "." and (place / name).resolve() != hidden]
         images = [name for name in files if name[0] != "." and os.path.splitext(name)[1].lower() in endings]
         found += [(place / name).relative_to(folder).as_posix() for name in images]
+    if errors:
+        where, why = errors[0].filename, errors[0].strerror
+        raise DPMError(f"folder '{shown(where)}' cannot be read: {why}") from errors[0]
     if not found:
         raise DPMError(f"there is no image in '{shown(folder)}'; looked for endings such as .jpg, .png, .tif")
     return sorted(found)
-
-
-def _refuse(error: OSError) -> NoReturn:
-    raise DPMError(f"folder '{shown(error.filename)}' cannot be read: {error.strerror}") from error
 
 
 def _stamp(path: Path) -> Stamp:

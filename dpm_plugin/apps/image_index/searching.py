@@ -16,41 +16,22 @@ from dpm_plugin.utils.text import shown
 
 
 class Match(NamedTuple):
-    """One image of a ranked list.
+    """One image of a ranked list."""
 
-    Attributes:
-        rank: from 1.
-        name: path in the index, relative to its folder of images.
-        path: where it lies.
-        score: cosine similarity, in [-1, 1].
-        other_rank: its rank in the other list; None for a model without mask.
-        hidden: occluded share of the person, 0 to 1; None where it is not known.
-    """
-
-    rank: int
-    name: str
+    rank: int  # from 1
+    name: str  # path in the index, relative to its folder of images
     path: Path
-    score: float
-    other_rank: int | None
-    hidden: float | None
+    score: float  # cosine similarity, in [-1, 1]
+    other_rank: int | None  # its rank in the other list; None for a model without mask
+    hidden: float | None  # occluded share of the person, 0 to 1; None where it is not known
 
 
 class Answer(NamedTuple):
-    """One query: its path, its occluded share or None, and ranked lists.
-
-    ``on`` is with the query's mask on every image of the index (None without mask branch), ``off`` without.
-    """
+    """One query with its ranked lists."""
 
     path: Path
-    hidden: float | None
-    on: list[Match] | None
-    off: list[Match]
-
-    @property
-    def lists(self) -> list[tuple[str, list[Match]]]:
-        """Name and matches of the lists there are, the one with the mask first."""
-        named = [("mask on", self.on), ("mask off", self.off)]
-        return [(name, matches) for name, matches in named if matches is not None]
+    hidden: float | None  # as in Match
+    lists: dict[str, list[Match]]  # "mask on": the query's mask on every image, not without mask branch; "mask off"
 
 
 def search(
@@ -61,7 +42,6 @@ def search(
     Args:
         queries: paths of images.
         index: made by the model of ``extractor``.
-        extractor: the model.
         top: length of a ranked list. Default: 20.
 
     Returns:
@@ -74,15 +54,16 @@ def search(
         raise DPMError(f"the number of results must be at least 1, got {top}")
     if not index.paths:
         raise DPMError(f"index '{shown(index.folder)}' holds no image yet; run tools/search.py index again")
-    images, unreadable = {}, []
-    for place, path in enumerate(map(Path, queries)):
+    paths, images, unreadable = [], [], []
+    for path in map(Path, queries):
         try:
-            images[place, path] = extractor.prepare(path)
+            images.append(extractor.prepare(path))
+            paths.append(path)
         except DPMError as error:
             unreadable.append(str(error))
     if not images:
         raise DPMError(f"no query can be read; the first: {unreadable[0]}")
-    embedding, mask, _ = extractor(list(images.values()))
+    embedding, mask, _ = extractor(images)
     gallery, count = Gallery(index.embedding), min(top, len(index.paths))
 
     def ranked(own_mask: torch.Tensor | None, other_mask: torch.Tensor | None) -> list[list[Match]]:
@@ -92,13 +73,10 @@ def search(
         lists = zip(rows.tolist(), distances.tolist(), others)
         return [[_match(index, *each) for each in zip(range(1, count + 1), *columns)] for columns in lists]
 
-    on = None if mask is None else ranked(mask, None)
-    off = ranked(None, mask)
-    answers = [
-        Answer(path, hidden_share(path), None if on is None else on[query], off[query])
-        for query, (_, path) in enumerate(images)
-    ]
-    return answers, unreadable
+    lists = {} if mask is None else {"mask on": ranked(mask, None)}
+    lists["mask off"] = ranked(None, mask)
+    found = [dict(zip(lists, of_query)) for of_query in zip(*lists.values())]
+    return [Answer(path, hidden_share(path), each) for path, each in zip(paths, found)], unreadable
 
 
 def _match(index: Index, rank: int, row: int, distance: float, other_rank: int | None) -> Match:

@@ -11,8 +11,7 @@ last. So a process that ends at any moment leaves an index that opens, with ever
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from io import TextIOBase
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,14 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.files import write_file
+from dpm_plugin.utils.files import locked, remove_leftovers, write_file
 from dpm_plugin.utils.text import shown
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 
 FOLDER = ".dpm_index"  # in the folder of images, where no other place is named
 FORMAT = 1
@@ -37,24 +30,14 @@ Stamp = tuple[int, int]  # size in bytes, time of change in ns
 
 
 class Index(NamedTuple):
-    """What is in an index, batches that are not merged yet included.
-
-    Attributes:
-        folder: of the index.
-        root: folder of the images.
-        model: see :func:`dpm_plugin.apps.image_index.fingerprint.describe`.
-        paths: of N images, relative to ``root``, with forward slashes, sorted.
-        stamps: of each image when it was embedded.
-        embedding: (N, D) float32; memory-mapped, unless there are batches that are not merged yet.
-        batches: paths of the batch files.
-    """
+    """What is in an index, batches that are not merged yet included."""
 
     folder: Path
-    root: Path
-    model: dict
-    paths: list[str]
-    stamps: list[Stamp]
-    embedding: torch.Tensor
+    root: Path  # folder of the images
+    model: dict  # see :func:`dpm_plugin.apps.image_index.fingerprint.describe`
+    paths: list[str]  # of N images, relative to ``root``, with forward slashes, sorted
+    stamps: list[Stamp]  # of each image when it was embedded
+    embedding: torch.Tensor  # (N, D) float32; memory-mapped, unless there are batches that are not merged yet
     batches: list[Path]
 
 
@@ -67,24 +50,22 @@ def read_index(place: str | Path) -> Index:
     folder = next((each for each in (Path(place), Path(place) / FOLDER) if (each / "index.json").is_file()), None)
     if folder is None:
         raise DPMError(f"there is no index in '{shown(place)}'; make one with tools/search.py index")
+    again = "delete the folder and index again"
     try:
         content = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
-            raise DPMError(
-                f"index '{shown(folder)}' has format {content['format']}, this version reads {FORMAT}; "
-                "delete the folder and index again"
-            )
-        entries, blocks = content["pictures"], []
-        if content["features"] is not None:
-            blocks.append(_read_features(folder / Path(content["features"]).name)[0])
-        batches = _files(folder, "batch")
-        for path in batches:
-            embedding, metadata = _read_features(path)
-            entries += json.loads(metadata["pictures"])
-            blocks.append(embedding)
-        embedding = _joined(blocks, content["model"]["feature_dim"])
-        if len(embedding) != len(entries):
-            raise ValueError(f"{len(entries)} images with {len(embedding)} embeddings")
+            message = f"index '{shown(folder)}' has format {content['format']}, this version reads {FORMAT}; {again}"
+            raise DPMError(message)
+        entries, blocks, batches = content["pictures"], [], _files(folder, "batch")
+        merged = [] if content["features"] is None else [folder / Path(content["features"]).name]
+        for path in merged + batches:
+            with safe_open(path, framework="pt") as file:  # which maps the file
+                blocks.append(file.get_tensor("embedding"))
+                entries += json.loads((file.metadata() or {}).get("pictures", "[]"))
+        shape = len(entries), content["model"]["feature_dim"]
+        embedding = torch.cat(blocks) if len(blocks) > 1 else blocks[0] if blocks else torch.zeros(0, shape[1])
+        if embedding.shape != shape:
+            raise ValueError(f"embeddings of shape {tuple(embedding.shape)}, expected {shape}")
         places = {path: row for row, (path, _) in enumerate(entries)}  # of a changed image the last row counts
         paths = sorted(places)
         rows = [places[path] for path in paths]
@@ -96,19 +77,11 @@ def read_index(place: str | Path) -> Index:
     except DPMError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise DPMError(
-            f"index '{shown(folder)}' is damaged ({type(error).__name__}: {error}); delete the folder and index again"
-        ) from error
+        raise DPMError(f"index '{shown(folder)}' is damaged ({type(error).__name__}: {error}); {again}") from error
 
 
 def write_list(folder: Path, root: Path, model: dict, features: str | None, stamps: dict[str, Stamp]) -> None:
-    """Write index.json.
-
-    Args:
-        folder, root, model: as in :class:`Index`.
-        features: name of the features file; None before the first merge.
-        stamps: by path.
-    """
+    """Write index.json: the name of the features file, None before the first merge, and the stamps by path."""
     folder, root = folder.resolve(), root.resolve()
     inside = folder.is_relative_to(root)  # then images and index may move together
     content = {
@@ -124,7 +97,7 @@ def write_list(folder: Path, root: Path, model: dict, features: str | None, stam
 def add_batch(folder: Path, stamps: dict[str, Stamp], embedding: torch.Tensor) -> None:
     """Write a finished batch: stamps of b paths, and their embedding (b, D)."""
     metadata = {"pictures": json.dumps(list(stamps.items()))}
-    _write_features(folder / _next_name(folder, "batch"), embedding, metadata)
+    write_file(folder / _next_name(folder, "batch"), save({"embedding": embedding.contiguous()}, metadata))
 
 
 def merge(index: Index, keep: Sequence[int], root: Path) -> None:
@@ -134,7 +107,7 @@ def merge(index: Index, keep: Sequence[int], root: Path) -> None:
     """
     old = index.batches + _files(index.folder, "features")
     features = _next_name(index.folder, "features")
-    _write_features(index.folder / features, index.embedding[keep], {})
+    write_file(index.folder / features, save({"embedding": index.embedding[keep].contiguous()}))
     stamps = {index.paths[row]: index.stamps[row] for row in keep}
     write_list(index.folder, root, index.model, features, stamps)
     for path in old:
@@ -142,24 +115,21 @@ def merge(index: Index, keep: Sequence[int], root: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the index's lock in the block.
-
-    A folder that is made for it and still holds no index at the end is removed.
+def writing(folder: Path) -> Iterator[None]:
+    """Hold the index's lock in the block; a folder that is made for it and still holds no index then is removed.
 
     Raises:
         DPMError: another process holds it, or the folder cannot be made.
     """
-    try:
-        made = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = open(folder / "lock", "w")
-    except OSError as error:
-        raise DPMError(f"index folder '{shown(folder)}' cannot be written: {error.strerror}") from error
-    with handle:
-        _lock(handle, folder)
-        for path in folder.glob(".*.tmp"):  # of a process that was killed
-            path.unlink(missing_ok=True)
+    with ExitStack() as held:
+        try:
+            made = not folder.exists()
+            held.enter_context(locked(folder / "lock", wait=False))
+        except BlockingIOError as error:
+            raise DPMError(f"another process is writing index '{shown(folder)}'; wait for it") from error
+        except OSError as error:
+            raise DPMError(f"index folder '{shown(folder)}' cannot be written: {error.strerror}") from error
+        remove_leftovers(folder)
         try:
             yield
         finally:
@@ -169,17 +139,6 @@ def locked(folder: Path) -> Iterator[None]:
                     folder.rmdir()
 
 
-def _lock(handle: TextIOBase, folder: Path) -> None:
-    """Lock an open file until it is closed; without a file system or system that has locks, do nothing."""
-    try:
-        if fcntl is not None:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise DPMError(f"another process is writing index '{shown(folder)}'; wait for it") from error
-    except OSError:
-        pass  # no locks on this file system
-
-
 def _files(folder: Path, kind: str) -> list[Path]:
     return sorted(folder.glob(f"{kind}-{'[0-9]' * 8}.safetensors"))
 
@@ -187,20 +146,3 @@ def _files(folder: Path, kind: str) -> list[Path]:
 def _next_name(folder: Path, kind: str) -> str:
     last = max((int(path.stem.partition("-")[2]) for path in _files(folder, kind)), default=0)
     return f"{kind}-{last + 1:08d}.safetensors"
-
-
-def _write_features(path: Path, embedding: torch.Tensor, metadata: dict[str, str]) -> None:
-    write_file(path, save({"embedding": embedding.contiguous()}, metadata))
-
-
-def _read_features(path: Path) -> tuple[torch.Tensor, dict[str, str]]:
-    with safe_open(path, framework="pt") as file:  # which maps the file
-        return file.get_tensor("embedding"), file.metadata() or {}
-
-
-def _joined(blocks: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
-    """Blocks of rows as one (N, dim) tensor; a single one as it is."""
-    wrong = next((tuple(block.shape) for block in blocks if block.shape[1:] != (dim,)), None)
-    if wrong is not None:
-        raise ValueError(f"embeddings of shape {wrong}, expected {dim} columns")
-    return blocks[0] if len(blocks) == 1 else torch.cat([torch.zeros(0, dim), *blocks])

@@ -1,4 +1,4 @@
-"""What is shown of one query, however it is drawn."""
+"""What is shown of one query, however it is drawn; all texts are plain and may hold any letter."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,54 +10,30 @@ OUTCOMES = {"helped": "mask helped", "hurt": "mask hurt", "same": "same with the
 
 
 class Tile(NamedTuple):
-    """An image with a caption.
+    """An image with a caption."""
 
-    Attributes:
-        image: RGB.
-        alt: what the image shows, in words.
-        caption: may have two lines. Default: none.
-        name: of the image's file, for those who point at it. Default: none.
-        right: whether a gallery image shows the query's identity. Default: None, not known.
-    """
-
-    image: Image.Image
-    alt: str
-    caption: str = ""
-    name: str = ""
-    right: bool | None = None
+    image: Image.Image  # RGB
+    alt: str  # what the image shows, in words
+    caption: str = ""  # may have two lines
+    name: str = ""  # of the image's file, for those who point at it
+    right: bool | None = None  # whether a gallery image shows the query's identity; None: not known
 
 
 class Panel(NamedTuple):
-    """A titled row of tiles.
+    """A titled row of tiles."""
 
-    Attributes:
-        kind: "query", "maps" or "list", whose tiles are numbered from 1.
-        title: of the row.
-        tiles: from left to right.
-        note: a sentence under the title. Default: none.
-    """
-
-    kind: str
+    kind: str  # "query", "maps" or "list", whose tiles are numbered from 1
     title: str
     tiles: Sequence[Tile]
-    note: str = ""
+    note: str = ""  # a sentence under the title
 
 
 class Article(NamedTuple):
-    """Everything that is shown of a query; all texts are plain and may hold any letter.
+    """Everything that is shown of a query."""
 
-    Attributes:
-        number: of the query, from 1.
-        name: of its file.
-        facts: short phrases.
-        panels: the query's own first, with a single tile.
-        lists: ranked galleries.
-        outcome: a key of ``OUTCOMES``, or None where there is none to tell.
-    """
-
-    number: int
-    name: str
-    facts: Sequence[str]
-    panels: Sequence[Panel]
-    lists: Sequence[Panel]
-    outcome: str | None = None
+    number: int  # of the query, from 1
+    name: str  # of its file
+    facts: Sequence[str]  # short phrases
+    panels: Sequence[Panel]  # the query's own first, with a single tile
+    lists: Sequence[Panel]  # ranked galleries
+    outcome: str | None = None  # a key of OUTCOMES; None where there is none to tell

@@ -1,31 +1,26 @@
-"""Articles as the text of one HTML page to leaf through."""
+"""Articles as the text of one HTML page to leaf through; without its script, all queries stand one below the other."""
 
 import base64
 import hashlib
 import io
 from collections.abc import Iterable, Sequence
 from html import escape
+from importlib.resources import files
 
 from dpm_plugin.apps.query_page.article import OUTCOMES, Article, Panel, Tile
-from dpm_plugin.apps.query_page.assets import SCRIPT, STYLE
 
+STYLE, SCRIPT = ((files(__package__) / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
 KINDS = {True: "right", False: "wrong", None: "any"}  # of a ranked image, as classes of the style
+Row = tuple[str, float, float]  # name, rank-1 and mAP of an evaluation, shares from 0 to 1
 
 
-def page(
-    articles: Iterable[Article],
-    title: str,
-    intro: str,
-    rows: Sequence[tuple[str, float, float]] = (),
-    beside: bool = False,
-) -> str:
+def page(articles: Iterable[Article], title: str, intro: str, rows: Sequence[Row] = (), beside: bool = False) -> str:
     """The text of the page. It loads nothing: its content security policy forbids it.
 
     Args:
         articles: taken one by one, so that a generator need not keep their images.
-        title: of the page.
-        intro: above the articles.
-        rows: (name, rank-1, mAP) of an evaluation, shares from 0 to 1. Default: none, and no table.
+        title, intro: of the page, above the articles.
+        rows: of the table of an evaluation. Default: none, and no table.
         beside: whether ranked lists stand side by side where there is room. Default: False.
     """
     sections, outcomes = [], []

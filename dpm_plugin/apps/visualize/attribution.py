@@ -33,8 +33,7 @@ def occlusion_sensitivity(
 
     Args:
         logits_of: images (B, 3, H, W) to mask logits (B, D).
-        image: (3, H, W), normalised, so that 0 is the mean colour.
-        grid: of the image.
+        image: (3, H, W), normalised, so that 0 is the mean colour; ``grid`` is its own.
         channels: (K,) channel numbers.
         batch_size: images in one forward pass. Default: 64.
 

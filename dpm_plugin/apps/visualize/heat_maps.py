@@ -52,9 +52,7 @@ def patch_grid(model: DPM, image_size: tuple[int, int]) -> PatchGrid:
 def overlay_drivers(image: Image.Image, values: np.ndarray) -> Image.Image:
     """Red where a patch raises the channel, blue where it lowers it; full colour at the largest magnitude.
 
-    Args:
-        image: RGB.
-        values: (H, W) float; NaN shows the image alone.
+    ``values`` (H, W) lie over the RGB image; NaN shows the image alone.
     """
     values = np.nan_to_num(values)
     share = values / (np.abs(values).max() or 1.0)  # -1 .. 1
@@ -72,8 +70,6 @@ def overlay_attention(image: Image.Image, values: np.ndarray) -> Image.Image:
 def _blend(image: Image.Image, name: str, share: np.ndarray, opacity: np.ndarray) -> Image.Image:
     """Colours of ``share`` (H, W) over the grey image. Nearest: the edges seen are those of the patches."""
     colours = matplotlib.colormaps[name](share, bytes=True)[..., :3]  # (H, W, 3) uint8
-    layer, alpha = (
-        Image.fromarray(part).resize(image.size, Image.Resampling.NEAREST)
-        for part in (colours, np.uint8(np.round(255 * opacity)))
-    )
+    layer, alpha = map(Image.fromarray, (colours, np.uint8(np.round(255 * opacity))))
+    layer, alpha = (part.resize(image.size, Image.Resampling.NEAREST) for part in (layer, alpha))
     return Image.composite(layer, image.convert("L").convert("RGB"), alpha)

@@ -24,10 +24,8 @@ def draw_article(article: Article) -> Image.Image:
     width = max(WIDTH, step * max(len(row.tiles) for row in rows) + GAP)
     canvas = Image.new("RGB", (width, height * len(rows) + GAP), "white")
     pen = ImageDraw.Draw(canvas)
-    bold, normal, small = (
-        ImageFont.truetype(FONTS / f"DejaVuSans{weight}.ttf", size)
-        for weight, size in (("-Bold", 14), ("", 12), ("", 10))
-    )
+    fonts = {14: "DejaVuSans-Bold.ttf", 12: "DejaVuSans.ttf", 10: "DejaVuSans.ttf"}
+    bold, normal, small = (ImageFont.truetype(FONTS / name, size) for size, name in fonts.items())
     facts = [*article.facts, *([OUTCOMES[article.outcome]] if article.outcome else [])]
     pen.text((GAP + step, GAP + TITLE + CAPTION), "\n".join(map(shown, facts)), "black", normal, spacing=8)
     for number, row in enumerate(rows):

@@ -22,33 +22,24 @@ def query_article(view: QueryView, image: Image.Image, gallery: OpenGallery, top
     """The article of one query.
 
     Args:
-        view: its numbers.
-        image: the query.
+        view, image: its numbers, and the query itself.
         gallery: from a position in the gallery set to (path, image).
         topk: gallery images in a ranked list.
         drivers: the method behind ``Channel.drivers``.
     """
     name = Path(view.path).name
     panels = [Panel("query", "Query", [Tile(image, name)])]
-    if view.channels:
-        channels = [
-            Tile(
-                overlay_drivers(image, each.drivers),
-                f"What drives channel {each.number}",
-                f"channel {each.number}:\n{each.value:.2f}, on average {each.mean:.2f}",
-            )
-            for each in view.channels
-        ]
+    channels, heads = [], []
+    for each in view.channels:
+        caption = f"channel {each.number}:\n{each.value:.2f}, on average {each.mean:.2f}"
+        drawn = overlay_drivers(image, each.drivers)
+        channels.append(Tile(drawn, f"What drives channel {each.number}", caption))
+    if channels:
         note = f"Red raises the channel, blue lowers it: {DRIVERS[drivers]}."
         panels.append(Panel("maps", "The mask's highest channels", channels, note))
-    heads = [
-        Tile(
-            overlay_attention(image, values),
-            f"Attention of head {head}",
-            f"head {head}: at most {np.nanmax(values):.0%}",
-        )
-        for head, values in enumerate(view.attention, start=1)
-    ]
+    for head, values in enumerate(view.attention, start=1):
+        caption = f"head {head}: at most {np.nanmax(values):.0%}"
+        heads.append(Tile(overlay_attention(image, values), f"Attention of head {head}", caption))
     note = f"The brighter, the more attention; an even one would be {1 / view.patches:.1%} a patch."
     panels.append(Panel("maps", "Class-token attention of the last block", heads, note))
     sides = [("Ranked gallery", view.off)]

@@ -1,7 +1,7 @@
 """Everything that is shown of one query, as numbers."""
 
-from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,44 +18,28 @@ from dpm_plugin.utils.errors import DPMError
 MEAN_OVER = 200  # queries whose mean patch maps are the reference of gradient x input
 
 
-@dataclass(frozen=True)
-class Channel:
-    """One channel of a query's mask: number, value, mean value over all queries, and what drives it.
-
-    ``drivers``: (H, W) float32 on the model's image, in units of the channel's logit, see
-    :mod:`dpm_plugin.apps.visualize.attribution`; NaN where no patch sees the pixel.
-    """
+class Channel(NamedTuple):
+    """One channel of a query's mask."""
 
     number: int
     value: float
-    mean: float
-    drivers: np.ndarray
+    mean: float  # of its values over all queries
+    drivers: np.ndarray  # (H, W) float32 on the model's image, in units of its logit; NaN where no patch sees the pixel
 
 
-@dataclass(frozen=True)
-class QueryView:
-    """What a run sees in one query.
+class QueryView(NamedTuple):
+    """What a run sees in one query."""
 
-    Attributes:
-        position: in the query set, from 0.
-        path, pid, camid: of the query image.
-        occlusion: {"hidden": share from 0 to 1, "occluder": kind}, or None where the data set does not know.
-        channels: the mask's channels of the highest values, highest first; empty without a mask.
-        attention: (N, H, W) class-token attention of the last block's heads (Eq. 5), NaN as in ``Channel``.
-        patches: number of patches P; an even attention is 1 / P everywhere.
-        off, on: without and with the query's mask; ``on`` is None without a mask.
-    """
-
-    position: int
+    position: int  # in the query set, from 0
     path: str
     pid: int
     camid: int
-    occlusion: dict | None
-    channels: tuple[Channel, ...]
-    attention: np.ndarray
-    patches: int
-    off: Ranking
-    on: Ranking | None
+    occlusion: dict | None  # {"hidden": share from 0 to 1, "occluder": kind}; None where the data set does not know
+    channels: tuple[Channel, ...]  # of the highest values in the mask, highest first; none without a mask
+    attention: np.ndarray  # (N, H, W) class-token attention of the last block's heads (Eq. 5), NaN as in Channel
+    patches: int  # P; an even attention is 1 / P everywhere
+    off: Ranking  # without the query's mask
+    on: Ranking | None  # with it; None without a mask
 
 
 class Viewer:
@@ -80,16 +64,11 @@ class Viewer:
         if channels < 1:
             raise DPMError(f"the number of mask channels must be at least 1, got {channels}")
         self.run, self.num_channels, self.drivers = run, channels, drivers
-        self.dataset = run.loader("query").dataset
+        self.dataset: Any = run.loader("query").dataset
         self.query, self.gallery = (run.features(run.loader(side), side) for side in ("query", "gallery"))
-        self.result = evaluate(
-            self.query,
-            self.gallery,
-            ranks=run.config.test.ranks,
-            feature=run.feature,
-            mask=run.mask,
-            use_metric_cuhk03=run.config.cuhk03.use_metric_cuhk03,
-        )
+        test, cuhk03 = run.config.test, run.config.cuhk03.use_metric_cuhk03
+        options = dict(ranks=test.ranks, feature=run.feature, mask=run.mask, use_metric_cuhk03=cuhk03)
+        self.result = evaluate(self.query, self.gallery, **options)
 
     def view(self, position: int) -> QueryView:
         """What is seen in the query at ``position``, 0 .. Q - 1."""
@@ -97,6 +76,7 @@ class Viewer:
         data = {"img": item["img"][None], "camid": torch.tensor([item["camid"]])}
         grid = patch_grid(self.run.model, tuple(item["img"].shape[-2:]))
         encoded = self._encode(data, need_heads=True)
+        assert encoded.head_logits is not None  # as asked for
         attention = encoded.head_logits[0].float().softmax(dim=-1).cpu()  # (N, P), Eq. 5
         path, mask = self.query.paths[position], self.query.mask
         return QueryView(
@@ -105,7 +85,7 @@ class Viewer:
             int(self.query.pids[position]),
             int(self.query.camids[position]),
             occlusion=getattr(self.dataset, "visibility", {}).get(path),
-            channels=() if mask is None else self._channels(position, data, encoded, grid),
+            channels=self._channels(position, data, encoded, grid),
             attention=grid.mean(attention).numpy(),
             patches=grid.patches,
             off=self._ranking(position, None),
@@ -118,27 +98,26 @@ class Viewer:
     def _ranking(self, position: int, mask: torch.Tensor | None) -> Ranking:
         query, gallery = (getattr(side, SPACES[self.run.feature]) for side in (self.query, self.gallery))
         distance = query_mask_distance(query[position : position + 1], gallery, mask)[0].numpy()  # (G,)
-        pid, camid = self.query.pids[position], self.query.camids[position]
-        return rank_gallery(distance, pid, camid, np.asarray(self.gallery.pids), np.asarray(self.gallery.camids))
+        own = self.query.pids[position], self.query.camids[position]
+        return rank_gallery(distance, *own, np.asarray(self.gallery.pids), np.asarray(self.gallery.camids))
 
     def _channels(self, position: int, data: dict, encoded: EncoderOutput, grid: PatchGrid) -> tuple[Channel, ...]:
-        mask, mean = self.query.mask[position], self.query.mask.mean(dim=0)  # (D,)
+        masks, generator = self.query.mask, self.run.model.mask_generator
+        if masks is None or generator is None:
+            return ()
+        mask, mean = masks[position], masks.mean(dim=0)  # (D,)
         numbers = mask.argsort(descending=True, stable=True)[: self.num_channels]  # (K,)
-        generator = self.run.model.mask_generator
+
+        def logits_of(images: torch.Tensor) -> torch.Tensor:
+            batch = {"img": images, "camid": data["camid"].expand(len(images))}
+            return generator.logits([patch_map.float() for patch_map in self._encode(batch).patch_maps])
+
         if self.drivers == "gradient":
             values = gradient_times_input(generator, encoded.patch_maps, self._mean_maps, numbers)
         else:
-
-            def logits_of(images: torch.Tensor) -> torch.Tensor:
-                batch = {"img": images, "camid": data["camid"].expand(len(images))}
-                return generator.logits([patch_map.float() for patch_map in self._encode(batch).patch_maps])
-
             values = occlusion_sensitivity(logits_of, data["img"][0], grid, numbers)
         drivers = grid.mean(values.cpu()).numpy()  # (K, H, W)
-        return tuple(
-            Channel(number, float(mask[number]), float(mean[number]), row)
-            for number, row in zip(numbers.tolist(), drivers)
-        )
+        return tuple(map(Channel, numbers.tolist(), mask[numbers].tolist(), mean[numbers].tolist(), drivers))
 
     @cached_property
     def _mean_maps(self) -> torch.Tensor:

@@ -8,17 +8,11 @@ SAME = 0.001  # a smaller change of the average precision is none: it could not 
 
 
 class Ranking(NamedTuple):
-    """G' gallery images from the most to the least similar.
+    """G' gallery images from the most to the least similar."""
 
-    Attributes:
-        order: (G',) positions in the gallery set.
-        similarity: (G',) cosine similarities, descending.
-        right: (G',) bool, whether the image is a positive: one of the query's identity.
-    """
-
-    order: np.ndarray
-    similarity: np.ndarray
-    right: np.ndarray
+    order: np.ndarray  # (G',) positions in the gallery set
+    similarity: np.ndarray  # (G',) cosine similarities, descending
+    right: np.ndarray  # (G',) bool, whether the image is a positive: one of the query's identity
 
     @property
     def first_match(self) -> int | None:
@@ -39,15 +33,10 @@ class Ranking(NamedTuple):
 def rank_gallery(
     distance: np.ndarray, pid: int, camid: int, gallery_pids: np.ndarray, gallery_camids: np.ndarray
 ) -> Ranking:
-    """Rank the gallery for one query as :func:`dpm_plugin.evaluate_rank` does.
+    """Rank the gallery for one query as :func:`dpm_plugin.evaluate_rank` does, from (G,) cosine distances.
 
     Junk, the images of the query's own identity under its own camera, is left out; equal distances keep the order
     of the gallery.
-
-    Args:
-        distance: (G,) cosine distances, smaller is nearer.
-        pid, camid: of the query.
-        gallery_pids, gallery_camids: (G,) of the gallery.
     """
     order = np.argsort(distance, kind="stable")
     order = order[(gallery_pids[order] != pid) | (gallery_camids[order] != camid)]
@@ -57,11 +46,7 @@ def rank_gallery(
 def outcome(off: Ranking, on: Ranking | None) -> str | None:
     """What the mask did to one query: "helped", "hurt" or, for a change below SAME, "same" average precision.
 
-    Args:
-        off, on: without and with the mask; ``on`` is None for a model without mask.
-
-    Returns:
-        the word, or None without mask or without positive.
+    None where ``on``, the ranking with the mask, is None, and without positive.
     """
     before, after = off.average_precision, None if on is None else on.average_precision
     if before is None or after is None:

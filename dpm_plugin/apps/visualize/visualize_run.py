@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -56,7 +57,8 @@ def visualize_run(
     if topk < 1:
         raise DPMError(f"topk, the number of gallery images, must be at least 1, got {topk}")
     run = Extractor(folder, root=root, device=device, dataset=dataset)
-    positions = choose_queries([path for path, *_ in run.loader("query").dataset.query], queries)
+    shown: Any = run.loader("query").dataset
+    positions = choose_queries([path for path, *_ in shown.query], queries)
     viewer = Viewer(run, channels, drivers)
     out = Path(folder) / "visualize" if out is None else Path(out)
     title = f"{run.config.model.name} on {run.dataset}"
@@ -75,13 +77,12 @@ def _drawn(viewer: Viewer, positions: Sequence[int], out: Path, topk: int) -> It
     manager = viewer.run.datamanager
     size = max(1, round(HEIGHT * manager.width / manager.height)), HEIGHT  # in the model's proportions
 
+    @lru_cache(maxsize=4 * topk)  # the two lists of a query share most of their images
     def opened(path: str) -> Image.Image:
         return read_image(path).resize(size, Image.Resampling.LANCZOS)
 
-    @lru_cache(maxsize=4 * topk)  # the two lists of a query share most of their images
     def gallery(position: int) -> tuple[str, Image.Image]:
-        path = viewer.gallery.paths[position]
-        return path, opened(path)
+        return viewer.gallery.paths[position], opened(viewer.gallery.paths[position])
 
     progress = Progress(len(positions), "queries", lambda text: print(f"   drawn: {text}", flush=True))
     for done, position in enumerate(positions, start=1):
@@ -109,12 +110,10 @@ def _intro(viewer: Viewer, count: int) -> str:
 
 
 def choose_queries(paths: Sequence[str], chosen: int | Sequence[str]) -> list[int]:
-    """Positions of the queries to show.
+    """Positions of the queries to show, among those of ``paths``.
 
     Args:
-        paths: of all queries.
-        chosen: a number, or a list of names: a file's name with or without its ending, or the end of its
-            path.
+        chosen: a number, or a list of names: a file's name with or without its ending, or the end of its path.
 
     Raises:
         DPMError: fewer than one query, or a name that no query has; the message says the nearest one.
@@ -123,18 +122,14 @@ def choose_queries(paths: Sequence[str], chosen: int | Sequence[str]) -> list[in
         return evenly_spaced(len(paths), chosen)
     if not chosen:
         raise DPMError("no query was named; give a number or file names")
-    positions = []
+    known, positions = [Path(path) for path in paths], []
     for name in chosen:
         parts = Path(name).parts
-        found = [
-            position
-            for position, path in enumerate(map(Path, paths))
-            if name == path.stem or parts and path.parts[-len(parts) :] == parts
-        ]
-        if not found:
-            near = nearest(name, [Path(path).name for path in paths])
+        fits = [name == path.stem or parts and path.parts[-len(parts) :] == parts for path in known]
+        if not any(fits):
+            near = nearest(name, [path.name for path in known])
             raise DPMError(f"no query is called '{name}'; the nearest name is '{near}'")
-        positions += found
+        positions += [position for position, fit in enumerate(fits) if fit]
     return list(dict.fromkeys(positions))
 
 

@@ -57,22 +57,10 @@ def build_transforms(
     train, test = torchreid_host.build_transforms(
         height, width, transforms=theirs, norm_mean=norm_mean, norm_std=norm_std
     )
-    if interpolation != "bilinear" or len(theirs) < len(names):
-        train = _with_recipe(train, names, height, width, interpolation)
-    return train, test
-
-
-def evaluation_transform(height: int, width: int, mean: Sequence[float], std: Sequence[float]) -> Compose:
-    """The test transform of :func:`build_transforms` alone, without its report on screen."""
-    return Compose([Resize((height, width)), ToTensor(), Normalize(mean=mean, std=std)])
-
-
-def _with_recipe(train, names, height, width, interpolation):
-    """torchreid's training transforms with our steps in them: resize, ..., to tensor, normalise, [erase]."""
+    if interpolation == "bilinear" and len(theirs) == len(names):
+        return train, test
     steps = list(train.transforms)
-    resize, to_tensor = (
-        next(place for place, step in enumerate(steps) if isinstance(step, kind)) for kind in (Resize, ToTensor)
-    )
+    resize, to_tensor = ([type(step) for step in steps].index(kind) for kind in (Resize, ToTensor))
     steps[resize] = Resize((height, width), interpolation=INTERPOLATIONS[interpolation])
     print("Changing train transforms ...")
     print(f"+ resize by {interpolation} interpolation")
@@ -85,4 +73,9 @@ def _with_recipe(train, names, height, width, interpolation):
     if "erase_pixel" in names:
         print("+ random erase by noise, last")
         steps.append(RandomErasing(probability=0.5, mode="pixel", max_count=1, device="cpu"))
-    return Compose(steps)
+    return Compose(steps), test
+
+
+def evaluation_transform(height: int, width: int, mean: Sequence[float], std: Sequence[float]) -> Compose:
+    """The test transform of :func:`build_transforms` alone, without its report on screen."""
+    return Compose([Resize((height, width)), ToTensor(), Normalize(mean=mean, std=std)])

@@ -47,9 +47,8 @@ class FolderStructure:
 
     def missing(self, what: str, root: str) -> DPMError:
         """The error for what is missing, with the expected folders below ``root`` and the data's origin."""
-        return DPMError(
-            f"{self.name}: {what}\n  expected folders: {os.path.join(root, self.tree)}\n  the data: {self.origin}"
-        )
+        folders = os.path.join(root, self.tree)
+        return DPMError(f"{self.name}: {what}\n  expected folders: {folders}\n  the data: {self.origin}")
 
 
 def plain(name: str) -> str:
@@ -77,10 +76,8 @@ def find_folder(parent: str, spellings: Sequence[str]) -> str | None:
     accepted = {plain(spelling) for spelling in spellings}
     found = spellings[:1] if spellings[0] in names else [name for name in names if plain(name) in accepted]
     if len(found) > 1:
-        raise DPMError(
-            f"'{parent}' holds {' and '.join(found)}, which mean the same data; "
-            f"name the wanted one '{spellings[0]}' or move the other away"
-        )
+        same = f"'{parent}' holds {' and '.join(found)}, which mean the same data"
+        raise DPMError(f"{same}; name the wanted one '{spellings[0]}' or move the other away")
     return os.path.join(parent, found[0]) if found else None
 
 
@@ -112,9 +109,8 @@ def locate(structure: FolderStructure, root: str | Path) -> tuple[str, dict[str,
             folder = found
         return folder
 
-    return top, {
-        split: [(descend(top, part.path), part.view) for part in parts] for split, parts in structure.splits.items()
-    }
+    places = lambda parts: [(descend(top, part.path), part.view) for part in parts]
+    return top, {split: places(parts) for split, parts in structure.splits.items()}
 
 
 def list_images(folder: str, example: str, split: str) -> list[str]:
@@ -125,8 +121,8 @@ def list_images(folder: str, example: str, split: str) -> list[str]:
     Raises:
         DPMError: there is none, or an image is a link that leads nowhere.
     """
-    entries = [entry for level in levels(folder) for entry in os.scandir(level) if is_image_name(entry.name)]
-    entries = [entry for entry in entries if not entry.is_dir()]
+    found = [entry for level in levels(folder) for entry in os.scandir(level) if is_image_name(entry.name)]
+    entries = [entry for entry in found if not entry.is_dir()]
     for entry in entries:
         if not entry.is_file():
             raise DPMError(f"image '{entry.path}' is a link that leads nowhere; restore or remove it")
@@ -146,27 +142,9 @@ def is_image_name(name: str) -> bool:
 
 
 def parse_name(pattern: re.Pattern, path: str, structure: FolderStructure) -> re.Match:
-    """Match the file name of ``path`` against ``pattern``.
-
-    Raises:
-        DPMError: it does not match; names the file and an example.
-    """
+    """Match the file name of ``path`` against ``pattern``; a DPMError, with an example, where it does not."""
     match = pattern.match(os.path.basename(path))
     if match is None:
-        raise DPMError(
-            f"{structure.name}: file name of '{path}' is not understood; expected names like "
-            f"{structure.example}: rename it or move it away"
-        )
+        like = f"expected names like {structure.example}: rename it or move it away"
+        raise DPMError(f"{structure.name}: file name of '{path}' is not understood; {like}")
     return match
-
-
-def person_of(path: str, pid: int) -> int:
-    """``pid``, checked against the folder where images lie in one folder per person.
-
-    Raises:
-        DPMError: the folder is named by another number than the file.
-    """
-    folder = Path(path).parent.name
-    if folder.isdecimal() and folder.isascii() and folder.lstrip("0") != str(pid).lstrip("0"):
-        raise DPMError(f"'{path}' is of person {pid} by its name but lies in folder '{folder}'; move it away")
-    return pid

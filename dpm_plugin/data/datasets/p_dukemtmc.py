@@ -17,11 +17,10 @@ class PDukeMTMC(TwoViewDataset):
     24,143 images of 1,299 identities: 12,927 of 665 for training, 2,163 queries and 9,053 gallery
     images of the other 634.
 
-    Camera ids: the protocol ranks every whole-body image for every occluded query, of the same camera
-    too. The evaluation discards gallery images of the query's identity *and* camera, so occluded and
-    whole images never share a camera id: where every file name tells its camera
-    (``0001_c2_f0046182.jpg``) an occluded image has ids 0 to 7 and a whole one 8 to 15, otherwise they
-    have 0 and 1. Training and test use the same ids, so a camera embedding fits both.
+    The protocol ranks every whole-body image for every occluded query, of the same camera too. The evaluation
+    discards gallery images of the query's identity *and* camera, so occluded and whole images never share a camera
+    id: where every file name tells its camera, as ``0001_c2_f0046182.jpg``, an occluded image has ids 0 to 7 and a
+    whole one 8 to 15, otherwise 0 and 1. Training and test use the same ids, so a camera embedding fits both.
     """
 
     structure = FolderStructure(
@@ -40,12 +39,11 @@ class PDukeMTMC(TwoViewDataset):
 
     @classmethod
     def assign_cameras(cls, images: dict[str, Split]) -> dict[str, Split]:
-        names = {path: DUKE_NAME.match(os.path.basename(path)) for split in images.values() for path, _, _ in split}
-        if None in names.values():
-            return images
-        return {
-            split: [
-                (path, pid, NUM_DUKE_CAMERAS * view + int(names[path]["camera"]) - 1) for path, pid, view in entries
-            ]
-            for split, entries in images.items()
-        }
+        numbered: dict[str, Split] = {name: [] for name in images}
+        for name, split in images.items():
+            for path, pid, view in split:
+                match = DUKE_NAME.match(os.path.basename(path))
+                if match is None:
+                    return images
+                numbered[name].append((path, pid, NUM_DUKE_CAMERAS * view + int(match["camera"]) - 1))
+        return numbered

@@ -18,9 +18,7 @@ class SyntheticOccluded(ImageDataset):
     Args:
         root: the data root. Default: the current folder, as in torchreid.
         spec: what is drawn. Default: ``SyntheticSpec()``.
-        kwargs: what torchreid hands to every image data set; its base class takes what it needs
-            (``transform``, ``k_tfm``, ``mode``, ``combineall``, ``verbose``) and drops the options of other
-            data sets.
+        kwargs: what torchreid hands to every image data set, whose base class takes what it needs of it.
 
     Attributes:
         dataset_dir: the folder that holds the images.

@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from dpm_plugin.data.datasets.folders import plain, subfolders
 from dpm_plugin.torchreid_host import is_torchreid_own
@@ -38,7 +39,7 @@ def read_error(name: str, cls: type, root: str | Path, error: Exception) -> DPME
     return DPMError(f"{name}: '{directory(cls, root)}' cannot be read: {what}\n{_help(name, cls, root)}")
 
 
-def directory(cls: type, root: str | Path) -> str:
+def directory(cls: Any, root: str | Path) -> str:
     """Absolute path of the folder where torchreid looks for the data set ``cls`` below ``root``."""
     return os.path.join(os.path.abspath(os.path.expanduser(root)), cls.dataset_dir)
 

@@ -13,11 +13,9 @@ from dpm_plugin.utils.errors import DPMError
 
 
 def share_of_batch(batch_size: int, processes: Processes, num_instances: int = 1) -> int:
-    """Images of a training batch that each process takes.
+    """Images that each process takes of a training batch of ``batch_size`` images.
 
-    Args:
-        batch_size: images of all processes together.
-        num_instances: images of one identity, which stay together. Default: 1, images by themselves.
+    The ``num_instances`` (default 1) images of one identity stay together.
 
     Raises:
         DPMError: it does not divide evenly, or leaves one image, of which BatchNorm makes nothing.
@@ -38,11 +36,7 @@ class TrainShare(Sampler):
     """This process's part of every batch of ``sampler``: consecutive images, so that identities stay whole.
 
     Rank 0 draws the order of an epoch, as a single process would, and broadcasts it. An incomplete last batch
-    is dropped.
-
-    Args:
-        sampler: yields positions in the training set; has a length.
-        batch_size: images of all processes together, a multiple of their number.
+    is dropped. ``batch_size`` counts the images of all processes together, a multiple of their number.
     """
 
     def __init__(self, sampler: Any, batch_size: int, processes: Processes) -> None:

@@ -30,14 +30,11 @@ def build_transforms(
 
     Args:
         height, width: image size in pixels.
-        transforms: a name, a list of names, or None: torchreid's ``random_flip``, ``random_crop``,
-            ``random_patch``, ``color_jitter``, ``random_erase``, and
+        transforms: a name, a list of names in any order, or None: torchreid's (``TORCHREID_NAMES``), and
 
             - ``jitter``: brightness, contrast 0.3, saturation, hue 0.2, directly after the resize;
             - ``pad_crop``: 10 black pixels on each side, then a random crop back to the image size;
             - ``erase_pixel``: with probability 0.5 one box of per-pixel noise, after normalisation.
-
-            Their order in the list has no meaning, as in torchreid.
         norm_mean, norm_std: three numbers each; None means ImageNet's.
         interpolation: filter of the training resize, bilinear or bicubic; the test resize is bilinear.
 

@@ -1,7 +1,6 @@
-"""The folder structures of published data sets, whatever toolbox spelled their names.
+"""The folders of published data sets: found however a toolbox spelled their names, never created or downloaded.
 
-Toolboxes disagree on case, ``-``/``_`` and on 'MTMC' and 'reID' in folder names. Every data set of
-this plugin finds its folders here, and says here what is missing. Nothing is created or downloaded.
+Toolboxes disagree on case, ``-``/``_`` and on 'MTMC' and 'reID' in folder names.
 """
 
 import os
@@ -25,25 +24,15 @@ class Part:
 
 @dataclass(frozen=True)
 class FolderStructure:
-    """A published data set on disk.
+    """A published data set on disk; ``tree``, ``example`` and ``origin`` are shown in errors."""
 
-    Args:
-        name: the data set's name in torchreid, e.g. ``"occluded_duke"``.
-        folders: accepted spellings of its folder under the root, the usual one first.
-        splits: split name to the :class:`Part` folders it is read from.
-        tree: the expected folders in one line, shown in errors.
-        example: a file name as published, shown in errors.
-        origin: where the data comes from, shown in errors.
-        published: split name to published (images, identities).
-    """
-
-    name: str
-    folders: tuple[str, ...]
-    splits: Mapping[str, Sequence[Part]]
-    tree: str
-    example: str
-    origin: str
-    published: Mapping[str, tuple[int, int]]
+    name: str  # in torchreid, such as "occluded_duke"
+    folders: tuple[str, ...]  # accepted spellings of its folder under the root, the usual one first
+    splits: Mapping[str, Sequence[Part]]  # split name -> the folders it is read from
+    tree: str  # the expected folders in one line
+    example: str  # a file name as published
+    origin: str  # where the data comes from
+    published: Mapping[str, tuple[int, int]]  # split name -> (images, identities)
 
     def missing(self, what: str, root: str) -> DPMError:
         """The error for what is missing, with the expected folders below ``root`` and the data's origin."""
@@ -67,10 +56,7 @@ def subfolders(folder: str) -> list[str]:
 def find_folder(parent: str, spellings: Sequence[str]) -> str | None:
     """Path of the folder below ``parent`` that has one of ``spellings``, ignoring case and separators.
 
-    The usual spelling (the first) wins where several folders match.
-
-    Raises:
-        DPMError: several folders match and none has the usual spelling.
+    The usual spelling (the first) wins where several match; DPMError where several others do.
     """
     names = subfolders(parent)
     accepted = {plain(spelling) for spelling in spellings}
@@ -82,10 +68,7 @@ def find_folder(parent: str, spellings: Sequence[str]) -> str | None:
 
 
 def locate(structure: FolderStructure, root: str | Path) -> tuple[str, dict[str, list[tuple[str, int]]]]:
-    """Find the data set below ``root``.
-
-    Returns:
-        (data set folder, {split: [(folder, view), ...]})
+    """The data set's folder below ``root``, and {split: [(folder, view), ...]}.
 
     Raises:
         DPMError: something is missing; says what, the expected folders and where the data comes from.
@@ -115,8 +98,6 @@ def locate(structure: FolderStructure, root: str | Path) -> tuple[str, dict[str,
 
 def list_images(folder: str, example: str, split: str) -> list[str]:
     """Paths of the images in ``folder`` and in the folders directly below it, sorted.
-
-    Files that are no images by their suffix (Thumbs.db, lists, ...) and hidden files are ignored.
 
     Raises:
         DPMError: there is none, or an image is a link that leads nowhere.

@@ -27,8 +27,15 @@ def check_present(name: str, cls: type, root: str | Path) -> None:
     if not is_torchreid_own(cls):
         return
     folder = directory(cls, root)
-    if not os.path.isdir(folder):
-        raise DPMError(f"{name}: no folder '{folder}'{_near(folder)}\n{_help(name, cls, root)}")
+    if os.path.isdir(folder):
+        return
+    parent, last = os.path.split(folder)
+    if os.path.isdir(parent):
+        near = [found for found in subfolders(parent) if plain(found).startswith(plain(last)[:8])]
+        hint = f" ('{near[0]}' there looks like it)" if near else ""
+    else:
+        hint = f" ('{parent}' does not exist either: data.root)"
+    raise DPMError(f"{name}: no folder '{folder}'{hint}\n{_help(name, cls, root)}")
 
 
 def read_error(name: str, cls: type, root: str | Path, error: Exception) -> DPMError:
@@ -49,11 +56,3 @@ def _help(name, cls, root):
     url = re.search(r"URL: `<(.+?)>`", cls.__doc__ or "")
     origin = f"see {url[1]}" if url else f"see the docstring of torchreid's {cls.__name__}"
     return f"  expected folders: {os.path.join(root, tree)}\n  the data: {origin}; nothing was downloaded"
-
-
-def _near(folder):
-    parent, wanted = os.path.split(folder)
-    if not os.path.isdir(parent):
-        return f" ('{parent}' does not exist either: data.root)"
-    near = [name for name in subfolders(parent) if plain(name).startswith(plain(wanted)[:8])]
-    return f" ('{near[0]}' there looks like it)" if near else ""

@@ -6,12 +6,13 @@ from below, from above or from a side until the asked share of the person is hid
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from .brush import disc, shade
-from .identity import CLOTH, Identity, pick
+from .identity import CLOTH, Identity
 from .person import draw_person, draw_pose
 from .scene import Camera
 
@@ -53,22 +54,13 @@ def _car(draw, w, h, rng):
         disc(draw, *at((0.35, 0.55))[0], radius, color)
 
 
-def _leaves(draw, w, h, rng, low, high):
+def _leaves(draw, w, h, rng, shadow, top, bottom, low, high):
+    """A bush, or branches that hang in from above."""
+    draw.rectangle((0, top * h, w, bottom * h), fill=shadow)
     for _ in range(60):
         x, y, r = rng.uniform(-0.1, 1.1) * w, rng.uniform(low, high) * h, rng.uniform(0.03, 0.1) * h
         green = (rng.randrange(24, 96), rng.randrange(70, 140), rng.randrange(20, 70))
         draw.ellipse((x - r, y - 0.7 * r, x + r, y + 0.7 * r), fill=green)
-
-
-def _bush(draw, w, h, rng):
-    draw.rectangle((0, 0.16 * h, w, h), fill=(46, 84, 40))
-    _leaves(draw, w, h, rng, 0.04, 1.0)
-
-
-def _branches(draw, w, h, rng):
-    """Leaves that hang in from above."""
-    draw.rectangle((0, 0, w, 0.8 * h), fill=(52, 90, 42))
-    _leaves(draw, w, h, rng, 0.0, 0.94)
 
 
 def _boxes(draw, w, h, rng):
@@ -93,8 +85,7 @@ def _sign(draw, w, h, rng):
 
 
 def _pillar(draw, w, h, rng):
-    width = rng.uniform(0.32, 0.6) * w
-    color = _color(rng, 90, 200)
+    width, color = rng.uniform(0.32, 0.6) * w, _color(rng, 90, 200)
     for i in range(8):
         tone = shade(color, 1.15 - 0.6 * abs(i / 7 - 0.35))
         draw.rectangle((width * i / 8, 0, width * (i + 1) / 8, h), fill=tone)
@@ -126,19 +117,18 @@ KINDS: dict[str, tuple[float, str, Callable | None]] = {
     "person": (3.2, "side", None),
     "car": (1.4, "below", _car),
     "wall": (1.0, "below", _wall),
-    "bush": (1.0, "below", _bush),
+    "bush": (1.0, "below", partial(_leaves, shadow=(46, 84, 40), top=0.16, bottom=1.0, low=0.04, high=1.0)),
     "boxes": (0.8, "below", _boxes),
     "sign": (0.8, "below", _sign),
-    "branches": (0.9, "above", _branches),
+    "branches": (0.9, "above", partial(_leaves, shadow=(52, 90, 42), top=0.0, bottom=0.8, low=0.0, high=0.94)),
     "pillar": (1.3, "side", _pillar),
     "tree": (0.9, "side", _tree),
     "corner": (1.1, "side", _corner),
 }
 
 
-def draw_kind(rng: random.Random) -> str:
-    """A random kind by its weight."""
-    return pick(rng, {kind: weight for kind, (weight, _, _) in KINDS.items()})
+#: Kind: how often it is drawn.
+WEIGHTS = {kind: weight for kind, (weight, _, _) in KINDS.items()}
 
 
 def paint(kind: str, size: tuple[int, int], who: Identity, view: Camera, rng: random.Random) -> Image.Image:
@@ -155,11 +145,10 @@ def paint(kind: str, size: tuple[int, int], who: Identity, view: Camera, rng: ra
 def place(
     layer: Image.Image, kind: str, body: np.ndarray, low: float, high: float, target: float, from_left: bool
 ) -> tuple[int, int, float] | None:
-    """Slide ``layer`` over the person until about ``target`` of it is hidden.
+    """Slide ``layer``, an RGBA occluder of ``kind``, over the person until about ``target`` of it is hidden.
 
     Args:
-        layer: RGBA occluder of ``kind``, as large as the image.
-        body: uint8 (H, W), the person's alpha.
+        body: uint8 (H, W), the person's alpha; ``layer`` is as large.
         low, high: bounds of the hidden share.
         from_left: for kinds from the side: which one.
 
@@ -169,11 +158,11 @@ def place(
     height, width = body.shape
     body, cover = body > 127, np.asarray(layer.getchannel("A")) > 127
     parts = np.linspace(-0.9, 0.95, 38)
-    sign = -1 if KINDS[kind][1] == "above" or (KINDS[kind][1] == "side" and from_left) else 1
-    if KINDS[kind][1] == "side":
-        offsets = [(int(part * width) * sign, 0) for part in parts]
+    start = KINDS[kind][1]
+    if start == "side":
+        offsets = [(int(part * width) * (-1 if from_left else 1), 0) for part in parts]
     else:
-        offsets = [(0, int(part * height) * sign) for part in parts if part > 0]
+        offsets = [(0, int(part * height) * (1 if start == "below" else -1)) for part in parts if part > 0]
     coarse = [hidden_share(body[::4, ::4], cover[::4, ::4], dx // 4, dy // 4) for dx, dy in offsets]
     for i in np.argsort(np.abs(np.array(coarse) - target), kind="stable")[:4]:
         share = hidden_share(body, cover, *offsets[i])

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from . import occluders
-from .identity import id_ranges, identity, stream
+from .identity import id_ranges, identity, pick, stream
 from .person import draw_person, draw_pose
 from .scene import background, camera, expose
 from .spec import SyntheticSpec
@@ -24,11 +24,9 @@ class Occluder:
 
 
 def camera_of(spec: SyntheticSpec, split: str, pid: int, index: int) -> int:
-    """0-based camera of an image.
-
-    The gallery takes an identity's shuffled cameras from the front and the queries from the back, never the
-    first: every query has a match in another camera.
-    """
+    """0-based camera of an image."""
+    # The gallery takes an identity's shuffled cameras from the front and the queries from the back, never the
+    # first: every query has a match in another camera.
     order = stream(spec.seed, 20, pid).sample(range(spec.cameras), spec.cameras)
     if split == "gallery":
         return order[index % spec.cameras]
@@ -95,10 +93,8 @@ def _paste(canvas, layer, dx=0, dy=0):
 def _boxed_person(size, who, view, rng):
     """The person as an imperfect detector frames it: scale and place vary, the whole body is in the box."""
     pose = draw_pose(rng, view.views)
-    narrow = min(size[0] / (0.5 * size[1]), 1.0)
-    unit = size[1] * rng.uniform(0.84, 0.93) * narrow
-    slack = size[1] - 1.06 * unit
-    top = 0.02 * unit + slack * rng.uniform(0.1, 0.9)
+    unit = size[1] * rng.uniform(0.84, 0.93) * min(size[0] / (0.5 * size[1]), 1.0)
+    top = 0.02 * unit + (size[1] - 1.06 * unit) * rng.uniform(0.1, 0.9)
     x = size[0] * (0.5 + rng.uniform(-0.07, 0.07))
     return draw_person(size, who, pose, x, top, unit, view.light)
 
@@ -117,7 +113,7 @@ def _occlude(canvas, body, occluder, spec, split, pid, view, rng):
     margin = 0.1 * (high - low)
     target = rng.uniform(low + margin, high - margin)
     for _ in range(4):
-        kind = occluder.kind or occluders.draw_kind(rng)
+        kind = occluder.kind or pick(rng, occluders.WEIGHTS)
         who = _somebody(spec, split, pid, rng)
         layer = occluders.paint(kind, canvas.size, who, view, rng)
         found = occluders.place(layer, kind, body, low, high, target, rng.random() < 0.5)

@@ -41,11 +41,8 @@ PLACES = {
 
 @functools.lru_cache(maxsize=64)
 def camera(seed: int, count: int, index: int) -> Camera:
-    """Camera number ``index`` (0-based) of ``count``.
-
-    Brightness and tint are spread evenly over the cameras rather than drawn, so that a data set with few
-    of them still has a dark, a bright, a bluish and a reddish one.
-    """
+    """Camera number ``index`` (0-based) of ``count``."""
+    # Brightness and tint are spread evenly rather than drawn: few cameras still differ in both.
     order, hues = (stream(seed, key).sample(range(count), count) for key in (10, 11))
     rng = stream(seed, 12, index)
     gain = 0.9 + 0.2 * order[index] / max(count - 1, 1)
@@ -83,7 +80,8 @@ def panorama(seed: int, count: int, index: int, height: int) -> Image.Image:
     draw.rectangle((0, horizon, *size), fill=ground)
     for _ in range(rng.randrange(3, 9)):
         y = horizon + (size[1] - horizon) * rng.random() ** 1.5
-        draw.rectangle((0, y, size[0], y + 1 + 0.08 * (y - horizon)), fill=shade(ground, rng.uniform(0.75, 1.25)))
+        thick = 1 + 0.08 * (y - horizon)
+        draw.rectangle((0, y, size[0], y + thick), fill=shade(ground, rng.uniform(0.75, 1.25)))
     for x in range(-size[0], size[0], rng.randrange(14, 60)):
         draw.line((x, horizon, x + rng.randrange(10, 60), size[1]), fill=shade(ground, 0.88), width=1)
     _things(draw, rng, size, horizon)
@@ -165,8 +163,7 @@ def _curve(gamma, haze):
 def expose(scene: Image.Image, size: tuple[int, int], view: Camera, rng: random.Random) -> np.ndarray:
     """What the camera ``view`` records of the RGB ``scene`` at ``size`` (width, height): uint8 (H, W, 3), before JPEG.
 
-    Besides the camera's own character every image has its own brightness and colour of light, light
-    that falls off to one side and, at times, a shadow over its lower part.
+    Every image has its own brightness and colour of light, falling off to one side, and at times a shadow below.
     """
     width, height = size
     small = max(round(width * view.detail), 8), max(round(height * view.detail), 16)

@@ -35,11 +35,9 @@ class DPMImageDataManager(ImageDataManager):
         root, sources, targets: folder of the data sets; names to train on; names to test on.
         transforms: torchreid's and ours (:func:`dpm_plugin.data.transforms.build_transforms`).
         interpolation: ``"bilinear"`` or ``"bicubic"``, of the training resize.
-        persistent_workers: keep the ``workers`` processes from epoch to epoch, default False: each epoch starts
-            new ones. Either way a run repeats itself, but the two draw different random numbers.
+        persistent_workers: keep the ``workers`` processes from epoch to epoch, which draws other random numbers.
         corrupt: ``"error"`` (default), or ``"skip"``: a training image that cannot be read is replaced by another of
-            its identity (:mod:`dpm_plugin.data.skipping`). For a test image it is an error always: the result
-            would be another one without it.
+            its identity (:mod:`dpm_plugin.data.skipping`); a test image never, as results would change.
         synthetic: what the data set ``synthetic_occluded`` draws; None is its default.
         processes: share the batches out: ``batch_size_train`` is that of all together, ``batch_size_test`` that
             of each. Default: one process.

@@ -44,7 +44,22 @@ def build_train_sampler(
             f"nothing would be trained; lower it to {len(data_source)} or less"
         )
     if train_sampler == "RandomIdentitySampler":
-        _check_identities(pids, batch_size, num_instances, there)
+        if not 1 <= num_instances <= batch_size:
+            raise DPMError(
+                f"sampler.num_instances is {num_instances}, must be between 1 and the batch size {batch_size}"
+            )
+        wanted = batch_size // num_instances
+        if pids < wanted:
+            raise DPMError(
+                f"a batch of {batch_size} with {num_instances} images each needs {wanted} identities, the training set "
+                f"has {pids} ({there}); lower train.batch_size to {pids * num_instances} or raise sampler.num_instances"
+            )
+        if wanted * num_instances < batch_size and pids < 2 * wanted:
+            # One round of identities may be all there is, and it is shorter than a batch.
+            raise DPMError(
+                f"train.batch_size {batch_size} is no multiple of sampler.num_instances {num_instances} and "
+                f"there are only {pids} identities; make it {wanted * num_instances}"
+            )
     sizes = dict(batch_size=batch_size, num_instances=num_instances, num_cams=num_cams, num_datasets=num_datasets)
     try:
         sampler = torchreid_host.build_train_sampler(data_source, train_sampler, **sizes)
@@ -60,20 +75,3 @@ def build_train_sampler(
             "(train.batch_size); lower it"
         )
     return TrainShare(sampler, batch_size, processes) if processes.size > 1 else sampler
-
-
-def _check_identities(found, batch_size, num_instances, there):
-    if not 1 <= num_instances <= batch_size:
-        raise DPMError(f"sampler.num_instances is {num_instances}, must be between 1 and the batch size {batch_size}")
-    wanted = batch_size // num_instances
-    if found < wanted:
-        raise DPMError(
-            f"a batch of {batch_size} with {num_instances} images each needs {wanted} identities, the training set has "
-            f"{found} ({there}); lower train.batch_size to {found * num_instances} or raise sampler.num_instances"
-        )
-    if wanted * num_instances < batch_size and found < 2 * wanted:
-        # One round of identities may be all there is, and it is shorter than a batch.
-        raise DPMError(
-            f"train.batch_size {batch_size} is no multiple of sampler.num_instances {num_instances} and "
-            f"there are only {found} identities; make it {wanted * num_instances}"
-        )

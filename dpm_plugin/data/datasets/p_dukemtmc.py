@@ -7,7 +7,6 @@ from dpm_plugin.data.datasets.occluded_duke import DUKE_NAME
 from dpm_plugin.data.datasets.reid_dataset import Split
 from dpm_plugin.data.datasets.two_view import ICME_2018, OCCLUDED, WHOLE, TwoViewDataset
 
-OCCLUDED_VIEW, WHOLE_VIEW = 0, 1
 NUM_DUKE_CAMERAS = 8
 
 
@@ -27,9 +26,9 @@ class PDukeMTMC(TwoViewDataset):
         name="p_dukemtmc",
         folders=("P-DukeMTMC-reID", "P-DukeMTMC", "P-Duke", "P-Duke-reID"),
         splits={
-            "train": [Part((("train",), OCCLUDED), OCCLUDED_VIEW), Part((("train",), WHOLE), WHOLE_VIEW)],
-            "query": [Part((("test",), OCCLUDED), OCCLUDED_VIEW)],
-            "gallery": [Part((("test",), WHOLE), WHOLE_VIEW)],
+            "train": [Part((("train",), OCCLUDED), 0), Part((("train",), WHOLE), 1)],
+            "query": [Part((("test",), OCCLUDED), 0)],
+            "gallery": [Part((("test",), WHOLE), 1)],
         },
         tree="P-DukeMTMC-reID/{train,test}/{occluded_body_images,whole_body_images}/0001/0001_c2_f0046182.jpg",
         example="0001_c2_f0046182.jpg",

@@ -61,7 +61,6 @@ def generate(spec: SyntheticSpec, root: str | Path, workers: int | None = None, 
     Args:
         root: the data root; created where missing.
         workers: processes that draw. Default: as many as there are cores. The result does not depend on it.
-        verbose: print progress.
 
     Raises:
         DPMError: ``root`` cannot be written, or the folder was changed after it was written.

@@ -130,11 +130,10 @@ def id_ranges(spec: SyntheticSpec) -> dict[str, range]:
 
 def lookalikes(spec: SyntheticSpec, pid: int) -> tuple[int, ...]:
     """The identity numbers of the group of look-alikes that ``pid`` belongs to; ``(pid,)`` where it has none."""
+    size = spec.lookalike_group
     for pids in id_ranges(spec).values():
         if pid in pids:
-            size = spec.lookalike_group
-            grouped = round(spec.lookalike_share * len(pids)) // size * size
-            position = pids.index(pid)
+            grouped, position = round(spec.lookalike_share * len(pids)) // size * size, pids.index(pid)
             start = position // size * size
             return tuple(pids[start : start + size]) if position < grouped else (pid,)
     raise ValueError(f"there is no identity {pid}; the spec has 1 to {pids.stop - 1}")
@@ -142,11 +141,9 @@ def lookalikes(spec: SyntheticSpec, pid: int) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def identity(spec: SyntheticSpec, pid: int) -> Identity:
-    """What identity number ``pid`` looks like.
-
-    The first of a group of look-alikes is drawn freely, each other one changes one item of the first, all
-    in different places: two of a group differ in one or two items.
-    """
+    """What identity number ``pid`` looks like."""
+    # The first of a group of look-alikes is drawn freely, each other one changes one item of the first, all in
+    # different places: two of a group differ in one or two items.
     first = lookalikes(spec, pid)[0]
     rng = stream(spec.seed, 1, first)
     drawn: dict[str, Any] = {}

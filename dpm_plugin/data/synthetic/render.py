@@ -73,7 +73,12 @@ def render(
         unit = canvas.height * rng.uniform(0.4, 0.65)
         x, top = canvas.width * rng.uniform(0.0, 1.0), canvas.height * rng.uniform(0.12, 0.25)
         _paste(canvas, draw_person(size, who, draw_pose(rng, view.views), x, top, unit, view.light))
-    person = _boxed_person(size, identity(spec, pid), view, rng)
+    # As an imperfect detector frames a person: scale and place vary, the whole body is in the box.
+    pose = draw_pose(rng, view.views)
+    unit = size[1] * rng.uniform(0.84, 0.93) * min(size[0] / (0.5 * size[1]), 1.0)
+    top = 0.02 * unit + (size[1] - 1.06 * unit) * rng.uniform(0.1, 0.9)
+    x = size[0] * (0.5 + rng.uniform(-0.07, 0.07))
+    person = draw_person(size, identity(spec, pid), pose, x, top, unit, view.light)
     _paste(canvas, person)
     share, kind = 0.0, "none"
     if occluder is not None:
@@ -90,15 +95,6 @@ def _paste(canvas, layer, dx=0, dy=0):
         canvas.paste(piece, (box[0] + dx, box[1] + dy), piece)
 
 
-def _boxed_person(size, who, view, rng):
-    """The person as an imperfect detector frames it: scale and place vary, the whole body is in the box."""
-    pose = draw_pose(rng, view.views)
-    unit = size[1] * rng.uniform(0.84, 0.93) * min(size[0] / (0.5 * size[1]), 1.0)
-    top = 0.02 * unit + (size[1] - 1.06 * unit) * rng.uniform(0.1, 0.9)
-    x = size[0] * (0.5 + rng.uniform(-0.07, 0.07))
-    return draw_person(size, who, pose, x, top, unit, view.light)
-
-
 def _somebody(spec, split, pid, rng):
     """Another identity of the same set, training or test with the distractors, if there is another."""
     ranges = id_ranges(spec)
@@ -109,8 +105,7 @@ def _somebody(spec, split, pid, rng):
 
 def _occlude(canvas, body, occluder, spec, split, pid, view, rng):
     """Paste an occluder over ``canvas``; returns (hidden share, kind)."""
-    low, high = occluder.low, occluder.high
-    margin = 0.1 * (high - low)
+    low, high, margin = occluder.low, occluder.high, 0.1 * (occluder.high - occluder.low)
     target = rng.uniform(low + margin, high - margin)
     for _ in range(4):
         kind = occluder.kind or pick(rng, occluders.WEIGHTS)

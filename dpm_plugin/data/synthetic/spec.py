@@ -47,7 +47,8 @@ class SyntheticSpec:
             if isinstance(value, bool) or not isinstance(value, number) or not low <= value <= high:
                 raise DPMError(f"synthetic.{field.name} is {value!r}; give {word} from {low} to {high}")
             # A plain int or float, so that numpy's scalars and "1" for "1.0" give the same digest.
-            object.__setattr__(self, field.name, int(value) if field.type is int else float(value))
+            convert: Any = field.type
+            object.__setattr__(self, field.name, convert(value))
         if self.hidden_max - self.hidden_min < 0.05 - 1e-9:
             bounds = f"synthetic.hidden_min and hidden_max are {self.hidden_min} and {self.hidden_max}"
             raise DPMError(f"{bounds}; hidden_max must be at least 0.05 above hidden_min")

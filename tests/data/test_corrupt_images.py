@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 import helpers.data
-from dpm_plugin import build
-from dpm_plugin.config import engine_run_kwargs, load_config
+from dpm_plugin.config import load_config
 from dpm_plugin.data.skipping import merge_skipped
 from dpm_plugin.utils.errors import DPMError
 from helpers.data import write_market, write_occluded_duke
+from helpers.runs import finished_run
 
 CORRUPT = ["0003_c1_f0000001.jpg", "0010_c2_f0000001.jpg"]  # the second, and the last of its identity
 STANDS_IN = {CORRUPT[0]: "0003_c2_f0000000.jpg", CORRUPT[1]: "0010_c1_f0000000.jpg"}
@@ -151,36 +151,9 @@ def test_counts_of_several_processes_are_added():
 
 @pytest.mark.filterwarnings("ignore:occluded_duke")
 def test_a_run_lists_what_was_skipped_at_its_end_and_in_its_results(train, tmp_path, capsys):
-    config = load_config(
-        overrides={
-            "model.name": "dpm_vit_tiny",
-            "model.pretrained": False,
-            "loss.name": "dpm",
-            "data.sources": ["occluded_duke"],
-            "data.targets": ["occluded_duke"],
-            "data.root": str(train.parents[1]),
-            "data.save_dir": str(tmp_path / "out"),
-            "data.height": 32,
-            "data.width": 16,
-            "data.workers": 0,
-            "data.corrupt": "skip",
-            "use_gpu": False,
-            "vit.embed_dim": 16,
-            "vit.depth": 2,
-            "vit.num_heads": 2,
-            "vit.patch_size": 8,
-            "vit.stride": 8,
-            "train.batch_size": 4,
-            "train.max_epoch": 2,
-            "test.ranks": [1],
-        }
-    )
-    torch.manual_seed(3)  # an order in which no batch holds one identity only
-    data = build.build_datamanager(config)
-    network = build.build_model(config, data)
-    optimizer = build.build_optimizer(config, network)
-    engine = build.build_engine(config, data, network, optimizer, build.build_scheduler(config, optimizer))
-    engine.run(**engine_run_kwargs(config))
+    duke = {"data__sources": ["occluded_duke"], "data__targets": ["occluded_duke"], "data__corrupt": "skip"}
+    training = {"sampler__train_sampler": "RandomSampler", "train__max_epoch": 2, "test__ranks": [1]}
+    finished_run(tmp_path / "out", train.parents[1], **duke, **training)
     content = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["run"]
     assert content["skipped_images"] == {"count": 4, "files": {str(train / name): 2 for name in CORRUPT}}
     assert content["config"]["data"]["corrupt"] == "skip"

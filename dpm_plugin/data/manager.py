@@ -4,6 +4,7 @@ import functools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch.utils.data import DataLoader
 
@@ -11,7 +12,7 @@ from dpm_plugin import torchreid_host
 from dpm_plugin.data import sharing
 from dpm_plugin.data.datasets import torchreid_sets
 from dpm_plugin.data.sampling import build_train_sampler
-from dpm_plugin.data.skipping import SkippingDataset, skipped_images
+from dpm_plugin.data.skipping import SkippingDataset
 from dpm_plugin.data.synthetic.spec import SyntheticSpec
 from dpm_plugin.data.transforms import build_transforms
 from dpm_plugin.distributed.processes import ALONE, Processes
@@ -34,11 +35,9 @@ class DPMImageDataManager(ImageDataManager):
         root, sources, targets: folder of the data sets; names to train on; names to test on.
         transforms: torchreid's and ours (:func:`dpm_plugin.data.transforms.build_transforms`).
         interpolation: ``"bilinear"`` or ``"bicubic"``, of the training resize.
-        persistent_workers: keep the ``workers`` processes from epoch to epoch, default False: each epoch starts
-            new ones. Either way a run repeats itself, but the two draw different random numbers.
-        corrupt: what a training image that cannot be read does: ``"error"`` ends the run (default), ``"skip"``
-            replaces it by another of its identity, see :mod:`dpm_plugin.data.skipping`. A test image that
-            cannot be read is an error always: the result would be another one without it.
+        persistent_workers: keep the ``workers`` processes from epoch to epoch, which draws other random numbers.
+        corrupt: ``"error"`` (default), or ``"skip"``: a training image that cannot be read is replaced by another of
+            its identity (:mod:`dpm_plugin.data.skipping`); a test image never, as results would change.
         synthetic: what the data set ``synthetic_occluded`` draws; None is its default.
         processes: share the batches out: ``batch_size_train`` is that of all together, ``batch_size_test`` that
             of each. Default: one process.
@@ -74,26 +73,30 @@ class DPMImageDataManager(ImageDataManager):
         if corrupt not in CORRUPT:
             raise unknown("choice (data.corrupt)", corrupt, CORRUPT)
         self._synthetic = synthetic
-        self._source_cameras: list[tuple[str, set[int], int]] = []
+        self._camera_offsets: dict[str, int] = {}
+        self._cameras: set[int] = set()  # of the sources read so far, shifted
+        self._next_offset = 0
 
-        transforms_of = functools.partial(build_transforms, interpolation=interpolation)
-        build_sampler = functools.partial(build_train_sampler, processes=processes)
         if processes.size > 1:
-            torchreid_arguments["batch_size_train"] = sharing.share_of_batch(
-                torchreid_arguments.get("batch_size_train", 32), processes, _together(torchreid_arguments)
-            )
+            arguments = torchreid_arguments
+            samplers = arguments.get("train_sampler"), arguments.get("train_sampler_t")
+            together = arguments.get("num_instances", 4) if "RandomIdentitySampler" in samplers else 1
+            size = arguments.get("batch_size_train", 32)
+            arguments["batch_size_train"] = sharing.share_of_batch(size, processes, together)
         torchreid_host.install_read_image()
         with torchreid_host.manager_builders(
-            init_image_dataset=self._build_dataset, build_train_sampler=build_sampler, build_transforms=transforms_of
+            init_image_dataset=self._build_dataset,
+            build_train_sampler=functools.partial(build_train_sampler, processes=processes),
+            build_transforms=functools.partial(build_transforms, interpolation=interpolation),
         ):
             # torchreid's constructor refuses an unknown argument, so nothing is swallowed here.
             super().__init__(root, sources, targets, *positional, **torchreid_arguments)
-        self.train_loader = _training_loader(self.train_loader, corrupt, persistent_workers)
-        if self.train_loader_t is not None:
-            self.train_loader_t = _training_loader(self.train_loader_t, corrupt, persistent_workers)
+        self.train_loader: Any = _rebuilt(self.train_loader, persistent_workers, corrupt)
+        self.train_loader_t: Any = self.train_loader_t and _rebuilt(self.train_loader_t, persistent_workers, corrupt)
         for loaders in self.test_loader.values():
             for side, loader in loaders.items():
-                loaders[side] = _test_loader(loader, processes, persistent_workers)
+                batches = sharing.EveryNthBatch(len(loader.dataset), loader.batch_size, processes)
+                loaders[side] = _rebuilt(loader, persistent_workers, batches=batches)
 
     @property
     def num_cameras(self) -> int:
@@ -106,8 +109,9 @@ class DPMImageDataManager(ImageDataManager):
     @property
     def skipped(self) -> Counter[str] | None:
         """How often each unreadable training image was replaced; None where ``corrupt`` is "error"."""
-        loaders = (self.train_loader, self.train_loader_t)
-        return skipped_images(loader for loader in loaders if loader is not None)
+        datasets = [loader.dataset for loader in (self.train_loader, self.train_loader_t) if loader is not None]
+        counts = [dataset.skipped for dataset in datasets if isinstance(dataset, SkippingDataset)]
+        return sum(counts, Counter()) if counts else None
 
     def camera_offset(self, name: str) -> int | None:
         """What training adds to the camera ids of source ``name``; test images come without it.
@@ -115,14 +119,7 @@ class DPMImageDataManager(ImageDataManager):
         torchreid shifts the camera ids of every later source. None for a data set that is no training
         source: its camera ids say nothing about training cameras.
         """
-        offset, seen = 0, set()
-        for source, camids, count in self._source_cameras:
-            if source == name:
-                return offset
-            seen |= {offset + camid for camid in camids}
-            # As torchreid's Dataset.__add__: the first set's own count, then that of the growing sum.
-            offset = count if offset == 0 else len(seen)
-        return None
+        return self._camera_offsets.get(name)
 
     def _build_dataset(self, name, *, root, **options):
         cls = torchreid_host.image_dataset_classes()[name]
@@ -135,44 +132,29 @@ class DPMImageDataManager(ImageDataManager):
                 raise
             raise torchreid_sets.read_error(name, cls, root, error) from error
         if options["mode"] == "train" and name in self.sources:
-            camids = {camid for _, _, camid, _ in dataset.train}
-            self._source_cameras.append((name, camids, dataset.num_train_cams))
+            offset = self._next_offset
+            self._camera_offsets.setdefault(name, offset)
+            self._cameras |= {offset + camid for _, _, camid, _ in dataset.train}
+            # As torchreid's Dataset.__add__: the first set's own count, then that of the growing sum.
+            self._next_offset = len(self._cameras) if offset else dataset.num_train_cams
         return dataset
 
 
-def _together(torchreid_arguments):
-    """Images that no two processes may share out between them: those of an identity, if batches are made so."""
-    samplers = {torchreid_arguments.get(name) for name in ("train_sampler", "train_sampler_t")}
-    return torchreid_arguments.get("num_instances", 4) if "RandomIdentitySampler" in samplers else 1
-
-
-def _training_loader(loader, corrupt, persistent_workers):
+def _rebuilt(loader, persistent_workers, corrupt="error", batches=None):
+    """torchreid's ``loader`` with what its data manager has no argument for; ``batches``: which images it reads."""
     dataset = SkippingDataset(loader.dataset, loader.num_workers) if corrupt == "skip" else loader.dataset
-    batches = dict(batch_size=loader.batch_size, sampler=loader.sampler, drop_last=loader.drop_last)
-    return _loader_like(loader, dataset, persistent_workers, **batches)
-
-
-def _test_loader(loader, processes, persistent_workers):
-    """A loader like ``loader``, in order and without dropping; of several processes each reads its own batches."""
-    batches = sharing.EveryNthBatch(len(loader.dataset), loader.batch_size, processes)
-    return _loader_like(loader, loader.dataset, persistent_workers, batch_sampler=batches)
-
-
-def _loader_like(loader, dataset, persistent_workers, **batches):
-    """torchreid's ``loader`` with what its data manager has no argument for."""
-    settings = {name: getattr(loader, name) for name in ("num_workers", "collate_fn", "pin_memory", "prefetch_factor")}
+    kept = ["num_workers", "collate_fn", "pin_memory", "prefetch_factor"]
+    if batches is None:
+        kept += ["batch_size", "sampler", "drop_last"]
     return DataLoader(
         dataset,
-        worker_init_fn=install_reader_in_worker,
+        batch_sampler=batches,
+        worker_init_fn=_install_reader,
         persistent_workers=persistent_workers and loader.num_workers > 0,
-        **settings,
-        **batches,
+        **{name: getattr(loader, name) for name in kept},
     )
 
 
-def install_reader_in_worker(worker_id: int) -> None:
-    """``worker_init_fn`` of every loader: a spawned worker starts with torchreid's own reader of images.
-
-    torch itself gives each worker its own random state.
-    """
+def _install_reader(worker_id):
+    """A spawned worker starts with torchreid's own reader of images. (torch gives it its own random state.)"""
     torchreid_host.install_read_image()

@@ -10,13 +10,7 @@ from dpm_plugin.distributed.processes import ALONE, Processes
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import unknown
 
-SAMPLERS = (
-    "RandomSampler",
-    "SequentialSampler",
-    "RandomIdentitySampler",
-    "RandomDomainSampler",
-    "RandomDatasetSampler",
-)
+SAMPLERS = "RandomSampler SequentialSampler RandomIdentitySampler RandomDomainSampler RandomDatasetSampler".split()
 
 
 def build_train_sampler(
@@ -29,7 +23,7 @@ def build_train_sampler(
     num_datasets: int,
     processes: Processes = ALONE,
 ) -> Sampler:
-    """torchreid's sampler ``train_sampler`` over ``data_source``: [(path, pid, camid, dsetid), ...].
+    """torchreid's sampler ``train_sampler`` over ``data_source``, entries (path, pid, camid, dsetid).
 
     Args:
         batch_size, num_instances, num_cams, num_datasets: as torchreid's; the first counts one process's images.
@@ -50,37 +44,34 @@ def build_train_sampler(
             f"nothing would be trained; lower it to {len(data_source)} or less"
         )
     if train_sampler == "RandomIdentitySampler":
-        _check_identities(pids, batch_size, num_instances, there)
-    sizes = dict(num_instances=num_instances, num_cams=num_cams, num_datasets=num_datasets)
+        if not 1 <= num_instances <= batch_size:
+            raise DPMError(
+                f"sampler.num_instances is {num_instances}, must be between 1 and the batch size {batch_size}"
+            )
+        wanted = batch_size // num_instances
+        if pids < wanted:
+            raise DPMError(
+                f"a batch of {batch_size} with {num_instances} images each needs {wanted} identities, the training set "
+                f"has {pids} ({there}); lower train.batch_size to {pids * num_instances} or raise sampler.num_instances"
+            )
+        if wanted * num_instances < batch_size and pids < 2 * wanted:
+            # One round of identities may be all there is, and it is shorter than a batch.
+            raise DPMError(
+                f"train.batch_size {batch_size} is no multiple of sampler.num_instances {num_instances} and "
+                f"there are only {pids} identities; make it {wanted * num_instances}"
+            )
+    sizes = dict(batch_size=batch_size, num_instances=num_instances, num_cams=num_cams, num_datasets=num_datasets)
     try:
-        sampler = torchreid_host.build_train_sampler(data_source, train_sampler, batch_size=batch_size, **sizes)
+        sampler = torchreid_host.build_train_sampler(data_source, train_sampler, **sizes)
     except (AssertionError, ValueError) as error:
+        reason = f": {error}" if str(error) else ""
         raise DPMError(
-            f"{train_sampler} cannot make batches of {batch_size} with num_cams {num_cams} and "
-            f"num_datasets {num_datasets} from {there}{f': {error}' if str(error) else ''}; "
-            "the batch must divide evenly and every part hold enough images"
+            f"{train_sampler} cannot make batches of {batch_size} with num_cams {num_cams} and num_datasets "
+            f"{num_datasets} from {there}{reason}; the batch must divide evenly and every part hold enough images"
         ) from error
     if len(sampler) < batch_size:
         raise DPMError(
-            f"{train_sampler} yields {len(sampler)} images an epoch from {there}, less than one batch of "
-            f"{batch_size} (train.batch_size); lower it"
+            f"{train_sampler} yields {len(sampler)} images an epoch from {there}, less than one batch of {batch_size} "
+            "(train.batch_size); lower it"
         )
     return TrainShare(sampler, batch_size, processes) if processes.size > 1 else sampler
-
-
-def _check_identities(found, batch_size, num_instances, there):
-    if not 1 <= num_instances <= batch_size:
-        raise DPMError(f"sampler.num_instances is {num_instances}, must be between 1 and the batch size {batch_size}")
-    wanted = batch_size // num_instances
-    if found < wanted:
-        raise DPMError(
-            f"a batch of {batch_size} with {num_instances} images each needs {wanted} identities, the "
-            f"training set has {found} ({there}); lower train.batch_size to {found * num_instances} or "
-            "raise sampler.num_instances"
-        )
-    if wanted * num_instances < batch_size and found < 2 * wanted:
-        # One round of identities may be all there is, and it is shorter than a batch.
-        raise DPMError(
-            f"train.batch_size {batch_size} is no multiple of sampler.num_instances {num_instances} and "
-            f"there are only {found} identities; make it {wanted * num_instances}"
-        )

@@ -13,11 +13,9 @@ from dpm_plugin.utils.errors import DPMError
 
 
 def share_of_batch(batch_size: int, processes: Processes, num_instances: int = 1) -> int:
-    """Images of a training batch that each process takes.
+    """Images that each process takes of a training batch of ``batch_size`` images.
 
-    Args:
-        batch_size: images of all processes together.
-        num_instances: images of one identity, which stay together. Default: 1, images by themselves.
+    The ``num_instances`` (default 1) images of one identity stay together.
 
     Raises:
         DPMError: it does not divide evenly, or leaves one image, of which BatchNorm makes nothing.
@@ -38,11 +36,7 @@ class TrainShare(Sampler):
     """This process's part of every batch of ``sampler``: consecutive images, so that identities stay whole.
 
     Rank 0 draws the order of an epoch, as a single process would, and broadcasts it. An incomplete last batch
-    is dropped.
-
-    Args:
-        sampler: yields positions in the training set; has a length.
-        batch_size: images of all processes together, a multiple of their number.
+    is dropped. ``batch_size`` counts the images of all processes together, a multiple of their number.
     """
 
     def __init__(self, sampler: Any, batch_size: int, processes: Processes) -> None:
@@ -85,28 +79,22 @@ class EveryNthBatch(Sampler):
 
 
 def check_same_data(datamanager: ImageDataManager, processes: Processes) -> None:
-    """Refuse processes that list their images differently: they would share out what is not the same.
+    """Refuse, by a DPMError on each, processes that list their images differently: they would share out other data.
 
     That can happen with several machines, each with a copy of its own. Folders may differ.
-
-    Raises:
-        DPMError: names the data set.
     """
     if processes.size == 1:
         return
     lists = {"the training set": datamanager.train_loader.dataset.train}
     for name, parts in datamanager.test_dataset.items():
         lists.update({f"{side} of '{name}'": entries for side, entries in parts.items()})
-    own = {}
-    for what, entries in lists.items():
-        names = repr([(Path(path).name, labels) for path, *labels in entries])
-        own[what] = hashlib.sha256(names.encode()).hexdigest()
-    everyone = processes.gather(own)
-    others = processes.broadcast(
-        lambda: [(rank, what) for what in own for rank, each in enumerate(everyone) if each.get(what) != own[what]]
-    )
-    if others:
-        rank, what = others[0]
+    names = {what: repr([(Path(path).name, labels) for path, *labels in entries]) for what, entries in lists.items()}
+    own = {what: hashlib.sha256(text.encode()).hexdigest() for what, text in names.items()}
+    everyone = processes.gather(own) or []  # on rank 0
+    others = ((rank, what) for what in own for rank, each in enumerate(everyone) if each.get(what) != own[what])
+    other = processes.broadcast(lambda: next(others, None))
+    if other:
+        rank, what = other
         raise DPMError(
             f"process {rank} lists other images than process 0, or in another order, for {what}; "
             "every machine needs the same files in data.root"

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 import torch
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import get_worker_info
 
 from dpm_plugin.torchreid_host import ImageDataset
 from dpm_plugin.utils.errors import DPMError, UnreadableImage
@@ -16,9 +16,8 @@ SHOWN = 5  # files named on screen; results.json lists all
 class SkippingDataset(ImageDataset):
     """The training images of ``dataset``; one that cannot be read is replaced by the next of its identity.
 
-    "Next" is in the order of the training set, from the image on and then from the start, so the replacement
-    depends on nothing but the files: not on epoch, worker or process. An image is named on screen when it is
-    replaced for the first time.
+    "Next" is in the order of the training set, going on at its start, so the replacement depends on the files
+    alone: not on epoch, worker or process. An image is named on screen when it is replaced for the first time.
 
     Args:
         dataset: torchreid's, of images.
@@ -55,8 +54,8 @@ class SkippingDataset(ImageDataset):
             except UnreadableImage:
                 pass
         raise DPMError(
-            f"none of the {len(same)} images of an identity can be read, the first is "
-            f"'{self.train[same[0]][0]}'; replace one by an intact copy, or remove them all"
+            f"none of the {len(same)} images of an identity can be read, the first is '{self.train[same[0]][0]}'; "
+            "replace one by an intact copy, or remove them all"
         )
 
     @property
@@ -64,12 +63,6 @@ class SkippingDataset(ImageDataset):
         """How often each unreadable image, by its path, was replaced since the start."""
         counts = self.replaced.sum(dim=0)
         return Counter({self.train[index][0]: int(counts[index]) for index in counts.nonzero().flatten().tolist()})
-
-
-def skipped_images(loaders: Iterable[DataLoader]) -> Counter[str] | None:
-    """Counts of the replaced images in several training loaders together; None where none replaces any."""
-    counts = [loader.dataset.skipped for loader in loaders if isinstance(loader.dataset, SkippingDataset)]
-    return sum(counts, Counter()) if counts else None
 
 
 def merge_skipped(counts: Iterable[Counter[str]]) -> dict:
@@ -82,7 +75,5 @@ def describe_skipped(merged: dict) -> str:
     """One line on what :func:`merge_skipped` gives."""
     files = list(merged["files"])
     shown = ", ".join(f"'{path}'" for path in files[:SHOWN]) + (", ..." if len(files) > SHOWN else "")
-    return (
-        f"{merged['count']} times another image of its identity stood for one of {len(files)} training images that "
-        f"cannot be read: {shown}"
-    )
+    what = f"{len(files)} training images that cannot be read: {shown}"
+    return f"{merged['count']} times another image of its identity stood for one of {what}"

@@ -30,14 +30,11 @@ def build_transforms(
 
     Args:
         height, width: image size in pixels.
-        transforms: a name, a list of names, or None: torchreid's ``random_flip``, ``random_crop``,
-            ``random_patch``, ``color_jitter``, ``random_erase``, and
+        transforms: a name, a list of names in any order, or None: torchreid's (``TORCHREID_NAMES``), and
 
             - ``jitter``: brightness, contrast 0.3, saturation, hue 0.2, directly after the resize;
             - ``pad_crop``: 10 black pixels on each side, then a random crop back to the image size;
             - ``erase_pixel``: with probability 0.5 one box of per-pixel noise, after normalisation.
-
-            Their order in the list has no meaning, as in torchreid.
         norm_mean, norm_std: three numbers each; None means ImageNet's.
         interpolation: filter of the training resize, bilinear or bicubic; the test resize is bilinear.
 
@@ -57,22 +54,10 @@ def build_transforms(
     train, test = torchreid_host.build_transforms(
         height, width, transforms=theirs, norm_mean=norm_mean, norm_std=norm_std
     )
-    if interpolation != "bilinear" or len(theirs) < len(names):
-        train = _with_recipe(train, names, height, width, interpolation)
-    return train, test
-
-
-def evaluation_transform(height: int, width: int, mean: Sequence[float], std: Sequence[float]) -> Compose:
-    """The test transform of :func:`build_transforms` alone, without its report on screen."""
-    return Compose([Resize((height, width)), ToTensor(), Normalize(mean=mean, std=std)])
-
-
-def _with_recipe(train, names, height, width, interpolation):
-    """torchreid's training transforms with our steps in them: resize, ..., to tensor, normalise, [erase]."""
+    if interpolation == "bilinear" and len(theirs) == len(names):
+        return train, test
     steps = list(train.transforms)
-    resize, to_tensor = (
-        next(place for place, step in enumerate(steps) if isinstance(step, kind)) for kind in (Resize, ToTensor)
-    )
+    resize, to_tensor = ([type(step) for step in steps].index(kind) for kind in (Resize, ToTensor))
     steps[resize] = Resize((height, width), interpolation=INTERPOLATIONS[interpolation])
     print("Changing train transforms ...")
     print(f"+ resize by {interpolation} interpolation")
@@ -85,4 +70,9 @@ def _with_recipe(train, names, height, width, interpolation):
     if "erase_pixel" in names:
         print("+ random erase by noise, last")
         steps.append(RandomErasing(probability=0.5, mode="pixel", max_count=1, device="cpu"))
-    return Compose(steps)
+    return Compose(steps), test
+
+
+def evaluation_transform(height: int, width: int, mean: Sequence[float], std: Sequence[float]) -> Compose:
+    """The test transform of :func:`build_transforms` alone, without its report on screen."""
+    return Compose([Resize((height, width)), ToTensor(), Normalize(mean=mean, std=std)])

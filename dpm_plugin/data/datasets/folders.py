@@ -1,7 +1,6 @@
-"""The folder structures of published data sets, whatever toolbox spelled their names.
+"""The folders of published data sets: found however a toolbox spelled their names, never created or downloaded.
 
-Toolboxes disagree on case, ``-``/``_`` and on 'MTMC' and 'reID' in folder names. Every data set of
-this plugin finds its folders here, and says here what is missing. Nothing is created or downloaded.
+Toolboxes disagree on case, ``-``/``_`` and on 'MTMC' and 'reID' in folder names.
 """
 
 import os
@@ -25,31 +24,20 @@ class Part:
 
 @dataclass(frozen=True)
 class FolderStructure:
-    """A published data set on disk.
+    """A published data set on disk; ``tree``, ``example`` and ``origin`` are shown in errors."""
 
-    Args:
-        name: the data set's name in torchreid, e.g. ``"occluded_duke"``.
-        folders: accepted spellings of its folder under the root, the usual one first.
-        splits: split name to the :class:`Part` folders it is read from.
-        tree: the expected folders in one line, shown in errors.
-        example: a file name as published, shown in errors.
-        origin: where the data comes from, shown in errors.
-        published: split name to published (images, identities).
-    """
-
-    name: str
-    folders: tuple[str, ...]
-    splits: Mapping[str, Sequence[Part]]
-    tree: str
-    example: str
-    origin: str
-    published: Mapping[str, tuple[int, int]]
+    name: str  # in torchreid, such as "occluded_duke"
+    folders: tuple[str, ...]  # accepted spellings of its folder under the root, the usual one first
+    splits: Mapping[str, Sequence[Part]]  # split name -> the folders it is read from
+    tree: str  # the expected folders in one line
+    example: str  # a file name as published
+    origin: str  # where the data comes from
+    published: Mapping[str, tuple[int, int]]  # split name -> (images, identities)
 
     def missing(self, what: str, root: str) -> DPMError:
         """The error for what is missing, with the expected folders below ``root`` and the data's origin."""
-        return DPMError(
-            f"{self.name}: {what}\n  expected folders: {os.path.join(root, self.tree)}\n  the data: {self.origin}"
-        )
+        folders = os.path.join(root, self.tree)
+        return DPMError(f"{self.name}: {what}\n  expected folders: {folders}\n  the data: {self.origin}")
 
 
 def plain(name: str) -> str:
@@ -68,27 +56,19 @@ def subfolders(folder: str) -> list[str]:
 def find_folder(parent: str, spellings: Sequence[str]) -> str | None:
     """Path of the folder below ``parent`` that has one of ``spellings``, ignoring case and separators.
 
-    The usual spelling (the first) wins where several folders match.
-
-    Raises:
-        DPMError: several folders match and none has the usual spelling.
+    The usual spelling (the first) wins where several match; DPMError where several others do.
     """
     names = subfolders(parent)
     accepted = {plain(spelling) for spelling in spellings}
     found = spellings[:1] if spellings[0] in names else [name for name in names if plain(name) in accepted]
     if len(found) > 1:
-        raise DPMError(
-            f"'{parent}' holds {' and '.join(found)}, which mean the same data; "
-            f"name the wanted one '{spellings[0]}' or move the other away"
-        )
+        same = f"'{parent}' holds {' and '.join(found)}, which mean the same data"
+        raise DPMError(f"{same}; name the wanted one '{spellings[0]}' or move the other away")
     return os.path.join(parent, found[0]) if found else None
 
 
 def locate(structure: FolderStructure, root: str | Path) -> tuple[str, dict[str, list[tuple[str, int]]]]:
-    """Find the data set below ``root``.
-
-    Returns:
-        (data set folder, {split: [(folder, view), ...]})
+    """The data set's folder below ``root``, and {split: [(folder, view), ...]}.
 
     Raises:
         DPMError: something is missing; says what, the expected folders and where the data comes from.
@@ -112,21 +92,18 @@ def locate(structure: FolderStructure, root: str | Path) -> tuple[str, dict[str,
             folder = found
         return folder
 
-    return top, {
-        split: [(descend(top, part.path), part.view) for part in parts] for split, parts in structure.splits.items()
-    }
+    places = lambda parts: [(descend(top, part.path), part.view) for part in parts]
+    return top, {split: places(parts) for split, parts in structure.splits.items()}
 
 
 def list_images(folder: str, example: str, split: str) -> list[str]:
     """Paths of the images in ``folder`` and in the folders directly below it, sorted.
 
-    Files that are no images by their suffix (Thumbs.db, lists, ...) and hidden files are ignored.
-
     Raises:
         DPMError: there is none, or an image is a link that leads nowhere.
     """
-    entries = [entry for level in levels(folder) for entry in os.scandir(level) if is_image_name(entry.name)]
-    entries = [entry for entry in entries if not entry.is_dir()]
+    found = [entry for level in levels(folder) for entry in os.scandir(level) if is_image_name(entry.name)]
+    entries = [entry for entry in found if not entry.is_dir()]
     for entry in entries:
         if not entry.is_file():
             raise DPMError(f"image '{entry.path}' is a link that leads nowhere; restore or remove it")
@@ -146,27 +123,9 @@ def is_image_name(name: str) -> bool:
 
 
 def parse_name(pattern: re.Pattern, path: str, structure: FolderStructure) -> re.Match:
-    """Match the file name of ``path`` against ``pattern``.
-
-    Raises:
-        DPMError: it does not match; names the file and an example.
-    """
+    """Match the file name of ``path`` against ``pattern``; a DPMError, with an example, where it does not."""
     match = pattern.match(os.path.basename(path))
     if match is None:
-        raise DPMError(
-            f"{structure.name}: file name of '{path}' is not understood; expected names like "
-            f"{structure.example}: rename it or move it away"
-        )
+        like = f"expected names like {structure.example}: rename it or move it away"
+        raise DPMError(f"{structure.name}: file name of '{path}' is not understood; {like}")
     return match
-
-
-def person_of(path: str, pid: int) -> int:
-    """``pid``, checked against the folder where images lie in one folder per person.
-
-    Raises:
-        DPMError: the folder is named by another number than the file.
-    """
-    folder = Path(path).parent.name
-    if folder.isdecimal() and folder.isascii() and folder.lstrip("0") != str(pid).lstrip("0"):
-        raise DPMError(f"'{path}' is of person {pid} by its name but lies in folder '{folder}'; move it away")
-    return pid

@@ -7,7 +7,6 @@ from dpm_plugin.data.datasets.occluded_duke import DUKE_NAME
 from dpm_plugin.data.datasets.reid_dataset import Split
 from dpm_plugin.data.datasets.two_view import ICME_2018, OCCLUDED, WHOLE, TwoViewDataset
 
-OCCLUDED_VIEW, WHOLE_VIEW = 0, 1
 NUM_DUKE_CAMERAS = 8
 
 
@@ -17,20 +16,19 @@ class PDukeMTMC(TwoViewDataset):
     24,143 images of 1,299 identities: 12,927 of 665 for training, 2,163 queries and 9,053 gallery
     images of the other 634.
 
-    Camera ids: the protocol ranks every whole-body image for every occluded query, of the same camera
-    too. The evaluation discards gallery images of the query's identity *and* camera, so occluded and
-    whole images never share a camera id: where every file name tells its camera
-    (``0001_c2_f0046182.jpg``) an occluded image has ids 0 to 7 and a whole one 8 to 15, otherwise they
-    have 0 and 1. Training and test use the same ids, so a camera embedding fits both.
+    The protocol ranks every whole-body image for every occluded query, of the same camera too. The evaluation
+    discards gallery images of the query's identity *and* camera, so occluded and whole images never share a camera
+    id: where every file name tells its camera, as ``0001_c2_f0046182.jpg``, an occluded image has ids 0 to 7 and a
+    whole one 8 to 15, otherwise 0 and 1. Training and test use the same ids, so a camera embedding fits both.
     """
 
     structure = FolderStructure(
         name="p_dukemtmc",
         folders=("P-DukeMTMC-reID", "P-DukeMTMC", "P-Duke", "P-Duke-reID"),
         splits={
-            "train": [Part((("train",), OCCLUDED), OCCLUDED_VIEW), Part((("train",), WHOLE), WHOLE_VIEW)],
-            "query": [Part((("test",), OCCLUDED), OCCLUDED_VIEW)],
-            "gallery": [Part((("test",), WHOLE), WHOLE_VIEW)],
+            "train": [Part((("train",), OCCLUDED), 0), Part((("train",), WHOLE), 1)],
+            "query": [Part((("test",), OCCLUDED), 0)],
+            "gallery": [Part((("test",), WHOLE), 1)],
         },
         tree="P-DukeMTMC-reID/{train,test}/{occluded_body_images,whole_body_images}/0001/0001_c2_f0046182.jpg",
         example="0001_c2_f0046182.jpg",
@@ -40,12 +38,11 @@ class PDukeMTMC(TwoViewDataset):
 
     @classmethod
     def assign_cameras(cls, images: dict[str, Split]) -> dict[str, Split]:
-        names = {path: DUKE_NAME.match(os.path.basename(path)) for split in images.values() for path, _, _ in split}
-        if None in names.values():
-            return images
-        return {
-            split: [
-                (path, pid, NUM_DUKE_CAMERAS * view + int(names[path]["camera"]) - 1) for path, pid, view in entries
-            ]
-            for split, entries in images.items()
-        }
+        numbered: dict[str, Split] = {name: [] for name in images}
+        for name, split in images.items():
+            for path, pid, view in split:
+                match = DUKE_NAME.match(os.path.basename(path))
+                if match is None:
+                    return images
+                numbered[name].append((path, pid, NUM_DUKE_CAMERAS * view + int(match["camera"]) - 1))
+        return numbered

@@ -12,7 +12,7 @@ Split = list[tuple[str, int, int]]  # (path, identity, camera from 0) of each im
 
 
 class ReidImageDataset(ImageDataset):
-    """A published data set, read from its folders in sorted order.
+    """A published data set, read from its folders, each in sorted order.
 
     A subclass sets ``structure`` and :meth:`parse`. A set whose structure has no ``train`` split is a test
     set: it has an empty ``train`` and cannot be a training source.
@@ -20,12 +20,10 @@ class ReidImageDataset(ImageDataset):
     Args:
         root: folder that holds the data set's folder.
         transform, k_tfm, mode, combineall, verbose: as torchreid's ``ImageDataset``.
-        split_id, cuhk03_labeled, cuhk03_classic_split, market1501_500k: unused; torchreid's data manager
-            hands them to every data set.
+        split_id, cuhk03_labeled, cuhk03_classic_split, market1501_500k: unused; torchreid hands them to every data set.
 
     Raises:
-        DPMError: a folder is missing or empty, a file name is not understood, or ``mode="train"`` is
-            asked of a test set.
+        DPMError: a folder is missing or empty, a file name is not understood, or a test set is to be trained on.
     """
 
     structure: FolderStructure
@@ -47,14 +45,16 @@ class ReidImageDataset(ImageDataset):
         market1501_500k: bool = False,
     ) -> None:
         if mode == "train" and self.is_test_set():
-            name = self.structure.name
-            raise DPMError(
-                f"{name} is a test set; train on {self.train_on} "
-                f"(data.sources: [{self.train_on}], data.targets: [{name}])"
-            )
+            name, other = self.structure.name, self.train_on
+            instead = f"train on {other} (data.sources: [{other}], data.targets: [{name}])"
+            raise DPMError(f"{name} is a test set; {instead}")
         self.root = root
         self.dataset_dir, folders = locate(self.structure, root)
-        images = {split: self._read_split(split, parts) for split, parts in folders.items()}
+        images: dict[str, Split] = {split: [] for split in folders}
+        for split, parts in folders.items():
+            for folder, view in parts:
+                paths = list_images(folder, self.structure.example, split)
+                images[split] += [(path, *self.parse(path, view)) for path in paths]
         images = self.assign_cameras(images)
         self._compare_with_published(images)
         # torchreid looks at train[0]: a test set lends it the queries and forgets them below.
@@ -62,7 +62,7 @@ class ReidImageDataset(ImageDataset):
         options = dict(transform=transform, k_tfm=k_tfm, mode=mode, combineall=combineall, verbose=False)
         super().__init__(train, images["query"], images["gallery"], **options)
         if self.is_test_set():
-            self.train = []
+            self.train: list[tuple] = []
             self.num_train_pids = self.num_train_cams = self.num_datasets = 0
         self.verbose = verbose
         if verbose:
@@ -78,28 +78,18 @@ class ReidImageDataset(ImageDataset):
         """(pid, camid) of an image: the published identity and the camera index from 0."""
         raise NotImplementedError
 
-    def _read_split(self, split, folders):
-        """The images of the ``(folder, view)`` pairs, sorted by path within each."""
-        return [
-            (path, *self.parse(path, view))
-            for folder, view in folders
-            for path in list_images(folder, self.structure.example, split)
-        ]
-
     @classmethod
     def assign_cameras(cls, images: dict[str, Split]) -> dict[str, Split]:
         """``images``, by split, with camera ids that depend on the whole data set."""
         return images
 
     def _compare_with_published(self, images):
-        for split, wanted in self.structure.published.items():
+        for split, published in self.structure.published.items():
             found = len(images[split]), len({pid for _, pid, _ in images[split]})
-            if found != wanted:
-                warnings.warn(
-                    f"{self.structure.name}: {split} has {found[0]} images of {found[1]} identities in "
-                    f"'{self.dataset_dir}', published are {wanted[0]} of {wanted[1]}",
-                    stacklevel=3,
-                )
+            if found != published:
+                has = f"has {found[0]} images of {found[1]} identities in '{self.dataset_dir}'"
+                text = f"{self.structure.name}: {split} {has}, published are {published[0]} of {published[1]}"
+                warnings.warn(text, stacklevel=3)
 
     def combine_all(self) -> None:
         """Add query and gallery to the training set, their identities numbered in sorted order.

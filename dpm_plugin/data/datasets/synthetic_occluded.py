@@ -13,14 +13,9 @@ from dpm_plugin.torchreid_host import ImageDataset
 class SyntheticOccluded(ImageDataset):
     """Pedestrians drawn from a seed: occluded queries, holistic gallery, some training images occluded.
 
-    Drawn below ``<root>/synthetic_occluded/`` on first use, see ``generate``.
-
-    Args:
-        root: the data root. Default: the current folder, as in torchreid.
-        spec: what is drawn. Default: ``SyntheticSpec()``.
-        kwargs: what torchreid hands to every image data set; its base class takes what it needs
-            (``transform``, ``k_tfm``, ``mode``, ``combineall``, ``verbose``) and drops the options of other
-            data sets.
+    Drawn by ``generate`` below ``root`` on first use. Default: below the current folder, as in torchreid, and as
+    ``SyntheticSpec()`` says. ``kwargs`` is what torchreid hands to every image data set; its base class takes
+    what it needs.
 
     Attributes:
         dataset_dir: the folder that holds the images.

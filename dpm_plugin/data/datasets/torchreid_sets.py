@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from dpm_plugin.data.datasets.folders import plain, subfolders
 from dpm_plugin.torchreid_host import is_torchreid_own
@@ -26,8 +27,15 @@ def check_present(name: str, cls: type, root: str | Path) -> None:
     if not is_torchreid_own(cls):
         return
     folder = directory(cls, root)
-    if not os.path.isdir(folder):
-        raise DPMError(f"{name}: no folder '{folder}'{_near(folder)}\n{_help(name, cls, root)}")
+    if os.path.isdir(folder):
+        return
+    parent, last = os.path.split(folder)
+    if os.path.isdir(parent):
+        near = [found for found in subfolders(parent) if plain(found).startswith(plain(last)[:8])]
+        hint = f" ('{near[0]}' there looks like it)" if near else ""
+    else:
+        hint = f" ('{parent}' does not exist either: data.root)"
+    raise DPMError(f"{name}: no folder '{folder}'{hint}\n{_help(name, cls, root)}")
 
 
 def read_error(name: str, cls: type, root: str | Path, error: Exception) -> DPMError:
@@ -38,7 +46,7 @@ def read_error(name: str, cls: type, root: str | Path, error: Exception) -> DPME
     return DPMError(f"{name}: '{directory(cls, root)}' cannot be read: {what}\n{_help(name, cls, root)}")
 
 
-def directory(cls: type, root: str | Path) -> str:
+def directory(cls: Any, root: str | Path) -> str:
     """Absolute path of the folder where torchreid looks for the data set ``cls`` below ``root``."""
     return os.path.join(os.path.abspath(os.path.expanduser(root)), cls.dataset_dir)
 
@@ -48,11 +56,3 @@ def _help(name, cls, root):
     url = re.search(r"URL: `<(.+?)>`", cls.__doc__ or "")
     origin = f"see {url[1]}" if url else f"see the docstring of torchreid's {cls.__name__}"
     return f"  expected folders: {os.path.join(root, tree)}\n  the data: {origin}; nothing was downloaded"
-
-
-def _near(folder):
-    parent, wanted = os.path.split(folder)
-    if not os.path.isdir(parent):
-        return f" ('{parent}' does not exist either: data.root)"
-    near = [name for name in subfolders(parent) if plain(name).startswith(plain(wanted)[:8])]
-    return f" ('{near[0]}' there looks like it)" if near else ""

@@ -1,9 +1,11 @@
 """What test sets of two views share: occluded (or partial) queries, whole-body gallery, no cameras."""
 
 import re
+from pathlib import Path
 
-from dpm_plugin.data.datasets.folders import FolderStructure, Part, parse_name, person_of
+from dpm_plugin.data.datasets.folders import FolderStructure, Part, parse_name
 from dpm_plugin.data.datasets.reid_dataset import ReidImageDataset
+from dpm_plugin.utils.errors import DPMError
 
 OCCLUDED = ("occluded_body_images", "occluded_body", "occluded", "query")
 PARTIAL = ("partial_body_images", "partial_body", "partial", "probe", "query")
@@ -27,8 +29,11 @@ class TwoViewDataset(ReidImageDataset):
 
     @classmethod
     def parse(cls, path: str, view: int) -> tuple[int, int]:
-        pid = int(parse_name(PERSON_NAME, path, cls.structure)["pid"])
-        return person_of(path, pid), view
+        pid, folder = int(parse_name(PERSON_NAME, path, cls.structure)["pid"]), Path(path).parent.name
+        # Where images lie in one folder per person, its number is theirs.
+        if folder.isdecimal() and folder.isascii() and folder.lstrip("0") != str(pid).lstrip("0"):
+            raise DPMError(f"'{path}' is of person {pid} by its name but lies in folder '{folder}'; move it away")
+        return pid, view
 
 
 def two_views(
@@ -36,9 +41,7 @@ def two_views(
 ) -> FolderStructure:
     """The folder structure of a set with as many queries, in a folder of spellings ``views``, as gallery images.
 
-    Args:
-        folder: its usual name; in lower case it is the data set's.
-        example: path of an image below the folder of its view.
+    ``folder`` in lower case is the set's name; ``example`` is the path of an image below the folder of its view.
     """
     return FolderStructure(
         name=folder.lower(),

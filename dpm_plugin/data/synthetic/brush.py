@@ -57,13 +57,12 @@ class Cloth:
 class Brush:
     """Draws in body units: 1 is the body's height, the origin lies at the middle of the crown.
 
-    A fill is an RGB colour or a :class:`Cloth`. Every shape gets a darker rim on the side away from
-    the light (``light`` -1: from the left, 1: from the right), which keeps limbs apart.
+    A fill is an RGB colour or a :class:`Cloth`. A rim on the side away from the light keeps limbs apart.
 
     Args:
         size: width and height of the layer in pixels.
-        x, top: the origin in pixels.
-        unit: the body's height in pixels.
+        x, top, unit: the origin and the body's height in pixels.
+        light: where it comes from, -1: left, 1: right.
     """
 
     def __init__(self, size: tuple[int, int], x: float, top: float, unit: float, light: int) -> None:
@@ -98,8 +97,8 @@ class Brush:
 
     def ellipse(self, center: Point, rx: float, ry: float, fill: Color, start: int = 0, end: int = 360) -> None:
         """An ellipse or, with angles in degrees, a slice of it."""
-        x, y = self.pixel(center)
-        box = (x - rx * self.unit, y - ry * self.unit, x + rx * self.unit, y + ry * self.unit)
+        (x, y), rx, ry = self.pixel(center), rx * self.unit, ry * self.unit
+        box = (x - rx, y - ry, x + rx, y + ry)
         if (start, end) == (0, 360):
             self.draw.ellipse(box, fill=fill)
         else:

@@ -1,6 +1,7 @@
 """Writes the benchmark once, in Occluded-Duke's folder structure, and finds it again."""
 
 import contextlib
+import functools
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -31,14 +32,14 @@ _WORTH_A_PROCESS = 150
 
 def images(spec: SyntheticSpec) -> list[tuple[str, int, int]]:
     """Every image of the data set as (split, identity number, index), in order."""
-    parts = (
-        ("train", "train", spec.train_images),
-        ("query", "test", spec.query_images),
-        ("gallery", "test", spec.gallery_images),
-        ("gallery", "distractor", DISTRACTOR_IMAGES),
-    )
     pids = id_ranges(spec)
-    return [(split, pid, index) for split, name, count in parts for pid in pids[name] for index in range(count)]
+    parts = (
+        ("train", pids["train"], spec.train_images),
+        ("query", pids["test"], spec.query_images),
+        ("gallery", pids["test"], spec.gallery_images),
+        ("gallery", pids["distractor"], DISTRACTOR_IMAGES),
+    )
+    return [(split, pid, index) for split, numbers, count in parts for pid in numbers for index in range(count)]
 
 
 def relative_path(spec: SyntheticSpec, split: str, pid: int, index: int) -> str:
@@ -52,15 +53,14 @@ def relative_path(spec: SyntheticSpec, split: str, pid: int, index: int) -> str:
 def generate(spec: SyntheticSpec, root: str | Path, workers: int | None = None, verbose: bool = True) -> Path:
     """Make sure that the data set of ``spec`` lies below ``root`` and return its folder.
 
-    The folder is ``<root>/synthetic_occluded/<digest of the spec>/``; it holds ``bounding_box_train``,
-    ``query``, ``bounding_box_test``, ``spec.json`` and ``visibility.json`` (per file the hidden share of the
-    person and the kind of occluder). It appears in one step when complete: a process that dies leaves a
-    temporary folder that the next one removes, and of several processes one draws while the others wait.
+    ``<root>/synthetic_occluded/<digest of the spec>/`` holds the folders of images, ``spec.json`` and
+    ``visibility.json``: per file the hidden share of the person and the kind of occluder. It appears in one step
+    when complete: a process that dies leaves a temporary folder that the next one removes, and of several
+    processes one draws while the others wait.
 
     Args:
         root: the data root; created where missing.
         workers: processes that draw. Default: as many as there are cores. The result does not depend on it.
-        verbose: print progress.
 
     Raises:
         DPMError: ``root`` cannot be written, or the folder was changed after it was written.
@@ -75,10 +75,8 @@ def generate(spec: SyntheticSpec, root: str | Path, workers: int | None = None, 
                         shutil.rmtree(leftover, ignore_errors=True)
                     _write_and_rename(spec, target, workers, verbose)
     except OSError as error:
-        raise DPMError(
-            f"synthetic_occluded cannot be written below '{parent}' ({error}); "
-            "point data.root to a folder with room that you may write to"
-        ) from error
+        what = f"synthetic_occluded cannot be written below '{parent}' ({error})"
+        raise DPMError(f"{what}; point data.root to a folder with room that you may write to") from error
     return _verified(target, spec)
 
 
@@ -111,25 +109,18 @@ def _verified(target, spec):
     wanted = {folder: splits.count(split) for split, folder in FOLDERS.items()}
     found = {folder: len(list((target / folder).glob("*.jpg"))) for folder in wanted}
     if written != spec.as_dict() or found != wanted or not (target / "visibility.json").is_file():
-        raise DPMError(
-            f"'{target}' is not as it was written (images: {found}, expected {wanted}); "
-            "delete that folder and it will be drawn again"
-        )
+        what = f"'{target}' is not as it was written (images: {found}, expected {wanted})"
+        raise DPMError(f"{what}; delete that folder and it will be drawn again")
     return target
 
 
 def _draw_all(spec, folder, workers, verbose):
     """Draw every image; returns {relative path: {"hidden": share, "occluder": kind}}."""
     rows = images(spec)
-
-    def show(text):
-        if verbose:
-            print(text, flush=True)
-
+    show = functools.partial(print, flush=True) if verbose else lambda text: None
     show(f"=> Drawing synthetic_occluded: {len(rows)} images, once for these settings")
     progress = Progress(len(rows), "images", lambda text: show(f"   drawn: {text}"))
-    workers = max(1, min(workers, len(rows) // _WORTH_A_PROCESS))
-    records = {}
+    workers, records = max(1, min(workers, len(rows) // _WORTH_A_PROCESS)), {}
     drawing = _draw(spec, folder, rows) if workers == 1 else _draw_in_processes(spec, folder, rows, workers)
     with contextlib.closing(drawing):
         for name, record in drawing:
@@ -157,9 +148,8 @@ def _draw_in_processes(spec, folder, rows, workers):
         for k in range(workers):
             receiver, sender = context.Pipe(duplex=False)
             receivers.append(receiver)
-            processes.append(
-                context.Process(target=_worker, args=(spec, folder, rows[k::workers], sender), daemon=True)
-            )
+            task = (spec, folder, rows[k::workers], sender)
+            processes.append(context.Process(target=_worker, args=task, daemon=True))
             processes[-1].start()
             sender.close()
         while receivers:
@@ -170,9 +160,8 @@ def _draw_in_processes(spec, folder, rows, workers):
                     receivers.remove(receiver)
                     continue
                 if isinstance(drawn, str):
-                    raise DPMError(
-                        f"synthetic_occluded: a worker failed ({drawn}); try again with more room and memory"
-                    )
+                    what = f"synthetic_occluded: a worker failed ({drawn})"
+                    raise DPMError(f"{what}; try again with more room and memory")
                 yield drawn
     finally:
         for process in processes:
@@ -181,13 +170,10 @@ def _draw_in_processes(spec, folder, rows, workers):
 
 
 def _worker(spec, folder, rows, sender):
-    """Draw ``rows`` and send the records; ends by itself where the parent is gone."""
-    with sender:
+    with sender, contextlib.suppress(BrokenPipeError):  # where the parent is gone
         try:
             for drawn in _draw(spec, folder, rows):
                 sender.send(drawn)
-        except BrokenPipeError:
-            pass
         except Exception as error:  # reported by the parent, whatever it was
             sender.send(f"{type(error).__name__}: {error}")
 

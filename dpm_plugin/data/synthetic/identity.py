@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 import random
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from .brush import Color
 from .spec import SyntheticSpec
@@ -36,44 +36,10 @@ HATS = {"none": 10, "cap": 2, "beanie": 1.5, "brim": 1}
 BAGS = {"none": 6, "backpack": 4, "shoulder": 2.5, "hand": 2, "suitcase": 1}
 
 
-@dataclasses.dataclass(frozen=True)
-class Identity:
-    """What stays with a person from camera to camera."""
-
-    build: float
-    head: float
-    skin: Color
-    hair: Color
-    hair_style: str
-    hat: str
-    hat_color: Color
-    upper: str
-    upper_color: Color
-    pattern: str
-    accent: Color
-    lower: str
-    lower_color: Color
-    lower_stripe: bool
-    shoes: Color
-    boots: bool
-    bag: str
-    bag_color: Color
-    scarf: bool
-    scarf_color: Color
-
-
 def stream(*keys: int | str) -> random.Random:
-    """An independent random stream for the numbers and words ``keys``.
-
-    Python's own generator: its numbers are the same on every machine, and it is ready 30 times sooner than
-    numpy's, which matters with three streams an image.
-    """
+    """An independent random stream for the numbers and words ``keys``, the same on every machine."""
+    # Python's own generator is ready 30 times sooner than numpy's, which matters with three streams an image.
     return random.Random("/".join(map(str, keys)))
-
-
-def shuffled(rng: random.Random, count: int) -> list[int]:
-    """The numbers below ``count`` in random order."""
-    return rng.sample(range(count), count)
 
 
 def pick(rng: random.Random, values: Mapping[T, float] | Sequence[T], weights: Sequence[float] | None = None) -> T:
@@ -92,31 +58,37 @@ def _color(rng, palette, weights=None, away_from=()):
     return tuple(min(max(c + rng.randrange(-10, 11), 0), 255) for c in color)
 
 
-def _draw_identity(rng):
-    upper_color = _color(rng, CLOTH, UPPER_WEIGHT)
-    lower_color = _color(rng, CLOTH, LOWER_WEIGHT)
-    return Identity(
-        build=rng.uniform(0.86, 1.22),
-        head=rng.uniform(0.94, 1.08),
-        skin=_color(rng, SKIN),
-        hair=_color(rng, HAIR, (5, 4, 3, 2, 1.5, 1)),
-        hair_style=pick(rng, HAIR_STYLES),
-        hat=pick(rng, HATS),
-        hat_color=_color(rng, CLOTH),
-        upper=pick(rng, UPPERS),
-        upper_color=upper_color,
-        pattern=pick(rng, PATTERNS),
-        accent=_color(rng, CLOTH, away_from=(upper_color,)),
-        lower=pick(rng, LOWERS),
-        lower_color=lower_color,
-        lower_stripe=rng.random() < 0.15,
-        shoes=_color(rng, SHOES, (5, 4, 2, 1, 1, 0.7)),
-        boots=rng.random() < 0.15,
-        bag=pick(rng, BAGS),
-        bag_color=_color(rng, CLOTH, away_from=(upper_color,)),
-        scarf=rng.random() < 0.12,
-        scarf_color=_color(rng, CLOTH, away_from=(upper_color,)),
-    )
+def _drawn(draw: Callable[[random.Random, Color], Any]) -> Any:
+    return dataclasses.field(metadata={"draw": draw})
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What stays with a person from camera to camera.
+
+    Each field stands with how it is drawn, in this order, from a random stream and the upper garment's colour.
+    """
+
+    upper_color: Color = _drawn(lambda rng, _: _color(rng, CLOTH, UPPER_WEIGHT))
+    lower_color: Color = _drawn(lambda rng, _: _color(rng, CLOTH, LOWER_WEIGHT))
+    build: float = _drawn(lambda rng, _: rng.uniform(0.86, 1.22))
+    head: float = _drawn(lambda rng, _: rng.uniform(0.94, 1.08))
+    skin: Color = _drawn(lambda rng, _: _color(rng, SKIN))
+    hair: Color = _drawn(lambda rng, _: _color(rng, HAIR, (5, 4, 3, 2, 1.5, 1)))
+    hair_style: str = _drawn(lambda rng, _: pick(rng, HAIR_STYLES))
+    hat: str = _drawn(lambda rng, _: pick(rng, HATS))
+    hat_color: Color = _drawn(lambda rng, _: _color(rng, CLOTH))
+    upper: str = _drawn(lambda rng, _: pick(rng, UPPERS))
+    pattern: str = _drawn(lambda rng, _: pick(rng, PATTERNS))
+    accent: Color = _drawn(lambda rng, upper: _color(rng, CLOTH, away_from=(upper,)))
+    lower: str = _drawn(lambda rng, _: pick(rng, LOWERS))
+    lower_stripe: bool = _drawn(lambda rng, _: rng.random() < 0.15)
+    shoes: Color = _drawn(lambda rng, _: _color(rng, SHOES, (5, 4, 2, 1, 1, 0.7)))
+    boots: bool = _drawn(lambda rng, _: rng.random() < 0.15)
+    bag: str = _drawn(lambda rng, _: pick(rng, BAGS))
+    bag_color: Color = _drawn(lambda rng, upper: _color(rng, CLOTH, away_from=(upper,)))
+    scarf: bool = _drawn(lambda rng, _: rng.random() < 0.12)
+    scarf_color: Color = _drawn(lambda rng, upper: _color(rng, CLOTH, away_from=(upper,)))
 
 
 _ITEMS = ("hair", "hat", "pattern", "upper", "lower", "lower_color", "shoes", "bag")
@@ -124,13 +96,8 @@ _ITEMS = ("hair", "hat", "pattern", "upper", "lower", "lower_color", "shoes", "b
 
 def _change(rng, item, who):
     """Fields that set one member of a group of look-alikes apart from ``who``: one item, on one part of the body."""
-
-    def other(values, old):
-        return pick(rng, [value for value in values if value != old])
-
-    def color(palette, *away_from, weights=None):
-        return _color(rng, palette, weights, away_from)
-
+    other = lambda values, old: pick(rng, [value for value in values if value != old])
+    color = lambda palette, *away_from, weights=None: _color(rng, palette, weights, away_from)
     match item:
         case "hair":
             return {"hair": color(HAIR, who.hair), "hair_style": other(HAIR_STYLES, who.hair_style)}
@@ -139,8 +106,8 @@ def _change(rng, item, who):
         case "pattern":
             return {"pattern": other(PATTERNS, who.pattern), "accent": color(CLOTH, who.upper_color)}
         case "upper":
-            long = who.upper in ("tshirt", "tank")
-            return {"upper": pick(rng, ("sweater", "jacket", "coat") if long else ("tshirt", "tank"))}
+            short = who.upper in ("tshirt", "tank")
+            return {"upper": pick(rng, ("sweater", "jacket", "coat") if short else ("tshirt", "tank"))}
         case "lower":
             return {"lower": pick(rng, ("trousers",) if who.lower in ("shorts", "skirt") else ("shorts", "skirt"))}
         case "lower_color":
@@ -163,11 +130,10 @@ def id_ranges(spec: SyntheticSpec) -> dict[str, range]:
 
 def lookalikes(spec: SyntheticSpec, pid: int) -> tuple[int, ...]:
     """The identity numbers of the group of look-alikes that ``pid`` belongs to; ``(pid,)`` where it has none."""
+    size = spec.lookalike_group
     for pids in id_ranges(spec).values():
         if pid in pids:
-            size = spec.lookalike_group
-            grouped = round(spec.lookalike_share * len(pids)) // size * size
-            position = pids.index(pid)
+            grouped, position = round(spec.lookalike_share * len(pids)) // size * size, pids.index(pid)
             start = position // size * size
             return tuple(pids[start : start + size]) if position < grouped else (pid,)
     raise ValueError(f"there is no identity {pid}; the spec has 1 to {pids.stop - 1}")
@@ -175,14 +141,16 @@ def lookalikes(spec: SyntheticSpec, pid: int) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def identity(spec: SyntheticSpec, pid: int) -> Identity:
-    """What identity number ``pid`` looks like.
-
-    The first of a group of look-alikes is drawn freely, each other one changes one item of the first, all
-    in different places: two of a group differ in one or two items.
-    """
+    """What identity number ``pid`` looks like."""
+    # The first of a group of look-alikes is drawn freely, each other one changes one item of the first, all in
+    # different places: two of a group differ in one or two items.
     first = lookalikes(spec, pid)[0]
-    base = _draw_identity(stream(spec.seed, 1, first))
+    rng = stream(spec.seed, 1, first)
+    drawn: dict[str, Any] = {}
+    for field in dataclasses.fields(Identity):
+        drawn[field.name] = field.metadata["draw"](rng, drawn.get("upper_color"))
+    base = Identity(**drawn)
     if pid == first:
         return base
-    order = shuffled(stream(spec.seed, 2, first), len(_ITEMS))
-    return dataclasses.replace(base, **_change(stream(spec.seed, 3, pid), _ITEMS[order[pid - first - 1]], base))
+    items = stream(spec.seed, 2, first).sample(_ITEMS, len(_ITEMS))
+    return dataclasses.replace(base, **_change(stream(spec.seed, 3, pid), items[pid - first - 1], base))

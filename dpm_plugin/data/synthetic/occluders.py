@@ -5,12 +5,14 @@ from below, from above or from a side until the asked share of the person is hid
 """
 
 import random
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from .brush import disc, shade
-from .identity import CLOTH, Identity, pick
+from .identity import CLOTH, Identity
 from .person import draw_person, draw_pose
 from .scene import Camera
 
@@ -38,9 +40,7 @@ def _car(draw, w, h, rng):
     flip = -1 if rng.random() < 0.5 else 1
     middle = w / 2 + rng.uniform(-0.35, 0.35) * w
 
-    def at(*points):
-        return [(middle + flip * x * h, y * h) for x, y in points]
-
+    at = lambda *points: [(middle + flip * x * h, y * h) for x, y in points]
     draw.rectangle((0, 0.3 * h, w, 1.2 * h), fill=paint)
     # The bonnet is lower than the roof; what lies above it stays free.
     draw.polygon(at((-0.6, 0.0), (0.2, 0.0), (0.42, 0.2), (0.9, 0.25), (0.9, 0.4), (-0.6, 0.4)), fill=paint)
@@ -50,28 +50,17 @@ def _car(draw, w, h, rng):
     draw.line(at((-0.16, 0.2), (-0.16, 0.55)), fill=shade(paint, 0.6), width=2)
     draw.line(at((-0.9, 0.3), (0.9, 0.3)), fill=shade(paint, 1.3), width=3)
     draw.rectangle((0, 0.58 * h, w, h), fill=shade(paint, 0.5))
-    ((x, y),) = at((0.35, 0.55))
-    disc(draw, x, y, 0.13 * h, (22, 22, 24))
-    disc(draw, x, y, 0.13 * h / 2, (150, 150, 154))
+    for radius, color in ((0.13 * h, (22, 22, 24)), (0.13 * h / 2, (150, 150, 154))):
+        disc(draw, *at((0.35, 0.55))[0], radius, color)
 
 
-def _leaves(draw, w, h, rng, low, high):
+def _leaves(draw, w, h, rng, shadow, top, bottom, low, high):
+    """A bush, or branches that hang in from above."""
+    draw.rectangle((0, top * h, w, bottom * h), fill=shadow)
     for _ in range(60):
-        x, y = rng.uniform(-0.1, 1.1) * w, rng.uniform(low, high) * h
-        r = rng.uniform(0.03, 0.1) * h
+        x, y, r = rng.uniform(-0.1, 1.1) * w, rng.uniform(low, high) * h, rng.uniform(0.03, 0.1) * h
         green = (rng.randrange(24, 96), rng.randrange(70, 140), rng.randrange(20, 70))
         draw.ellipse((x - r, y - 0.7 * r, x + r, y + 0.7 * r), fill=green)
-
-
-def _bush(draw, w, h, rng):
-    draw.rectangle((0, 0.16 * h, w, h), fill=(46, 84, 40))
-    _leaves(draw, w, h, rng, 0.04, 1.0)
-
-
-def _branches(draw, w, h, rng):
-    """Leaves that hang in from above."""
-    draw.rectangle((0, 0, w, 0.8 * h), fill=(52, 90, 42))
-    _leaves(draw, w, h, rng, 0.0, 0.94)
 
 
 def _boxes(draw, w, h, rng):
@@ -96,8 +85,7 @@ def _sign(draw, w, h, rng):
 
 
 def _pillar(draw, w, h, rng):
-    width = rng.uniform(0.32, 0.6) * w
-    color = _color(rng, 90, 200)
+    width, color = rng.uniform(0.32, 0.6) * w, _color(rng, 90, 200)
     for i in range(8):
         tone = shade(color, 1.15 - 0.6 * abs(i / 7 - 0.35))
         draw.rectangle((width * i / 8, 0, width * (i + 1) / 8, h), fill=tone)
@@ -124,54 +112,43 @@ def _corner(draw, w, h, rng):
         draw.line((0.07 * w, y * h, w, y * h), fill=shade(color, 0.8), width=3)
 
 
-# Kind: weight, from where it slides in, painter. A person comes from another identity of the same set.
-KINDS = {
+# Kind: weight, from where it slides in, painter. A person is another identity of the same set.
+KINDS: dict[str, tuple[float, str, Callable | None]] = {
     "person": (3.2, "side", None),
     "car": (1.4, "below", _car),
     "wall": (1.0, "below", _wall),
-    "bush": (1.0, "below", _bush),
+    "bush": (1.0, "below", partial(_leaves, shadow=(46, 84, 40), top=0.16, bottom=1.0, low=0.04, high=1.0)),
     "boxes": (0.8, "below", _boxes),
     "sign": (0.8, "below", _sign),
-    "branches": (0.9, "above", _branches),
+    "branches": (0.9, "above", partial(_leaves, shadow=(52, 90, 42), top=0.0, bottom=0.8, low=0.0, high=0.94)),
     "pillar": (1.3, "side", _pillar),
     "tree": (0.9, "side", _tree),
     "corner": (1.1, "side", _corner),
 }
 
 
-def draw_kind(rng: random.Random) -> str:
-    """A random kind by its weight."""
-    return pick(rng, {kind: weight for kind, (weight, _, _) in KINDS.items()})
+#: Kind: how often it is drawn.
+WEIGHTS = {kind: weight for kind, (weight, _, _) in KINDS.items()}
 
 
-def paint(
-    kind: str, size: tuple[int, int], who: Identity | None, view: Camera | None, rng: random.Random
-) -> Image.Image:
-    """An occluder as an RGBA layer of ``size`` (width, height) pixels.
-
-    Args:
-        who: the person in the way, for the kind "person".
-        view: the camera, for the same kind: the light on that person and the way people walk there.
-    """
-    width, height = size
-    if kind == "person":
-        # Nearer to the camera, hence larger and with the feet often below the image.
-        unit = height * rng.uniform(0.95, 1.3)
-        top = height * rng.uniform(0.0, 0.25)
+def paint(kind: str, size: tuple[int, int], who: Identity, view: Camera, rng: random.Random) -> Image.Image:
+    """An occluder as an RGBA layer of ``size`` (width, height) pixels; a "person" is ``who``, seen by ``view``."""
+    (width, height), painter = size, KINDS[kind][2]
+    if painter is None:  # a person nearer to the camera, hence larger and with the feet often below the image
+        unit, top = height * rng.uniform(0.95, 1.3), height * rng.uniform(0.0, 0.25)
         return draw_person(size, who, draw_pose(rng, view.views), width / 2, top, unit, view.light)
     image = Image.new("RGBA", size)
-    KINDS[kind][2](ImageDraw.Draw(image), width, height, rng)
+    painter(ImageDraw.Draw(image), width, height, rng)
     return image
 
 
 def place(
     layer: Image.Image, kind: str, body: np.ndarray, low: float, high: float, target: float, from_left: bool
 ) -> tuple[int, int, float] | None:
-    """Slide ``layer`` over the person until about ``target`` of it is hidden.
+    """Slide ``layer``, an RGBA occluder of ``kind``, over the person until about ``target`` of it is hidden.
 
     Args:
-        layer: RGBA occluder as large as the image.
-        body: uint8 (H, W), the person's alpha.
+        body: uint8 (H, W), the person's alpha; ``layer`` is as large.
         low, high: bounds of the hidden share.
         from_left: for kinds from the side: which one.
 
@@ -181,11 +158,11 @@ def place(
     height, width = body.shape
     body, cover = body > 127, np.asarray(layer.getchannel("A")) > 127
     parts = np.linspace(-0.9, 0.95, 38)
-    if KINDS[kind][1] == "side":
+    start = KINDS[kind][1]
+    if start == "side":
         offsets = [(int(part * width) * (-1 if from_left else 1), 0) for part in parts]
     else:
-        down = 1 if KINDS[kind][1] == "below" else -1
-        offsets = [(0, int(part * height) * down) for part in parts if part > 0]
+        offsets = [(0, int(part * height) * (1 if start == "below" else -1)) for part in parts if part > 0]
     coarse = [hidden_share(body[::4, ::4], cover[::4, ::4], dx // 4, dy // 4) for dx, dy in offsets]
     for i in np.argsort(np.abs(np.array(coarse) - target), kind="stable")[:4]:
         share = hidden_share(body, cover, *offsets[i])

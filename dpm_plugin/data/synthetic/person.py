@@ -4,10 +4,10 @@ The body is a small skeleton in three dimensions: ``lateral`` (to the person's l
 crown) and ``forward``, all in body heights, turned by the view and projected along the optical axis.
 """
 
-import dataclasses
 import math
 import random
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -15,14 +15,10 @@ from .brush import Brush, Cloth, shade
 from .identity import Identity, pick
 
 
-@dataclasses.dataclass(frozen=True)
-class Pose:
-    """Changes from image to image: angles in radians.
+class Pose(NamedTuple):
+    """Changes from image to image: angles in radians."""
 
-    ``yaw`` 0 faces the camera, pi shows the back, +-pi/2 the sides.
-    """
-
-    yaw: float
+    yaw: float  # 0 faces the camera, pi shows the back, +-pi/2 the sides
     stride: float
     spread: float
     elbow: float
@@ -32,15 +28,9 @@ class Pose:
 
 def draw_pose(rng: random.Random, view_weights: Sequence[float]) -> Pose:
     """A random pose; ``view_weights`` weigh front, right, back and left."""
-    view = pick(rng, range(4), view_weights)
-    return Pose(
-        yaw=view * math.pi / 2 + rng.gauss(0, 0.32),
-        stride=rng.uniform(-0.4, 0.4),
-        spread=rng.uniform(0.04, 0.22),
-        elbow=rng.uniform(0.1, 0.7),
-        phone=rng.random() < 0.12,
-        lean=rng.gauss(0, 0.03),
-    )
+    yaw = pick(rng, range(4), view_weights) * math.pi / 2 + rng.gauss(0, 0.32)
+    stride, spread, elbow = rng.uniform(-0.4, 0.4), rng.uniform(0.04, 0.22), rng.uniform(0.1, 0.7)
+    return Pose(yaw, stride, spread, elbow, phone=rng.random() < 0.12, lean=rng.gauss(0, 0.03))
 
 
 def draw_person(
@@ -87,24 +77,22 @@ class _Figure:
         self.brush.polygon(points, fill, rim=False)
 
     def draw(self):
-        # The limb with this sign is the farther one.
-        far = 1 if self.sin > 0 else -1
-        facing = self.cos > 0
-        if facing:
-            self.hair_behind()
-            self.backpack()
+        far = 1 if self.sin > 0 else -1  # the limb with this sign is the farther one
+        if self.cos > 0:
+            self.back()
         self.arm(far)
         self.leg(far)
         self.leg(-far)
-        self.skirt()
+        if self.who.lower in ("skirt", "long_skirt"):
+            self.skirt()
         self.torso()
-        if facing:
-            self.straps()
+        if self.cos > 0 and self.who.bag == "backpack":  # its straps
+            for x in (-0.066, 0.066):
+                self.line(self.at(x, 0.165, 0.04), self.at(x * 1.15, 0.33, 0.05), 0.012, 0.01, self.who.bag_color)
         self.arm(-far)
         self.head()
-        if not facing:
-            self.hair_behind()
-            self.backpack()
+        if self.cos <= 0:
+            self.back()
         return self.brush.image
 
     def leg(self, side):
@@ -118,10 +106,7 @@ class _Figure:
         cloth, skin, shoes = (shade(color, dim) for color in (who.lower_color, who.skin, who.shoes))
         bare = {"shorts": 1, "skirt": 2, "long_skirt": 2}.get(who.lower, 0)
         r = who.build * (1.25 if who.lower == "wide" else 1.0)
-        if bare:
-            limb(b, c, 0.03, 0.02, skin)
-        else:
-            limb(b, c, 0.036 * r, 0.03 * r, cloth)
+        limb(b, c, *((0.03, 0.02, skin) if bare else (0.036 * r, 0.03 * r, cloth)))
         limb(a, b, 0.054 * r, 0.038 * r if bare < 2 else 0.034, skin if bare == 2 else cloth)
         if who.lower_stripe and bare < 2:
             end = b if bare else c
@@ -133,8 +118,6 @@ class _Figure:
         self.line((c[0], c[1] + 0.008), toe, 0.027, 0.023, shoes)
 
     def skirt(self):
-        if self.who.lower not in ("skirt", "long_skirt"):
-            return
         hem = 0.68 if self.who.lower == "skirt" else 0.86
         top, bottom = self.half(0.082, 0.066), self.half(0.115, 0.1) * (1 if hem < 0.7 else 1.12)
         (x, _), (x1, _) = self.at(0, 0.46), self.at(0, hem)
@@ -153,8 +136,11 @@ class _Figure:
         (x0, _), (x1, _), (x2, _) = self.at(0, 0.17), self.at(0, 0.38), self.at(0, hem)
         outline = _outline((x0, 0.03, 0.145), (x0, shoulder, 0.178), (x1, waist, 0.37), (x2, hip, hem))
         self.brush.polygon(outline, self.top_cloth)
-        if who.upper in ("jacket", "coat"):
-            self.opening(hem)
+        if who.upper in ("jacket", "coat") and self.cos < 0.15:  # the seam of the back
+            self.line(self.at(0, 0.2, -0.06), self.at(0, hem - 0.02, -0.06), 0.003, 0.003, shade(who.upper_color, 0.75))
+        elif who.upper in ("jacket", "coat"):  # open over a light or dark shirt
+            shirt = (226, 226, 222) if sum(who.upper_color) < 330 else (52, 54, 62)
+            self.patch(0.036, 0.15, 0.036 * 0.8, hem - 0.01, shirt)
         elif who.upper == "hoodie":
             dark = shade(who.upper_color, 0.62)
             if self.cos > 0.2:
@@ -164,15 +150,6 @@ class _Figure:
             limb(self.at(-0.035, 0.155), self.at(0.035, 0.155), 0.024, 0.024, who.scarf_color)
             if self.cos > 0:
                 limb(self.at(0.03, 0.165, 0.06), self.at(0.035, 0.3, 0.07), 0.017, 0.017, who.scarf_color)
-
-    def opening(self, hem):
-        """An open front over a light or dark shirt, or the seam of the back."""
-        color = self.who.upper_color
-        if self.cos < 0.15:
-            self.line(self.at(0, 0.2, -0.06), self.at(0, hem - 0.02, -0.06), 0.003, 0.003, shade(color, 0.75))
-            return
-        shirt = (226, 226, 222) if sum(color) < 330 else (52, 54, 62)
-        self.patch(0.036, 0.15, 0.036 * 0.8, hem - 0.01, shirt)
 
     def arm(self, side):
         who, pose, limb = self.who, self.pose, self.brush.limb
@@ -217,28 +194,20 @@ class _Figure:
             self.line(self.at(0.07, 0.165, 0.05 * self.cos), (x, y - 0.04), 0.008, 0.008, color)
             self.brush.polygon(_outline((x, w, y - 0.05), (x, w, y + 0.07)), color)
 
-    def backpack(self):
-        if self.who.bag != "backpack":
-            return
-        x, _ = self.at(0, 0.3, -0.095)
-        w = math.hypot(0.092 * self.cos, 0.055 * self.sin)
-        outline = _outline((x, 0.7 * w, 0.165), (x, w, 0.2), (x, w, 0.42), (x, 0.85 * w, 0.445))
-        self.brush.polygon(outline, self.who.bag_color)
-        pocket = _outline((x, 0.6 * w, 0.32), (x, 0.6 * w, 0.41))
-        self.brush.polygon(pocket, shade(self.who.bag_color, 0.62), rim=False)
-
-    def straps(self):
-        if self.who.bag == "backpack":
-            for x in (-0.066, 0.066):
-                self.line(self.at(x, 0.165, 0.04), self.at(x * 1.15, 0.33, 0.05), 0.012, 0.01, self.who.bag_color)
-
-    def hair_behind(self):
+    def back(self):
+        """Hair on the back and, over it, a backpack."""
         dark = shade(self.who.hair, 0.85)
         if self.who.hair_style == "long":
             (x, _), w = self.at(0, 0.1, -0.03), 0.056 * self.who.head
             self.brush.polygon(_outline((x, w, 0.06), (x, 1.15 * w, 0.22)), dark)
         elif self.who.hair_style == "ponytail":
             self.line(self.at(0, 0.06, -0.055), self.at(0, 0.2, -0.075), 0.02, 0.014, dark)
+        if self.who.bag == "backpack":
+            (x, _), w = self.at(0, 0.3, -0.095), math.hypot(0.092 * self.cos, 0.055 * self.sin)
+            outline = _outline((x, 0.7 * w, 0.165), (x, w, 0.2), (x, w, 0.42), (x, 0.85 * w, 0.445))
+            self.brush.polygon(outline, self.who.bag_color)
+            pocket = _outline((x, 0.6 * w, 0.32), (x, 0.6 * w, 0.41))
+            self.brush.polygon(pocket, shade(self.who.bag_color, 0.62), rim=False)
 
     def head(self):
         who, ellipse, k = self.who, self.brush.ellipse, self.who.head
@@ -256,12 +225,11 @@ class _Figure:
             for lateral in (-0.017, 0.017):
                 ellipse((self.at(lateral, 0, 0.035)[0], 0.08), 0.006, 0.005, (40, 30, 30))
             ellipse((self.at(0, 0, 0.038)[0], 0.112), 0.012, 0.004, shade(who.skin, 0.65))
-        self.hat(x)
+        if who.hat != "none":
+            self.hat(x)
 
     def hat(self, x):
         kind, k = self.who.hat, self.who.head
-        if kind == "none":
-            return
         color, dark = self.who.hat_color, shade(self.who.hat_color, 0.75)
         if kind == "brim":
             self.brush.ellipse((x, 0.052), 0.088 * k, 0.018, dark)

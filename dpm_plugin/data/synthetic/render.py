@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from . import occluders
-from .identity import id_ranges, identity, shuffled, stream
+from .identity import id_ranges, identity, pick, stream
 from .person import draw_person, draw_pose
 from .scene import background, camera, expose
 from .spec import SyntheticSpec
@@ -16,24 +16,18 @@ SUPERSAMPLING = 2
 
 @dataclasses.dataclass(frozen=True)
 class Occluder:
-    """An occluder on demand: its ``kind`` and the bounds of the share of the person that it hides.
+    """An occluder on demand; where it cannot hide the asked share of the person, a wall does."""
 
-    ``kind`` is one of ``occluders.KINDS`` or None for any. Where it cannot hide that share of the person, a
-    wall does.
-    """
-
-    kind: str | None = None
-    low: float = 0.2
+    kind: str | None = None  # one of ``occluders.KINDS``; None: any
+    low: float = 0.2  # bounds of the hidden share
     high: float = 0.6
 
 
 def camera_of(spec: SyntheticSpec, split: str, pid: int, index: int) -> int:
-    """0-based camera of an image.
-
-    The gallery takes an identity's shuffled cameras from the front and the queries from the back, never the
-    first: every query has a match in another camera.
-    """
-    order = shuffled(stream(spec.seed, 20, pid), spec.cameras)
+    """0-based camera of an image."""
+    # The gallery takes an identity's shuffled cameras from the front and the queries from the back, never the
+    # first: every query has a match in another camera.
+    order = stream(spec.seed, 20, pid).sample(range(spec.cameras), spec.cameras)
     if split == "gallery":
         return order[index % spec.cameras]
     if split == "query":
@@ -54,15 +48,12 @@ def is_occluded(spec: SyntheticSpec, split: str, pid: int, index: int) -> bool:
 def render(
     spec: SyntheticSpec, split: str, pid: int, index: int, *, occluder: Occluder | str | None = "as planned"
 ) -> tuple[np.ndarray, float, str]:
-    """Draw image ``index`` of identity ``pid``.
+    """Draw image ``index`` (from 0) of identity ``pid`` (see ``id_ranges``) in split "train", "query" or "gallery".
 
     The person, the place and the light depend on (spec, split, pid, index) alone, so that the same call with
     another ``occluder`` gives the same image but for what stands in the way.
 
     Args:
-        split: "train", "query" or "gallery".
-        pid: identity number, see ``id_ranges``.
-        index: 0-based number of the image in the split.
         occluder: "as planned" (what the data set holds), None (nothing in the way) or an :class:`Occluder`.
 
     Returns:
@@ -77,9 +68,17 @@ def render(
     size = (SUPERSAMPLING * spec.width, SUPERSAMPLING * spec.height)
     rng = stream(*keys, 0)
     canvas = background(spec.seed, spec.cameras, number, size, rng)
-    if rng.random() < 0.15:
-        _behind(canvas, spec, split, pid, view, rng)
-    person = _boxed_person(size, identity(spec, pid), view, rng)
+    if rng.random() < 0.15:  # somebody farther away, behind the person
+        who = _somebody(spec, split, pid, rng)
+        unit = canvas.height * rng.uniform(0.4, 0.65)
+        x, top = canvas.width * rng.uniform(0.0, 1.0), canvas.height * rng.uniform(0.12, 0.25)
+        _paste(canvas, draw_person(size, who, draw_pose(rng, view.views), x, top, unit, view.light))
+    # As an imperfect detector frames a person: scale and place vary, the whole body is in the box.
+    pose = draw_pose(rng, view.views)
+    unit = size[1] * rng.uniform(0.84, 0.93) * min(size[0] / (0.5 * size[1]), 1.0)
+    top = 0.02 * unit + (size[1] - 1.06 * unit) * rng.uniform(0.1, 0.9)
+    x = size[0] * (0.5 + rng.uniform(-0.07, 0.07))
+    person = draw_person(size, identity(spec, pid), pose, x, top, unit, view.light)
     _paste(canvas, person)
     share, kind = 0.0, "none"
     if occluder is not None:
@@ -96,17 +95,6 @@ def _paste(canvas, layer, dx=0, dy=0):
         canvas.paste(piece, (box[0] + dx, box[1] + dy), piece)
 
 
-def _boxed_person(size, who, view, rng):
-    """The person as an imperfect detector frames it: scale and place vary, the whole body is in the box."""
-    pose = draw_pose(rng, view.views)
-    narrow = min(size[0] / (0.5 * size[1]), 1.0)
-    unit = size[1] * rng.uniform(0.84, 0.93) * narrow
-    slack = size[1] - 1.06 * unit
-    top = 0.02 * unit + slack * rng.uniform(0.1, 0.9)
-    x = size[0] * (0.5 + rng.uniform(-0.07, 0.07))
-    return draw_person(size, who, pose, x, top, unit, view.light)
-
-
 def _somebody(spec, split, pid, rng):
     """Another identity of the same set, training or test with the distractors, if there is another."""
     ranges = id_ranges(spec)
@@ -115,37 +103,22 @@ def _somebody(spec, split, pid, rng):
     return identity(spec, pids[(pids.index(pid) + step) % len(pids)])
 
 
-def _behind(canvas, spec, split, pid, view, rng):
-    """Somebody farther away, behind the person."""
-    who = _somebody(spec, split, pid, rng)
-    unit = canvas.height * rng.uniform(0.4, 0.65)
-    x = canvas.width * rng.uniform(0.0, 1.0)
-    top = canvas.height * rng.uniform(0.12, 0.25)
-    layer = draw_person(canvas.size, who, draw_pose(rng, view.views), x, top, unit, view.light)
-    _paste(canvas, layer)
-
-
 def _occlude(canvas, body, occluder, spec, split, pid, view, rng):
     """Paste an occluder over ``canvas``; returns (hidden share, kind)."""
-    low, high = occluder.low, occluder.high
-    margin = 0.1 * (high - low)
+    low, high, margin = occluder.low, occluder.high, 0.1 * (occluder.high - occluder.low)
     target = rng.uniform(low + margin, high - margin)
     for _ in range(4):
-        kind = occluder.kind or occluders.draw_kind(rng)
-        layer = occluders.paint(kind, canvas.size, _somebody(spec, split, pid, rng), view, rng)
+        kind = occluder.kind or pick(rng, occluders.WEIGHTS)
+        who = _somebody(spec, split, pid, rng)
+        layer = occluders.paint(kind, canvas.size, who, view, rng)
         found = occluders.place(layer, kind, body, low, high, target, rng.random() < 0.5)
         if found:
             dx, dy, share = found
             _paste(canvas, layer, dx, dy)
             return share, kind
-    return _wall_up_to(canvas, body, target, rng)
-
-
-def _wall_up_to(canvas, body, target, rng):
-    """The occluder that always fits: a wall as high as needed, by the person's pixels counted from below."""
+    # What always fits: a wall as high as needed, by the person's pixels counted from below.
     solid = body > 127
     rows = np.cumsum(solid.sum(1)[::-1]) / max(int(solid.sum()), 1)
     dy = body.shape[0] - 1 - int(np.argmin(np.abs(rows - target)))
-    layer = occluders.paint("wall", canvas.size, None, None, rng)
-    _paste(canvas, layer, 0, dy)
+    _paste(canvas, occluders.paint("wall", canvas.size, who, view, rng), 0, dy)
     return occluders.hidden_share(solid, np.ones_like(solid), 0, dy), "wall"

@@ -8,27 +8,21 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from .brush import disc, shade
-from .identity import shuffled, stream
+from .identity import stream
 
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """What every image of a camera shares.
+    """What every image of a camera shares."""
 
-    ``matrix`` (3, 3) mixes RGB (gain, tint and saturation), ``gamma`` bends it, ``haze`` (0 to 1) lifts the
-    black level; ``detail`` is the share of the resolution that its blur leaves; ``noise`` is a standard
-    deviation out of 255; ``quality`` is JPEG's; ``light`` the side (-1 left, 1 right) that light comes from;
-    ``views`` weighs the sides that people show there (front, right, back, left).
-    """
-
-    matrix: tuple[tuple[float, float, float], ...]
+    matrix: tuple[tuple[float, float, float], ...]  # (3, 3), mixes RGB: gain, tint and saturation
     gamma: float
-    haze: float
-    detail: float
-    noise: float
-    quality: int
-    light: int
-    views: tuple[float, ...]
+    haze: float  # lifts the black level, 0 to 1
+    detail: float  # share of the resolution that its blur leaves
+    noise: float  # standard deviation out of 255
+    quality: int  # JPEG's
+    light: int  # side that light comes from: -1 left, 1 right
+    views: tuple[float, ...]  # weights of the sides that people show there: front, right, back, left
     place: str
 
 
@@ -47,13 +41,9 @@ PLACES = {
 
 @functools.lru_cache(maxsize=64)
 def camera(seed: int, count: int, index: int) -> Camera:
-    """Camera number ``index`` (0-based) of ``count``.
-
-    Brightness and tint are spread evenly over the cameras rather than drawn, so that a data set with few
-    of them still has a dark, a bright, a bluish and a reddish one.
-    """
-    order = shuffled(stream(seed, 10), count)
-    hues = shuffled(stream(seed, 11), count)
+    """Camera number ``index`` (0-based) of ``count``."""
+    # Brightness and tint are spread evenly rather than drawn: few cameras still differ in both.
+    order, hues = (stream(seed, key).sample(range(count), count) for key in (10, 11))
     rng = stream(seed, 12, index)
     gain = 0.9 + 0.2 * order[index] / max(count - 1, 1)
     angle = 2 * np.pi * (hues[index] + rng.uniform(-0.2, 0.2)) / count
@@ -80,8 +70,7 @@ def camera(seed: int, count: int, index: int) -> Camera:
 @functools.lru_cache(maxsize=64)
 def panorama(seed: int, count: int, index: int, height: int) -> Image.Image:
     """The place in front of a camera, six times as wide as high: 7.5 x 1.25 ``height``; images show pieces of it."""
-    rng = stream(seed, 14, index)
-    size = (960, 160)
+    rng, size = stream(seed, 14, index), (960, 160)
     place = camera(seed, count, index).place
     wall, ground = PLACES[place]
     image = Image.new("RGB", size, wall)
@@ -89,10 +78,20 @@ def panorama(seed: int, count: int, index: int, height: int) -> Image.Image:
     horizon = int(size[1] * rng.uniform(0.42, 0.6))
     _backdrop(draw, rng, size[0], horizon, wall, place)
     draw.rectangle((0, horizon, *size), fill=ground)
-    _floor(draw, rng, size, horizon, ground)
+    for _ in range(rng.randrange(3, 9)):
+        y = horizon + (size[1] - horizon) * rng.random() ** 1.5
+        thick = 1 + 0.08 * (y - horizon)
+        draw.rectangle((0, y, size[0], y + thick), fill=shade(ground, rng.uniform(0.75, 1.25)))
+    for x in range(-size[0], size[0], rng.randrange(14, 60)):
+        draw.line((x, horizon, x + rng.randrange(10, 60), size[1]), fill=shade(ground, 0.88), width=1)
     _things(draw, rng, size, horizon)
+    # Stains and shadows: brightness that varies slowly over the image.
+    numbers = np.random.RandomState(rng.randrange(2**32))
+    small = numbers.uniform(0.72, 1.25, (size[1] // 10, size[0] // 10))
+    field = Image.fromarray((small * 128).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    pixels = np.asarray(image, np.float32) * (np.asarray(field, np.float32)[:, :, None] / 128)
     # Out of focus and paler than what stands in front of it, as distance makes it.
-    image = _mottle(image, rng).filter(ImageFilter.GaussianBlur(1.5))
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1.5))
     image = Image.blend(image, Image.new("RGB", size, ground), 0.5)
     return image.resize((int(7.5 * height), int(1.25 * height)), Image.Resampling.BILINEAR)
 
@@ -108,8 +107,7 @@ def _backdrop(draw, rng, width, horizon, wall, place):
             for _ in range(8):
                 cx, cy = x + rng.uniform(0, w), rng.uniform(-0.2, 0.9) * horizon
                 r = rng.uniform(0.08, 0.3) * horizon
-                green = (rng.randrange(30, 90), rng.randrange(70, 130), rng.randrange(20, 70))
-                disc(draw, cx, cy, r, green)
+                disc(draw, cx, cy, r, (rng.randrange(30, 90), rng.randrange(70, 130), rng.randrange(20, 70)))
         else:
             glass = tuple((rng.randrange(20, 235) + v) // 2 for v in wall)
             top, pad = rng.uniform(0, 0.4) * horizon, 0.14 * w
@@ -120,16 +118,6 @@ def _backdrop(draw, rng, width, horizon, wall, place):
                 draw.line((x + w / 2, top, x + w / 2, bottom), fill=bar, width=2)
                 draw.line((x + pad, middle, x + w - pad, middle), fill=bar, width=2)
         x += w + 1
-
-
-def _floor(draw, rng, size, horizon, ground):
-    for _ in range(rng.randrange(3, 9)):
-        y = horizon + (size[1] - horizon) * rng.random() ** 1.5
-        thick = 1 + 0.08 * (y - horizon)
-        draw.rectangle((0, y, size[0], y + thick), fill=shade(ground, rng.uniform(0.75, 1.25)))
-    for x in range(-size[0], size[0], rng.randrange(14, 60)):
-        slope = rng.randrange(10, 60)
-        draw.line((x, horizon, x + slope, size[1]), fill=shade(ground, 0.88), width=1)
 
 
 def _things(draw, rng, size, horizon):
@@ -153,15 +141,6 @@ def _things(draw, rng, size, horizon):
                 disc(draw, x + wheel * w, base - 0.2 * h, 0.17 * h, (24, 24, 26))
 
 
-def _mottle(image, rng):
-    """Stains and shadows: brightness that varies slowly over the image."""
-    numbers = np.random.RandomState(rng.randrange(2**32))
-    small = numbers.uniform(0.72, 1.25, (image.height // 10, image.width // 10))
-    field = Image.fromarray((small * 128).astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
-    pixels = np.asarray(image, np.float32) * (np.asarray(field, np.float32)[:, :, None] / 128)
-    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-
-
 def background(seed: int, count: int, index: int, size: tuple[int, int], rng: random.Random) -> Image.Image:
     """A random piece of a camera's place as an RGB image of ``size`` (width, height) pixels."""
     scene = panorama(seed, count, index, max(size[1], size[0] // 7))
@@ -178,22 +157,21 @@ def _grain(height, width):
 @functools.lru_cache(maxsize=64)
 def _curve(gamma, haze):
     """Lookup table of the camera's gamma and haze."""
-    bent = (np.arange(256) / 255) ** gamma
-    return (255 * bent * (1 - haze) + 200 * haze).astype(np.float32)
+    return (255 * (np.arange(256) / 255) ** gamma * (1 - haze) + 200 * haze).astype(np.float32)
 
 
 def expose(scene: Image.Image, size: tuple[int, int], view: Camera, rng: random.Random) -> np.ndarray:
     """What the camera ``view`` records of the RGB ``scene`` at ``size`` (width, height): uint8 (H, W, 3), before JPEG.
 
-    Besides the camera's own character every image has its own brightness and colour of light, light
-    that falls off to one side and, at times, a shadow over its lower part.
+    Every image has its own brightness and colour of light, falling off to one side, and at times a shadow below.
     """
     width, height = size
     small = max(round(width * view.detail), 8), max(round(height * view.detail), 16)
     image = scene.resize(small, Image.Resampling.BOX).resize(size, Image.Resampling.BILINEAR)
-    brightness = rng.uniform(0.94, 1.07)
-    gains = [brightness * rng.uniform(0.98, 1.02) for _ in view.matrix]
-    rows = [value for gain, row in zip(gains, view.matrix) for value in (*(gain * mixed for mixed in row), 0)]
+    brightness, rows = rng.uniform(0.94, 1.07), []
+    for row in view.matrix:
+        gain = brightness * rng.uniform(0.98, 1.02)
+        rows += [*(gain * mixed for mixed in row), 0]
     mixed = np.asarray(image.convert("RGB", rows))  # (H, W, 3)
     slope = rng.uniform(0.0, 0.25) * view.light
     across = 1 + slope * (np.arange(width, dtype=np.float32) / width - 0.5)

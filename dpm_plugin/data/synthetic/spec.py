@@ -8,8 +8,7 @@ from typing import Any
 
 from dpm_plugin.utils.errors import DPMError
 
-# Part of the digest: raise it when a change of the drawing code changes the images, so that no
-# old data set is taken for a new one.
+# Part of the digest: raise it when a change of the drawing code changes the images, so that no old set passes for new.
 DRAWING_VERSION = 7
 
 
@@ -21,10 +20,8 @@ def _setting(default: float, low: float, high: float, meaning: str) -> Any:
 class SyntheticSpec:
     """What :func:`~dpm_plugin.data.synthetic.generate.generate` draws; the same spec gives the same bytes.
 
-    Each field stands with its default, its smallest and largest value and its meaning.
-
-    Raises:
-        DPMError: a value is out of its range; the message names the field.
+    Each field stands with its default, its smallest and largest value and its meaning. One out of its range is a
+    DPMError that names it.
     """
 
     seed: int = _setting(0, 0, 2**32 - 1, "seed of everything drawn")
@@ -45,25 +42,19 @@ class SyntheticSpec:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            self._check(field)
+            value, low, high = getattr(self, field.name), field.metadata["low"], field.metadata["high"]
+            number, word = (numbers.Integral, "an integer") if field.type is int else (numbers.Real, "a number")
+            if isinstance(value, bool) or not isinstance(value, number) or not low <= value <= high:
+                raise DPMError(f"synthetic.{field.name} is {value!r}; give {word} from {low} to {high}")
+            # A plain int or float, so that numpy's scalars and "1" for "1.0" give the same digest.
+            convert: Any = field.type
+            object.__setattr__(self, field.name, convert(value))
         if self.hidden_max - self.hidden_min < 0.05 - 1e-9:
-            raise DPMError(
-                f"synthetic.hidden_min and hidden_max are {self.hidden_min} and {self.hidden_max}; "
-                "hidden_max must be at least 0.05 above hidden_min"
-            )
+            bounds = f"synthetic.hidden_min and hidden_max are {self.hidden_min} and {self.hidden_max}"
+            raise DPMError(f"{bounds}; hidden_max must be at least 0.05 above hidden_min")
         if self.train_ids + self.test_ids + self.distractor_ids > 9999:
-            raise DPMError(
-                "synthetic.train_ids + test_ids + distractor_ids is more than 9999, "
-                "the most that four digits in a file name can tell apart; lower one of them"
-            )
-
-    def _check(self, field):
-        value, low, high = getattr(self, field.name), field.metadata["low"], field.metadata["high"]
-        kind, word = (numbers.Integral, "an integer") if field.type is int else (numbers.Real, "a number")
-        if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-            raise DPMError(f"synthetic.{field.name} is {value!r}; give {word} from {low} to {high}")
-        # A plain int or float, so that numpy's scalars and "1" for "1.0" give the same digest.
-        object.__setattr__(self, field.name, field.type(value))
+            many = "synthetic.train_ids + test_ids + distractor_ids is more than 9999"
+            raise DPMError(f"{many}, the most that four digits in a file name can tell apart; lower one of them")
 
     def as_dict(self) -> dict[str, float]:
         """The fields and the version of the drawing code, as written to ``spec.json``."""
@@ -71,5 +62,4 @@ class SyntheticSpec:
 
     def digest(self) -> str:
         """Twelve hexadecimal digits that name the data set's folder."""
-        text = json.dumps(self.as_dict(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:12]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from dpm_plugin import config as settings
+from dpm_plugin.config import arguments as settings
 from dpm_plugin.data import DPMImageDataManager
 from dpm_plugin.data.datasets import torchreid_sets
 from dpm_plugin.data.sharing import check_same_data

@@ -12,6 +12,8 @@ import dpm_plugin
 from dpm_plugin import DPMError, torchreid_host
 from helpers.model import tiny_model
 
+pytestmark = pytest.mark.torchreid
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

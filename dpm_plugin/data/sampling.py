@@ -10,7 +10,9 @@ from dpm_plugin.distributed.processes import ALONE, Processes
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import unknown
 
-SAMPLERS = "RandomSampler SequentialSampler RandomIdentitySampler RandomDomainSampler RandomDatasetSampler".split()
+SAMPLERS = tuple(
+    "RandomSampler SequentialSampler RandomIdentitySampler RandomDomainSampler RandomDatasetSampler".split()
+)
 
 
 def build_train_sampler(

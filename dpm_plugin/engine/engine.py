@@ -86,7 +86,8 @@ class ImageDPMEngine(TrainingMixin):
         self._heads: Callable[..., DPMOutput] = model.heads
         if compile_backend is not None:
             check_backend(compile_backend, self.device)
-            self._encode, self._heads = (torch.compile(f, backend=compile_backend) for f in (model.encode, model.heads))
+            self._encode = torch.compile(model.encode, backend=compile_backend)
+            self._heads = torch.compile(model.heads, backend=compile_backend)
         if accumulate > 1:
             self._encode = partial(encode_with_cache, self._encode, accumulate)
         processes.broadcast_tensors(model.state_dict().values())

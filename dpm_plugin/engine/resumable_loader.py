@@ -194,7 +194,7 @@ def random_state() -> dict[str, Any]:
     """The generators of this process as numpy arrays and plain numbers, fit for a queue between processes."""
     version, words, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state()
-    state = {
+    state: dict[str, Any] = {
         "torch": torch.get_rng_state().numpy(),
         "python": {"version": version, "words": np.array(words, dtype=np.int64), "gauss": gauss},
         "numpy": {"keys": np.array(keys, dtype=np.int64), "position": int(position), "has_gauss": int(has_gauss)},

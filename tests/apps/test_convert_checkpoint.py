@@ -17,6 +17,8 @@ from helpers.model import TINY, tiny_model, to_released
 from helpers.payload import Payload
 from helpers.scripts import check_mistake
 
+pytestmark = pytest.mark.torchreid
+
 
 @pytest.fixture(scope="module")
 def model():

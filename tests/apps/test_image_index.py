@@ -20,6 +20,8 @@ from dpm_plugin.utils.images import read_image
 from helpers.images import cut, draw_noise
 from helpers.runs import untrained_run
 
+pytestmark = pytest.mark.torchreid
+
 
 class MeanColour:
     """An extractor that starts at once: an image's feature is its mean colour."""

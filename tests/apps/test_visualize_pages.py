@@ -23,6 +23,8 @@ from helpers.forks import run_tool
 from helpers.page import Tags, shape
 from helpers.visualized import QUERIES, evaluated_run
 
+pytestmark = pytest.mark.slow
+
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "visualize.py"
 
 

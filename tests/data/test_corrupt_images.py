@@ -16,6 +16,8 @@ from dpm_plugin.utils.errors import DPMError
 from helpers.data import write_market, write_occluded_duke
 from helpers.runs import finished_run
 
+pytestmark = pytest.mark.slow
+
 CORRUPT = ["0003_c1_f0000001.jpg", "0010_c2_f0000001.jpg"]  # the second, and the last of its identity
 STANDS_IN = {CORRUPT[0]: "0003_c2_f0000000.jpg", CORRUPT[1]: "0010_c1_f0000000.jpg"}
 

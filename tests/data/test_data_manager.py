@@ -14,6 +14,8 @@ from dpm_plugin.data.datasets.occluded_duke import OccludedDuke
 from dpm_plugin.utils.errors import DPMError
 from helpers.data import draw, manager, touch, write_market, write_occluded_duke
 
+pytestmark = pytest.mark.torchreid
+
 torch.set_num_threads(1)
 
 

@@ -14,6 +14,8 @@ from dpm_plugin.data.datasets.folders import find_folder, plain
 from dpm_plugin.utils.errors import DPMError
 from helpers.data import SHARED_LISTS, touch
 
+pytestmark = pytest.mark.torchreid
+
 TINY = {
     "occluded_duke": (
         "Occluded_Duke/bounding_box_train/0007_c2_f0000001.jpg",

@@ -13,6 +13,8 @@ from dpm_plugin import torchreid_host
 from dpm_plugin.data.transforms import OUR_NAMES, TORCHREID_NAMES, build_transforms
 from dpm_plugin.utils.errors import DPMError
 
+pytestmark = pytest.mark.torchreid
+
 HALF = [0.5, 0.5, 0.5]
 
 

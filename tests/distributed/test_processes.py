@@ -18,6 +18,8 @@ from dpm_plugin.utils.errors import DPMError
 from helpers.model import batch, engine_for, tiny_model
 from helpers.processes import in_processes, results_of
 
+pytestmark = [pytest.mark.slow, pytest.mark.torchreid]
+
 
 def share_of(data, processes):
     """This process's rows of every tensor in a batch."""

@@ -16,6 +16,8 @@ from dpm_plugin.weights import files as checkpoint
 from helpers.processes import in_processes, results_of
 from helpers.runs import SETTINGS, finished_run
 
+pytestmark = [pytest.mark.slow, pytest.mark.torchreid]
+
 MAIN = Path(__file__).resolve().parents[2] / "tools" / "main.py"
 SECONDS = 280
 # Equal to one process, image by image: nothing random but the order, and a schedule that no epoch count enters.

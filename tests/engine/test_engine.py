@@ -9,6 +9,8 @@ from dpm_plugin import DPMError, DPMLoss
 from dpm_plugin.engine.optim import build_optimizer
 from helpers.model import batch, engine_for, tiny_model
 
+pytestmark = pytest.mark.torchreid
+
 
 def snapshot(module):
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}

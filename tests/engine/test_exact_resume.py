@@ -20,6 +20,8 @@ from dpm_plugin.weights.files import read_checkpoint
 from helpers.model import assert_identical
 from helpers.runs import finished_run
 
+pytestmark = pytest.mark.slow
+
 #: Everything that draws: augmentation by all generators, order, stochastic depth; and optimizer state with counters.
 DRAWING = dict(
     data__transforms=["random_flip", "random_crop", "random_erase", "color_jitter", "pad_crop", "erase_pixel"],

@@ -16,6 +16,8 @@ from dpm_plugin.weights.files import read_checkpoint
 from helpers.model import assert_identical, batch, engine_for, tiny_model
 from helpers.runs import finished_run
 
+pytestmark = pytest.mark.torchreid
+
 
 def state_of(engine):
     return copy.deepcopy((engine.model.state_dict(), engine.optimizer.state_dict()))

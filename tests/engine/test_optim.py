@@ -9,6 +9,8 @@ from dpm_plugin import DPMError
 from dpm_plugin.engine.optim import OPTIMIZERS, build_optimizer, build_scheduler
 from helpers.model import tiny_model
 
+pytestmark = pytest.mark.torchreid
+
 
 def rates(optimizer):
     return {

@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from dpm_plugin import DPMError, torchreid_host
 from dpm_plugin.engine.resumable_loader import ResumableLoader, as_tensors, drawing_from, random_state, set_random_state
 
+pytestmark = pytest.mark.slow
+
 SAMPLERS = ("RandomSampler", "RandomIdentitySampler", "RandomDomainSampler")
 
 

@@ -12,6 +12,8 @@ from dpm_plugin.engine.optim import build_optimizer
 from dpm_plugin.method.vit import EncoderOutput
 from helpers.model import batch, engine_for
 
+pytestmark = pytest.mark.slow
+
 
 def trained(model, iterations=2, optim="sgd", form="auto", **options):
     """Losses of every step, and the model after ``iterations``."""

@@ -24,6 +24,8 @@ from helpers.model import batch, engine_for, tiny_model
 from helpers.runs import SETTINGS
 from helpers.scripts import load_tool
 
+pytestmark = pytest.mark.slow
+
 # ---- tools/main.py in this process ----
 
 

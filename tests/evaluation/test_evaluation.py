@@ -15,6 +15,8 @@ from dpm_plugin.method.retrieval import query_mask_distance, shuffled_masks
 from dpm_plugin.utils.errors import DPMError
 from helpers.features import features
 
+pytestmark = pytest.mark.torchreid
+
 FOUR_ROWS = ["before/off", "before/on", "after/off", "after/on"]
 
 

@@ -15,6 +15,8 @@ from dpm_plugin.evaluation.metric import evaluate_rank, matching_counts
 from dpm_plugin.method.retrieval import query_mask_distance
 from dpm_plugin.utils.errors import DPMError
 
+pytestmark = pytest.mark.torchreid
+
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden" / "retrieval.npz"
 
 

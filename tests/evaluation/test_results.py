@@ -14,6 +14,8 @@ from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.timing import format_phases, measure
 from helpers.features import features
 
+pytestmark = pytest.mark.torchreid
+
 
 @pytest.fixture
 def result():

@@ -16,6 +16,8 @@ from experiments.benchmark.report import compared, format_comparison
 from experiments.benchmark.timing import ratio, take_turns
 from experiments.oracles import plain_head
 
+pytestmark = pytest.mark.slow
+
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "benchmark.py"
 
 

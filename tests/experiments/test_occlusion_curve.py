@@ -22,6 +22,8 @@ from experiments.reproduce.redrawn import query_rows, redrawn_queries
 from helpers.reproduce import read_csv
 from helpers.runs import finished_run
 
+pytestmark = pytest.mark.slow
+
 SHARES, KINDS = (0.3, 0.6), ("any", "wall", "corner")
 
 

@@ -15,6 +15,8 @@ from experiments.reproduce import make, tables
 from experiments.reproduce.setting import make_setting
 from helpers.reproduce import CONFIG, TINY, cells, read_csv, real_runs
 
+pytestmark = pytest.mark.slow
+
 STOCK = "osnet_x0_25"
 
 

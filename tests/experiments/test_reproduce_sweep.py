@@ -16,6 +16,8 @@ from experiments.reproduce.setting import make_setting
 from experiments.run import Run
 from helpers.reproduce import CONFIG, PRETENDED, TINY
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):

@@ -13,6 +13,8 @@ from experiments.oracles import plain_extract
 from helpers.data import write_occluded_duke
 from helpers.model import batch, tiny_model
 
+pytestmark = pytest.mark.torchreid
+
 CPU = torch.device("cpu")
 
 

@@ -19,6 +19,8 @@ from helpers.images import noise
 from helpers.model import to_released
 from helpers.runs import SETTINGS, untrained_run
 
+pytestmark = pytest.mark.torchreid
+
 # Nothing of this is what torchreid's factory would build: stride, cameras, width, pooling, normalisation.
 RECIPE = Path(__file__).resolve().parents[2] / "configs" / "dpm_occduke.yaml"
 MEAN, STD = [0.5, 0.4, 0.3], [0.5, 0.6, 0.7]

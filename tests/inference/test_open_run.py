@@ -10,6 +10,8 @@ from dpm_plugin import DPMError
 from dpm_plugin.inference.open_run import open_run
 from helpers.runs import finished_run
 
+pytestmark = pytest.mark.torchreid
+
 
 @pytest.fixture(scope="module")
 def dpm(tmp_path_factory):

@@ -16,6 +16,8 @@ from dpm_plugin.weights.key_names import from_own_names, to_own_names
 from helpers.golden_weights import fill
 from helpers.model import from_released
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden"
 
 

@@ -9,6 +9,8 @@ from dpm_plugin.method.mask_generator import HierarchicalMaskGenerator, default_
 from dpm_plugin.torchreid_host import models
 from helpers.model import batch, tiny_model
 
+pytestmark = pytest.mark.torchreid
+
 
 def test_every_parameter_gets_a_gradient_from_one_training_forward():
     model = tiny_model().train()

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from dpm_plugin import DPMError
 from dpm_plugin.method.vit import ViT
 
+pytestmark = pytest.mark.torchreid
+
 SMALL = dict(embed_dim=24, depth=2, num_heads=3)
 
 

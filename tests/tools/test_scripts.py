@@ -17,6 +17,8 @@ from dpm_plugin.torchreid_host import models, optim, utils
 from helpers.data import draw, write_occluded_duke
 from helpers.scripts import run_script
 
+pytestmark = [pytest.mark.slow, pytest.mark.torchreid]
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # The calls of torchreid's training script, in its order; PACKAGE is torchreid or torchreid.reid.

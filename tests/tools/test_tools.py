@@ -6,7 +6,11 @@ import runpy
 import sys
 from pathlib import Path
 
+import pytest
+
 from helpers.forks import run_forked
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = sorted((ROOT / "tools").glob("*.py"))

@@ -14,6 +14,8 @@ from helpers.runs import untrained_run
 pytest.importorskip("deep_sort_realtime", reason="deep-sort-realtime is not installed")
 from deep_sort_realtime.deepsort_tracker import DeepSort
 
+pytestmark = pytest.mark.torchreid
+
 COUNT = 14
 OUTSIDE = [[500, 500, 9, 9], [5, 5, 0, 9]]  # boxes without a pixel
 # As its torchreid embedder prepares images: 256 x 128 pixels, ImageNet's mean (both are also our defaults).

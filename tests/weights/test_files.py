@@ -13,6 +13,8 @@ from dpm_plugin.torchreid_host import utils
 from dpm_plugin.weights import files as checkpoint
 from helpers.model import batch, engine_for, tiny_model
 
+pytestmark = pytest.mark.torchreid
+
 
 def trained(tmp_path, amp="off"):
     torch.manual_seed(0)

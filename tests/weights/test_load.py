@@ -15,6 +15,8 @@ from dpm_plugin.weights.resize import guess_grid
 from helpers.model import TINY, tiny_model, to_released
 from helpers.payload import Payload
 
+pytestmark = pytest.mark.torchreid
+
 
 @pytest.fixture(scope="module")
 def untouched():

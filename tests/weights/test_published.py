@@ -22,6 +22,8 @@ from helpers.data import draw
 from helpers.model import tiny_model, to_released
 from helpers.network import go_offline
 
+pytestmark = pytest.mark.torchreid
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 

@@ -19,7 +19,7 @@ from helpers.data import manager, write_occluded_duke
 from helpers.processes import in_processes, results_of
 from helpers.runs import SETTINGS, finished_run
 
-pytestmark = pytest.mark.filterwarnings("ignore:occluded_duke")
+pytestmark = [pytest.mark.slow, pytest.mark.torchreid, pytest.mark.filterwarnings("ignore:occluded_duke")]
 
 
 def stand_in(rank, size):

@@ -22,7 +22,7 @@ from helpers.compare import write_recipe
 from helpers.forks import run_forked
 from helpers.reproduce import read_csv
 
-pytestmark = pytest.mark.filterwarnings("ignore:occluded_duke")  # drawn smaller than published
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:occluded_duke")]  # drawn smaller than published
 QUICK_START = str(Path(__file__).resolve().parents[2] / "configs" / "dpm_synthetic.yaml")
 TARGETS = ("synthetic_occluded", "occluded_duke", "market1501")
 

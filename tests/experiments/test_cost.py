@@ -22,7 +22,7 @@ from experiments.run import Run
 from helpers.compare import write_recipe
 from helpers.model import tiny_model
 
-pytestmark = pytest.mark.filterwarnings("ignore:occluded_duke")  # drawn smaller than published
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:occluded_duke")]  # drawn smaller than published
 
 
 @pytest.fixture(scope="module")

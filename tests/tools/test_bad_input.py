@@ -12,7 +12,7 @@ from helpers.network import go_offline
 from helpers.payload import Payload
 from helpers.runs import untrained_run
 
-pytestmark = pytest.mark.filterwarnings("ignore:occluded_duke")  # drawn smaller than published
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:occluded_duke")]  # drawn smaller than published
 SETTINGS = ["--config-file", "settings.yaml"]
 SETS = ["--root", "data", "-s", "occluded_duke", "-t", "occluded_duke"]
 RUN = [*SETTINGS, *SETS, "test.ranks", "[1]", "data.save_dir"]

@@ -14,7 +14,7 @@ from helpers.forks import run_tool
 from helpers.scripts import TOOLS, load_tool
 
 # The drawn data set is smaller than the published one, which is a warning.
-pytestmark = pytest.mark.filterwarnings("ignore:occluded_duke")
+pytestmark = [pytest.mark.slow, pytest.mark.torchreid, pytest.mark.filterwarnings("ignore:occluded_duke")]
 RECIPE = "recipe.yaml"  # lies in the folder the commands are run from: a relative path
 TINY_VIT = """
 model: {name: dpm_vit_tiny, pretrained: False}

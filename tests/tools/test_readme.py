@@ -20,7 +20,7 @@ from helpers.readme_place import Place
 from helpers.readme_python import SNIPPETS, execute
 
 # The drawn data set is smaller than the published one, which is a warning.
-pytestmark = pytest.mark.filterwarnings("ignore:occluded_duke")
+pytestmark = [pytest.mark.slow, pytest.mark.torchreid, pytest.mark.filterwarnings("ignore:occluded_duke")]
 
 CHANGELOG = ROOT / ".github" / "CHANGELOG.md"
 SECTIONS = {name.partition(".")[0] for name in SCHEMA}

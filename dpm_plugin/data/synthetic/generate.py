@@ -26,8 +26,7 @@ from .spec import SyntheticSpec
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 DISTRACTOR_IMAGES = 2
-# Below this many images starting processes costs more than it saves.
-_WORTH_A_PROCESS = 150
+_WORTH_A_PROCESS = 150  # images; below, starting a process costs more than it saves
 
 
 def images(spec: SyntheticSpec) -> list[tuple[str, int, int]]:
@@ -70,14 +69,24 @@ def generate(spec: SyntheticSpec, root: str | Path, workers: int | None = None, 
     try:
         if not target.exists():
             with locked(parent / f".{target.name}.lock") as alone:
+                for leftover in parent.glob(f".{target.name}-*") if alone else ():
+                    shutil.rmtree(leftover, ignore_errors=True)
                 if not target.exists():
-                    for leftover in parent.glob(f".{target.name}-*") if alone else ():
-                        shutil.rmtree(leftover, ignore_errors=True)
                     _write_and_rename(spec, target, workers, verbose)
     except OSError as error:
         what = f"synthetic_occluded cannot be written below '{parent}' ({error})"
         raise DPMError(f"{what}; point data.root to a folder with room that you may write to") from error
-    return _verified(target, spec)
+    try:
+        written = json.loads((target / "spec.json").read_text())
+    except (OSError, ValueError):
+        written = None
+    splits = [split for split, _, _ in images(spec)]
+    wanted = {folder: splits.count(split) for split, folder in FOLDERS.items()}
+    found = {folder: len(list((target / folder).glob("*.jpg"))) for folder in wanted}
+    if written != spec.as_dict() or found != wanted or not (target / "visibility.json").is_file():
+        what = f"'{target}' is not as it was written (images: {found}, expected {wanted})"
+        raise DPMError(f"{what}; delete that folder and it will be drawn again")
+    return target
 
 
 def _write_and_rename(spec, target, workers, verbose):
@@ -97,21 +106,6 @@ def _write_and_rename(spec, target, workers, verbose):
                 raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _verified(target, spec):
-    """``target`` if it holds what :func:`generate` wrote."""
-    try:
-        written = json.loads((target / "spec.json").read_text())
-    except (OSError, ValueError):
-        written = None
-    splits = [split for split, _, _ in images(spec)]
-    wanted = {folder: splits.count(split) for split, folder in FOLDERS.items()}
-    found = {folder: len(list((target / folder).glob("*.jpg"))) for folder in wanted}
-    if written != spec.as_dict() or found != wanted or not (target / "visibility.json").is_file():
-        what = f"'{target}' is not as it was written (images: {found}, expected {wanted})"
-        raise DPMError(f"{what}; delete that folder and it will be drawn again")
-    return target
 
 
 def _draw_all(spec, folder, workers, verbose):

@@ -1,7 +1,7 @@
 """What stands between the camera and the person.
 
-Every painter covers a transparent layer as large as the image with one occluder. The layer is then slid in
-from below, from above or from a side until the asked share of the person is hidden (:func:`place`).
+Every painter covers a transparent layer as large as the image; it is then slid in until the asked share of the
+person is hidden (:func:`place`).
 """
 
 import random

@@ -49,10 +49,8 @@ class SkippingDataset(ImageDataset):
                 return super().__getitem__(position)
             except UnreadableImage:
                 pass
-        raise DPMError(
-            f"none of the {len(same)} images of an identity can be read, the first is '{self.train[same[0]][0]}'; "
-            "replace one by an intact copy, or remove them all"
-        )
+        none = f"none of the {len(same)} images of an identity can be read, the first is '{self.train[same[0]][0]}'"
+        raise DPMError(f"{none}; replace one by an intact copy, or remove them all")
 
     @property
     def skipped(self) -> Counter[str]:

@@ -90,12 +90,23 @@ def generate(spec: SyntheticSpec, root: str | Path, workers: int | None = None, 
 
 
 def _write_and_rename(spec, target, workers, verbose):
+    rows, records = images(spec), {}
+    show = functools.partial(print, flush=True) if verbose else lambda text: None
+    show(f"=> Drawing synthetic_occluded: {len(rows)} images, once for these settings")
+    progress = Progress(len(rows), "images", lambda text: show(f"   drawn: {text}"))
+    workers = max(1, min(workers or os.cpu_count() or 1, len(rows) // _WORTH_A_PROCESS))
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         folder.chmod(0o755)
         for name in FOLDERS.values():
             (folder / name).mkdir()
-        records = _draw_all(spec, folder, workers or os.cpu_count() or 1, verbose)
+        drawing = _draw(spec, folder, rows) if workers == 1 else _draw_in_processes(spec, folder, rows, workers)
+        with contextlib.closing(drawing):
+            for name, record in drawing:
+                records[name] = record
+                progress.at(len(records))
+        if len(records) != len(rows):
+            raise DPMError("synthetic_occluded: a worker was killed (out of memory?); try again with more memory")
         for name, content in (("visibility", dict(sorted(records.items()))), ("spec", spec.as_dict())):
             (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
         try:
@@ -108,24 +119,8 @@ def _write_and_rename(spec, target, workers, verbose):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _draw_all(spec, folder, workers, verbose):
-    """Draw every image; returns {relative path: {"hidden": share, "occluder": kind}}."""
-    rows = images(spec)
-    show = functools.partial(print, flush=True) if verbose else lambda text: None
-    show(f"=> Drawing synthetic_occluded: {len(rows)} images, once for these settings")
-    progress = Progress(len(rows), "images", lambda text: show(f"   drawn: {text}"))
-    workers, records = max(1, min(workers, len(rows) // _WORTH_A_PROCESS)), {}
-    drawing = _draw(spec, folder, rows) if workers == 1 else _draw_in_processes(spec, folder, rows, workers)
-    with contextlib.closing(drawing):
-        for name, record in drawing:
-            records[name] = record
-            progress.at(len(records))
-    if len(records) != len(rows):
-        raise DPMError("synthetic_occluded: a worker was killed (out of memory?); try again with more memory")
-    return records
-
-
 def _draw(spec, folder, rows):
+    """Draw ``rows``; yields (relative path, {"hidden": share, "occluder": kind}) of each."""
     for row in rows:
         pixels, hidden, kind = render(spec, *row)
         name = relative_path(spec, *row)

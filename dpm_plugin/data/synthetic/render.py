@@ -54,8 +54,8 @@ def render(
     keys = (spec.seed, 30, SPLITS.index(split), pid, index)
     if isinstance(occluder, str):
         # Every query, no gallery image and, evenly spread, the stated share of the training images.
-        number, share = (pid - 1) * spec.train_images + index, spec.train_occluded
-        turn = math.ceil((number + 1) * share - 1e-9) > math.ceil(number * share - 1e-9)
+        place, share = (pid - 1) * spec.train_images + index, spec.train_occluded
+        turn = math.ceil((place + 1) * share - 1e-9) > math.ceil(place * share - 1e-9)
         planned = split == "query" or (split == "train" and turn)
         occluder = Occluder(None, spec.hidden_min, spec.hidden_max) if planned else None
     number = camera_of(spec, split, pid, index)

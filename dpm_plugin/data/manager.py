@@ -28,8 +28,8 @@ READER_ERRORS = (AssertionError, AttributeError, IndexError, OSError, RuntimeErr
 class DPMImageDataManager(ImageDataManager):
     """``torchreid.data.ImageDataManager`` with a few additions; all of its arguments hold.
 
-    A missing data set is an error: nothing is created or downloaded. So are an unreadable image, which the
-    error names, in worker processes too, and settings that would train on nothing.
+    Errors are a missing data set (nothing is created or downloaded), an unreadable image, which is named, in worker
+    processes too, and settings that would train on nothing.
 
     Args:
         root, sources, targets: folder of the data sets; names to train on; names to test on.
@@ -100,10 +100,7 @@ class DPMImageDataManager(ImageDataManager):
 
     @property
     def num_cameras(self) -> int:
-        """Rows that a camera embedding needs: the largest camera id in the training set + 1.
-
-        Not ``num_train_cams``, which counts the ids that occur.
-        """
+        """Rows that a camera embedding needs: the largest camera id + 1. ``num_train_cams`` counts ids that occur."""
         return 1 + max(camid for _, _, camid, _ in self.train_loader.dataset.train)
 
     @property
@@ -114,10 +111,9 @@ class DPMImageDataManager(ImageDataManager):
         return sum(counts, Counter()) if counts else None
 
     def camera_offset(self, name: str) -> int | None:
-        """What training adds to the camera ids of source ``name``; test images come without it.
+        """What torchreid adds to the camera ids of training source ``name``, 0 for the first, and not in testing.
 
-        torchreid shifts the camera ids of every later source. None for a data set that is no training
-        source: its camera ids say nothing about training cameras.
+        None for a data set that is no source: its camera ids say nothing about training cameras.
         """
         return self._camera_offsets.get(name)
 

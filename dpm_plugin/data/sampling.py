@@ -32,8 +32,7 @@ def build_train_sampler(
         processes: where there are several, each gets a sampler of its share.
 
     Raises:
-        DPMError: the images, identities, cameras or data sets do not suffice for one batch. torchreid
-            drops an incomplete batch, so it would train on nothing and report success.
+        DPMError: the data do not suffice for one batch; torchreid would train on nothing and report success.
     """
     batch_size *= processes.size
     if train_sampler not in SAMPLERS:
@@ -41,15 +40,12 @@ def build_train_sampler(
     pids, camids, dsets = (len({entry[field] for entry in data_source}) for field in (1, 2, 3))
     there = f"{len(data_source)} images, {pids} identities, {camids} cameras, {dsets} data sets"
     if batch_size > len(data_source):
-        raise DPMError(
-            f"a batch of {batch_size} (train.batch_size) is larger than the training set ({there}), "
-            f"nothing would be trained; lower it to {len(data_source)} or less"
-        )
+        large = f"a batch of {batch_size} (train.batch_size) is larger than the training set ({there})"
+        raise DPMError(f"{large}, nothing would be trained; lower it to {len(data_source)} or less")
     if train_sampler == "RandomIdentitySampler":
         if not 1 <= num_instances <= batch_size:
-            raise DPMError(
-                f"sampler.num_instances is {num_instances}, must be between 1 and the batch size {batch_size}"
-            )
+            allowed = f"must be between 1 and the batch size {batch_size}"
+            raise DPMError(f"sampler.num_instances is {num_instances}, {allowed}")
         wanted = batch_size // num_instances
         if pids < wanted:
             raise DPMError(
@@ -58,10 +54,8 @@ def build_train_sampler(
             )
         if wanted * num_instances < batch_size and pids < 2 * wanted:
             # One round of identities may be all there is, and it is shorter than a batch.
-            raise DPMError(
-                f"train.batch_size {batch_size} is no multiple of sampler.num_instances {num_instances} and "
-                f"there are only {pids} identities; make it {wanted * num_instances}"
-            )
+            odd = f"train.batch_size {batch_size} is no multiple of sampler.num_instances {num_instances}"
+            raise DPMError(f"{odd} and there are only {pids} identities; make it {wanted * num_instances}")
     sizes = dict(batch_size=batch_size, num_instances=num_instances, num_cams=num_cams, num_datasets=num_datasets)
     try:
         sampler = torchreid_host.build_train_sampler(data_source, train_sampler, **sizes)
@@ -72,8 +66,6 @@ def build_train_sampler(
             f"{num_datasets} from {there}{reason}; the batch must divide evenly and every part hold enough images"
         ) from error
     if len(sampler) < batch_size:
-        raise DPMError(
-            f"{train_sampler} yields {len(sampler)} images an epoch from {there}, less than one batch of {batch_size} "
-            "(train.batch_size); lower it"
-        )
+        yielded = f"{train_sampler} yields {len(sampler)} images an epoch from {there}"
+        raise DPMError(f"{yielded}, less than one batch of {batch_size} (train.batch_size); lower it")
     return TrainShare(sampler, batch_size, processes) if processes.size > 1 else sampler

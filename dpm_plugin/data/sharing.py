@@ -33,10 +33,10 @@ def share_of_batch(batch_size: int, processes: Processes, num_instances: int = 1
 
 
 class TrainShare(Sampler):
-    """This process's part of every batch of ``sampler``: consecutive images, so that identities stay whole.
+    """This process's part of every whole batch of ``sampler``: consecutive images, so that identities stay whole.
 
-    Rank 0 draws the order of an epoch, as a single process would, and broadcasts it. An incomplete last batch
-    is dropped. ``batch_size`` counts the images of all processes together, a multiple of their number.
+    Rank 0 draws the order of an epoch, as a single process would, and broadcasts it. ``batch_size`` counts the
+    images of all processes together, a multiple of their number.
     """
 
     def __init__(self, sampler: Any, batch_size: int, processes: Processes) -> None:
@@ -95,7 +95,5 @@ def check_same_data(datamanager: ImageDataManager, processes: Processes) -> None
     other = processes.broadcast(lambda: next(others, None))
     if other:
         rank, what = other
-        raise DPMError(
-            f"process {rank} lists other images than process 0, or in another order, for {what}; "
-            "every machine needs the same files in data.root"
-        )
+        differs = f"process {rank} lists other images than process 0, or in another order, for {what}"
+        raise DPMError(f"{differs}; every machine needs the same files in data.root")

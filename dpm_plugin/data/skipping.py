@@ -19,15 +19,11 @@ class SkippingDataset(ImageDataset):
     "Next" is in the order of the training set, going on at its start, so the replacement depends on the files
     alone: not on epoch, worker or process. An image is named on screen when it is replaced for the first time.
 
-    Args:
-        dataset: torchreid's, of images.
-        workers: processes that will load from it; their counts are in memory that all of them share.
+    ``workers`` processes (default 0) will load from it; their counts are in memory that all of them share. Reading
+    is a DPMError where no image of the identity can be read, or a file is missing.
 
     Attributes:
         replaced: (processes, images) int64, how often each process replaced each image.
-
-    Raises:
-        DPMError: when an image is read of which no image of the identity can be, or whose file is missing.
     """
 
     def __init__(self, dataset: ImageDataset, workers: int = 0) -> None:
@@ -53,10 +49,8 @@ class SkippingDataset(ImageDataset):
                 return super().__getitem__(position)
             except UnreadableImage:
                 pass
-        raise DPMError(
-            f"none of the {len(same)} images of an identity can be read, the first is '{self.train[same[0]][0]}'; "
-            "replace one by an intact copy, or remove them all"
-        )
+        none = f"none of the {len(same)} images of an identity can be read, the first is '{self.train[same[0]][0]}'"
+        raise DPMError(f"{none}; replace one by an intact copy, or remove them all")
 
     @property
     def skipped(self) -> Counter[str]:

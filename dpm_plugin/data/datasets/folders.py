@@ -114,7 +114,7 @@ def list_images(folder: str, example: str, split: str) -> list[str]:
 
 def levels(folder: str) -> list[str]:
     """The folder itself and those directly below it, where images are looked for."""
-    return [folder] + [os.path.join(folder, name) for name in subfolders(folder) if name[0] != "."]
+    return [folder, *(os.path.join(folder, name) for name in subfolders(folder) if name[0] != ".")]
 
 
 def is_image_name(name: str) -> bool:

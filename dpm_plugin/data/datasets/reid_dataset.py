@@ -12,13 +12,12 @@ Split = list[tuple[str, int, int]]  # (path, identity, camera from 0) of each im
 
 
 class ReidImageDataset(ImageDataset):
-    """A published data set, read from its folders, each in sorted order.
+    """A published data set, read from its folder below ``root``, each part in sorted order.
 
     A subclass sets ``structure`` and :meth:`parse`. A set whose structure has no ``train`` split is a test
     set: it has an empty ``train`` and cannot be a training source.
 
     Args:
-        root: folder that holds the data set's folder.
         transform, k_tfm, mode, combineall, verbose: as torchreid's ``ImageDataset``.
         split_id, cuhk03_labeled, cuhk03_classic_split, market1501_500k: unused; torchreid hands them to every data set.
 
@@ -27,8 +26,7 @@ class ReidImageDataset(ImageDataset):
     """
 
     structure: FolderStructure
-    #: Sets without training images are tried with a model trained on this one.
-    train_on = "market1501"
+    train_on = "market1501"  # what a model for a test set is trained on
 
     def __init__(
         self,
@@ -92,10 +90,8 @@ class ReidImageDataset(ImageDataset):
                 warnings.warn(text, stacklevel=3)
 
     def combine_all(self) -> None:
-        """Add query and gallery to the training set, their identities numbered in sorted order.
-
-        torchreid's own version numbers in set order and fails on a query identity that the gallery lacks.
-        """
+        """Add query and gallery to the training set, their identities numbered in sorted order."""
+        # torchreid's own version numbers in set order and fails on a query identity that the gallery lacks.
         if self.is_test_set():
             return
         test = self.query + self.gallery

@@ -24,10 +24,7 @@ PUBLISHED = {
 
 def check_present(name: str, cls: type, root: str | Path) -> None:
     """Raise DPMError where torchreid's own data set ``name`` has no folder below ``root``."""
-    if not is_torchreid_own(cls):
-        return
-    folder = directory(cls, root)
-    if os.path.isdir(folder):
+    if not is_torchreid_own(cls) or os.path.isdir(folder := directory(cls, root)):
         return
     parent, last = os.path.split(folder)
     if os.path.isdir(parent):

@@ -23,8 +23,8 @@ ICCV_2015 = "from the authors of 'Partial Person Re-identification' (Zheng et al
 class TwoViewDataset(ReidImageDataset):
     """Queries have camera 0 and the gallery camera 1.
 
-    These sets know no cameras, and their protocol ranks every gallery image. With two camera ids the
-    evaluation's rule (no gallery image of the query's identity and camera) discards nothing.
+    These sets know no cameras, and their protocol ranks every gallery image: so the evaluation's rule (no gallery
+    image of the query's identity and camera) discards nothing.
     """
 
     @classmethod

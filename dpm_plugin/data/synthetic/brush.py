@@ -9,8 +9,9 @@ Color = tuple[int, ...]  # red, green and blue from 0 to 255
 Point = tuple[float, float]
 
 
-def shade(color: Color, factor: float) -> Color:
-    """``color`` made darker (factor below 1) or lighter (above 1)."""
+def shade(fill: "Color | Cloth", factor: float) -> Color:
+    """A fill's colour made darker (factor below 1) or lighter (above 1)."""
+    color = fill.color if isinstance(fill, Cloth) else fill
     return tuple(min(int(c * factor), 255) for c in color)
 
 
@@ -90,7 +91,7 @@ class Brush:
     def polygon(self, points: Sequence[Point], fill: Color | Cloth, rim: bool = True) -> None:
         """A closed polygon; with a rim its core is squeezed to 86 % of the width."""
         if rim:
-            self.draw.polygon([self.pixel(p) for p in points], fill=_rim(fill))
+            self.draw.polygon([self.pixel(p) for p in points], fill=shade(fill, 0.7))
             middle = sum(p[0] for p in points) / len(points) + self.light * 0.006
             points = [(middle + 0.86 * (x - middle), y) for x, y in points]
         self._fill(fill, [self.pixel(p) for p in points])
@@ -107,7 +108,7 @@ class Brush:
     def limb(self, a: Point, b: Point, ra: float, rb: float, fill: Color | Cloth, rim: bool = True) -> None:
         """A round-ended limb from ``a`` (radius ``ra``) to ``b`` (radius ``rb``)."""
         if rim:
-            self._capsule(a, b, ra, rb, _rim(fill))
+            self._capsule(a, b, ra, rb, shade(fill, 0.7))
             shift = 0.16 * self.light
             a, b = (a[0] + shift * ra, a[1]), (b[0] + shift * rb, b[1])
             ra, rb = 0.8 * ra, 0.8 * rb
@@ -120,10 +121,6 @@ class Brush:
         nx, ny = (y0 - y1) / length, (x1 - x0) / length
         ends = ((x0, y0, ra), (x1, y1, rb), (x1, y1, -rb), (x0, y0, -ra))
         self._fill(fill, [(x + nx * r, y + ny * r) for x, y, r in ends], ends[:2])
-
-
-def _rim(fill):
-    return shade(fill.color if isinstance(fill, Cloth) else fill, 0.7)
 
 
 def _shapes(draw, ink, corners: Iterable[Point], circles):

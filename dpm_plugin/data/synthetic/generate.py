@@ -26,8 +26,7 @@ from .spec import SyntheticSpec
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 DISTRACTOR_IMAGES = 2
-# Below this many images starting processes costs more than it saves.
-_WORTH_A_PROCESS = 150
+_WORTH_A_PROCESS = 150  # images; below, starting a process costs more than it saves
 
 
 def images(spec: SyntheticSpec) -> list[tuple[str, int, int]]:
@@ -70,37 +69,13 @@ def generate(spec: SyntheticSpec, root: str | Path, workers: int | None = None, 
     try:
         if not target.exists():
             with locked(parent / f".{target.name}.lock") as alone:
+                for leftover in parent.glob(f".{target.name}-*") if alone else ():
+                    shutil.rmtree(leftover, ignore_errors=True)
                 if not target.exists():
-                    for leftover in parent.glob(f".{target.name}-*") if alone else ():
-                        shutil.rmtree(leftover, ignore_errors=True)
                     _write_and_rename(spec, target, workers, verbose)
     except OSError as error:
         what = f"synthetic_occluded cannot be written below '{parent}' ({error})"
         raise DPMError(f"{what}; point data.root to a folder with room that you may write to") from error
-    return _verified(target, spec)
-
-
-def _write_and_rename(spec, target, workers, verbose):
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        folder.chmod(0o755)
-        for name in FOLDERS.values():
-            (folder / name).mkdir()
-        records = _draw_all(spec, folder, workers or os.cpu_count() or 1, verbose)
-        for name, content in (("visibility", dict(sorted(records.items()))), ("spec", spec.as_dict())):
-            (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-        try:
-            folder.rename(target)
-        except OSError:
-            # Only possible without locks: another process was faster, and drew the same.
-            if not target.exists():
-                raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _verified(target, spec):
-    """``target`` if it holds what :func:`generate` wrote."""
     try:
         written = json.loads((target / "spec.json").read_text())
     except (OSError, ValueError):
@@ -114,24 +89,38 @@ def _verified(target, spec):
     return target
 
 
-def _draw_all(spec, folder, workers, verbose):
-    """Draw every image; returns {relative path: {"hidden": share, "occluder": kind}}."""
-    rows = images(spec)
+def _write_and_rename(spec, target, workers, verbose):
+    rows, records = images(spec), {}
     show = functools.partial(print, flush=True) if verbose else lambda text: None
     show(f"=> Drawing synthetic_occluded: {len(rows)} images, once for these settings")
     progress = Progress(len(rows), "images", lambda text: show(f"   drawn: {text}"))
-    workers, records = max(1, min(workers, len(rows) // _WORTH_A_PROCESS)), {}
-    drawing = _draw(spec, folder, rows) if workers == 1 else _draw_in_processes(spec, folder, rows, workers)
-    with contextlib.closing(drawing):
-        for name, record in drawing:
-            records[name] = record
-            progress.at(len(records))
-    if len(records) != len(rows):
-        raise DPMError("synthetic_occluded: a worker was killed (out of memory?); try again with more memory")
-    return records
+    workers = max(1, min(workers or os.cpu_count() or 1, len(rows) // _WORTH_A_PROCESS))
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        folder.chmod(0o755)
+        for name in FOLDERS.values():
+            (folder / name).mkdir()
+        drawing = _draw(spec, folder, rows) if workers == 1 else _draw_in_processes(spec, folder, rows, workers)
+        with contextlib.closing(drawing):
+            for name, record in drawing:
+                records[name] = record
+                progress.at(len(records))
+        if len(records) != len(rows):
+            raise DPMError("synthetic_occluded: a worker was killed (out of memory?); try again with more memory")
+        for name, content in (("visibility", dict(sorted(records.items()))), ("spec", spec.as_dict())):
+            (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+        try:
+            folder.rename(target)
+        except OSError:
+            # Only possible without locks: another process was faster, and drew the same.
+            if not target.exists():
+                raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _draw(spec, folder, rows):
+    """Draw ``rows``; yields (relative path, {"hidden": share, "occluder": kind}) of each."""
     for row in rows:
         pixels, hidden, kind = render(spec, *row)
         name = relative_path(spec, *row)

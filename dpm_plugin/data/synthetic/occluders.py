@@ -1,7 +1,7 @@
 """What stands between the camera and the person.
 
-Every painter covers a transparent layer as large as the image with one occluder. The layer is then slid in
-from below, from above or from a side until the asked share of the person is hidden (:func:`place`).
+Every painter covers a transparent layer as large as the image; it is then slid in until the asked share of the
+person is hidden (:func:`place`).
 """
 
 import random
@@ -99,8 +99,8 @@ def _tree(draw, w, h, rng):
     draw.polygon(((0.1 * width, 0), (0.9 * width, 0), (width, h), (0, h)), fill=bark)
     for _ in range(26):
         x, y = rng.uniform(0.1, 0.85) * width, rng.uniform(0, 1) * h
-        end = (x + rng.uniform(-4, 4), y + rng.uniform(8, 30))
-        draw.line((x, y, *end), fill=shade(bark, rng.uniform(0.6, 1.3)), width=3)
+        crack = (x, y, x + rng.uniform(-4, 4), y + rng.uniform(8, 30))
+        draw.line(crack, fill=shade(bark, rng.uniform(0.6, 1.3)), width=3)
 
 
 def _corner(draw, w, h, rng):

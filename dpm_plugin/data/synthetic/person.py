@@ -109,8 +109,7 @@ class _Figure:
         limb(b, c, *((0.03, 0.02, skin) if bare else (0.036 * r, 0.03 * r, cloth)))
         limb(a, b, 0.054 * r, 0.038 * r if bare < 2 else 0.034, skin if bare == 2 else cloth)
         if who.lower_stripe and bare < 2:
-            end = b if bare else c
-            shift = side * 0.03 * self.cos
+            end, shift = b if bare else c, side * 0.03 * self.cos
             self.line((a[0] + shift, a[1]), (end[0] + shift * 0.8, end[1]), 0.009, 0.009, who.accent)
         toe = self.at(ankle[0] + side * 0.01, ankle[1] + 0.014, ankle[2] + 0.07)
         if who.boots:

@@ -1,6 +1,7 @@
 """One image of the benchmark, as a pure function of the spec and the image's place in it."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -36,15 +37,6 @@ def camera_of(spec: SyntheticSpec, split: str, pid: int, index: int) -> int:
     return order[index % max(seen, 2)]
 
 
-def is_occluded(spec: SyntheticSpec, split: str, pid: int, index: int) -> bool:
-    """True for every query, no gallery image and, evenly spread, the stated share of training images."""
-    if split != "train":
-        return split == "query"
-    number = (pid - 1) * spec.train_images + index
-    share = spec.train_occluded
-    return int(np.ceil((number + 1) * share - 1e-9)) > int(np.ceil(number * share - 1e-9))
-
-
 def render(
     spec: SyntheticSpec, split: str, pid: int, index: int, *, occluder: Occluder | str | None = "as planned"
 ) -> tuple[np.ndarray, float, str]:
@@ -61,7 +53,10 @@ def render(
     """
     keys = (spec.seed, 30, SPLITS.index(split), pid, index)
     if isinstance(occluder, str):
-        planned = is_occluded(spec, split, pid, index)
+        # Every query, no gallery image and, evenly spread, the stated share of the training images.
+        place, share = (pid - 1) * spec.train_images + index, spec.train_occluded
+        turn = math.ceil((place + 1) * share - 1e-9) > math.ceil(place * share - 1e-9)
+        planned = split == "query" or (split == "train" and turn)
         occluder = Occluder(None, spec.hidden_min, spec.hidden_max) if planned else None
     number = camera_of(spec, split, pid, index)
     view = camera(spec.seed, spec.cameras, number)

@@ -21,23 +21,25 @@ class Extractor:
     """The trained model of a run with its test data, transforms, cameras and number format.
 
     Args:
-        folder: the run's ``data.save_dir``.
-        root: data root; None keeps the run's.
-        device: torch device or its name. Default: "cpu".
+        folder, root, device: see :func:`~dpm_plugin.inference.open_run.open_run`.
         dataset: name of one of the run's targets. Default: the first.
 
     Attributes:
-        model, config, epoch: see :class:`dpm_plugin.inference.open_run.Trained`.
+        model, config, epoch: see :class:`~dpm_plugin.inference.open_run.Trained`.
         datamanager, dataset: the run's ``DPMImageDataManager``; name of the data set.
         feature, mask: the run's headline row, see :class:`~dpm_plugin.engine.testing.EvaluationOptions`.
 
     Raises:
-        DPMError: the folder is no finished run of a plugin model, its data is missing, or the data set is
-            none of its targets.
+        DPMError: no finished run of a plugin model, its data is missing, or the data set is none of its targets.
     """
 
     def __init__(
-        self, folder: str | Path, *, root: str | None = None, device: str = "cpu", dataset: str | None = None
+        self,
+        folder: str | Path,
+        *,
+        root: str | Path | None = None,
+        device: str | torch.device = "cpu",
+        dataset: str | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.model, self.config, self.epoch = open_run(folder, self.device, root)
@@ -75,11 +77,7 @@ class Extractor:
 
 
 def evenly_spaced(count: int, wanted: int) -> list[int]:
-    """``min(wanted, count)`` of the positions below ``count``, evenly spaced from 0 on.
-
-    Raises:
-        DPMError: ``wanted`` is below 1.
-    """
+    """``min(wanted, count)`` of the positions below ``count``, evenly spaced from 0 on; DPMError for less than one."""
     if wanted < 1:
         raise DPMError(f"the number of images must be at least 1, got {wanted}")
     wanted = min(wanted, count)

@@ -144,10 +144,10 @@ def _build(config: CfgNode, state: dict[str, torch.Tensor], source: str) -> DPM:
     counts = []
     for name in ("classifier.weight", "backbone.camera_embedding"):  # (N, D), (cameras, C)
         rows = state.get(name)
-        counts.append(0 if rows is None else len(rows))
         if rows is not None and (rows.dim() != 2 or 0 in rows.shape):  # rows without numbers can be billions
             shape = f"has shape {tuple(rows.shape)}, not one row for each class or camera"
             raise DPMError(f"tensor '{name}' in {source} {shape}; the file is damaged")
+        counts.append(0 if rows is None else len(rows))
     arguments = model_kwargs(config, *counts)
     return MODELS[config.model.name](**{**arguments, "pretrained": False})
 

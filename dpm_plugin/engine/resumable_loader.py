@@ -194,12 +194,12 @@ def random_state() -> dict[str, Any]:
     """The generators of this process as numpy arrays and plain numbers, fit for a queue between processes."""
     version, words, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state()
+    words_of_numpy = np.array(keys, dtype=np.int64)
     state: dict[str, Any] = {
         "torch": torch.get_rng_state().numpy(),
         "python": {"version": version, "words": np.array(words, dtype=np.int64), "gauss": gauss},
-        "numpy": {"keys": np.array(keys, dtype=np.int64), "position": int(position), "has_gauss": int(has_gauss)},
+        "numpy": dict(keys=words_of_numpy, position=int(position), has_gauss=int(has_gauss), gauss=float(cached)),
     }
-    state["numpy"]["gauss"] = float(cached)
     if torch.cuda.is_initialized():  # never in a loader's process
         state["cuda"] = torch.cuda.get_rng_state().numpy()
     return state

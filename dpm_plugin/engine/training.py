@@ -59,8 +59,7 @@ class TrainingMixin(EvaluationMixin):
         self.best_rank1: float | None = None  # of the evaluations so far
         self.skipped_in_a_row = 0
         self.stop = StopSignals()
-        self.train_loader: Any  # torchreid's, within an epoch the resumable one
-        self._batches: ResumableLoader | None = None
+        self.train_loader: Any  # torchreid's, then the resumable one over it
         self._resumed: tuple[int, dict] | None = None  # finished epochs and progress of the checkpoint
 
     def run(
@@ -68,10 +67,7 @@ class TrainingMixin(EvaluationMixin):
     ) -> None:
         """torchreid's ``run``; a run that was resumed after its last epoch is evaluated, not trained again.
 
-        SIGINT and SIGTERM end training after the iteration, with a checkpoint.
-
-        Raises:
-            Stopped: one of them came.
+        SIGINT and SIGTERM end training after the iteration with a checkpoint, and raise :class:`Stopped`.
         """
         resumed, self._resumed = self._resumed, None
         resumed = resumed if resumed is not None and resumed[0] == start_epoch else None
@@ -102,10 +98,7 @@ class TrainingMixin(EvaluationMixin):
     # ---- going on from a checkpoint ----
 
     def resume(self, path: str | Path) -> int:
-        """Take up a checkpoint; ``run(start_epoch=...)`` then goes on exactly where it was written.
-
-        Returns:
-            Number of finished epochs, torchreid's ``start_epoch``.
+        """Take up a checkpoint; returns its finished epochs, for ``run(start_epoch=...)`` to go on exactly there.
 
         Raises:
             DPMError: unreadable, or of another model or another number of batches an epoch; names what differs.
@@ -137,11 +130,9 @@ class TrainingMixin(EvaluationMixin):
             self.save_model(self.epoch, self.test(save_dir=self.save_dir, **chosen), self.save_dir)
 
     def _loader(self) -> ResumableLoader:
-        known = () if self._batches is None else (self._batches, self._batches.loader)
-        if not any(self.train_loader is loader for loader in known):
-            self._batches = ResumableLoader(self.train_loader, self.training.position_seed)
-        assert self._batches is not None
-        return self._batches
+        if not isinstance(self.train_loader, ResumableLoader):
+            self.train_loader = ResumableLoader(self.train_loader, self.training.position_seed)
+        return self.train_loader
 
     # ---- epochs and iterations ----
 
@@ -152,21 +143,16 @@ class TrainingMixin(EvaluationMixin):
 
     @batch_idx.setter
     def batch_idx(self, value: int) -> None:
-        self._batch_idx = value + (0 if self._batches is None else self._batches.first)
+        self._batch_idx = value + getattr(self.train_loader, "first", 0)
 
     def train(self, print_freq: int = 10, fixbase_epoch: int = 0, open_layers: list[str] | None = None) -> None:
         """One epoch, timed, then ``save_dir/model/last.pth.tar``."""
-        plain, batches = self.train_loader, self._loader()
-        batches.epoch, batches.after_batch = self.epoch, self._after_iteration
-        batches.without_batch = self._stop_without_batch
-        self.train_loader = batches
-        when = f"after epoch {self.epoch + 1}"
+        batches, when = self._loader(), f"after epoch {self.epoch + 1}"
+        batches.epoch = self.epoch
+        batches.after_batch, batches.without_batch = self._after_iteration, self._stop_without_batch
         with self.stop.deferred():
-            try:
-                with measure(self.run_phases, "train", self.device):
-                    super().train(print_freq=print_freq, fixbase_epoch=fixbase_epoch, open_layers=open_layers)
-            finally:
-                self.train_loader = plain
+            with measure(self.run_phases, "train", self.device):
+                super().train(print_freq=print_freq, fixbase_epoch=fixbase_epoch, open_layers=open_layers)
             self.after_epoch()
             batches.finish_epoch()
             self._save_last(self.epoch, when)

@@ -34,19 +34,13 @@ def row_distances(
     *,
     feature: str,
     mask: bool,
-    control_seed: int | None,
     rerank: bool,
     dist_metric: str,
     normalize_feature: bool,
 ) -> tuple[str, dict[str, Distances]]:
     """The headline's name, and row name -> distances in printing order.
 
-    Args:
-        control_seed: of the control's permutation; None leaves the control out.
-        Others: as in :func:`dpm_plugin.evaluation.protocol.evaluate`.
-
-    Raises:
-        DPMError: no memory for re-ranking.
+    Arguments: as in :func:`dpm_plugin.evaluation.protocol.evaluate`. Raises DPMError without the memory for re-ranking.
     """
     if rerank:
         check_memory(len(query) + len(gallery))
@@ -64,8 +58,8 @@ def row_distances(
             for switch, values in masks.items():
                 rows[f"{space}/{switch}"] = getattr(query, name), getattr(gallery, name), values
         headline = f"{feature}/on" if mask and "on" in masks else f"{feature}/off"
-        if query.mask is not None and control_seed is not None and len(query) > 1:
-            rows[f"{feature}/shuffled"] = *rows[headline][:2], shuffled_masks(query.mask, control_seed)
+        if query.mask is not None and len(query) > 1:
+            rows[f"{feature}/shuffled"] = *rows[headline][:2], shuffled_masks(query.mask)
         for name, row in rows.items():
             distances[name] = Distances(partial(query_mask_distance, *row), partial(MaskedBlocks, *row))
         reranked = partial(masked_reranking, *rows[headline])

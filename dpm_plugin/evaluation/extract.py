@@ -26,8 +26,7 @@ class Features:
     Attributes:
         embedding: (n, D) float tensor after the neck; for a stock torchreid model its only output.
         pids, camids: n identities and cameras.
-        cls: (n, D) float tensor before the neck, or None for a stock model.
-        mask: (n, D) float tensor, or None for models without a mask.
+        cls, mask: (n, D) float tensors, the feature before the neck and the mask; None where the model has none.
         paths: n file names for error messages; none where they are not known.
     """
 
@@ -117,13 +116,9 @@ def extract_features(
         model: in eval mode, one of the plugin's or torchreid's.
         loader: batches of "img", "pid", "camid", "impath"; each of several processes has its share of them
             (:func:`~dpm_plugin.data.sharing.share_test_loader`).
-        cameras: see :func:`camera_choice`. Default: always the neutral camera.
-        amp: see :func:`embed_batch`. Default: "off".
+        cameras, amp: see :func:`camera_choice` and :func:`embed_batch`. Default: the neutral camera, "off".
         name: such as "query set of 'market1501'", for progress and errors. Default: None, no progress is printed.
-        processes: those that share the set. Default: one.
-
-    Returns:
-        Features of the whole set on rank 0, of no image on the others.
+        processes: those that share the set; rank 0 returns the whole, the others no image. Default: one.
 
     Raises:
         DPMError: the set is empty, or another process ended.
@@ -161,8 +156,9 @@ def gather_features(features: Features | None, batches: EveryNthBatch, processes
     """The features of the whole set on rank 0, each image once and in the set's order; None elsewhere.
 
     Args:
-        features: of this process's images, in the order it read them, or None where it had none.
-        batches: which images these are. Rank 0 has the first batch, so it has none only where the set is empty.
+        features: of this process's images, in the order it read them. None where it had none; on rank 0, which has
+            the first batch, only where the set is empty.
+        batches: which images these are.
     """
     labels = processes.gather([] if features is None else list(zip(features.pids, features.camids, features.paths)))
     if features is None:

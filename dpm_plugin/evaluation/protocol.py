@@ -74,20 +74,16 @@ def evaluate(
     normalize_feature: bool = False,
     use_metric_cuhk03: bool = False,
     rerank: bool = False,
-    shuffled_control: bool = True,
-    seed: int = 0,
     keep_distmat: bool = False,
-    matrix_limit: int = MATRIX_LIMIT,
 ) -> Result:
     """Every row that the features of one model allow, from one extraction.
 
-    With a mask: before/off, before/on, after/off, after/on and the shuffled control of the headline's space.
-    A baseline (``cls`` but no mask): before/off, after/off. These rows are always the (masked) cosine. A
-    stock model (``embedding`` alone): one row ``embedding``, by torchreid's distance. CMC and mAP are of
-    :func:`dpm_plugin.evaluate_rank`, which is torchreid's compiled metric where that is built. Where the (Q, G)
-    matrix would be larger than ``matrix_limit``, it is not built and they are counted chunk by chunk, with the
-    same result up to rounding; their phase "metric" then includes the
-    distances. The CUHK03 protocol and re-ranking need the matrix whatever its size.
+    With a mask: before/off, before/on, after/off, after/on and, of two queries or more, the shuffled control of the
+    headline's space. A baseline (``cls`` but no mask): before/off, after/off. These rows are always the (masked)
+    cosine. A stock model (``embedding`` alone): one row ``embedding``, by torchreid's distance. CMC and mAP are of
+    :func:`dpm_plugin.evaluate_rank`. Where the (Q, G) matrix would be larger than 2 GiB (as 12,000 queries x 44,000
+    images), it is not built and they are counted chunk by chunk, with the same result up to rounding; their phase
+    "metric" then includes the distances. The CUHK03 protocol and re-ranking need the matrix whatever its size.
 
     Args:
         ranks: 1-based ranks to report, default 1, 5, 10, 20.
@@ -97,10 +93,7 @@ def evaluate(
         normalize_feature: L2-normalise first, for a stock model only (a cosine row is normalised anyway).
         use_metric_cuhk03: torchreid's cuhk03 protocol; it samples, from numpy's global random state.
         rerank: add the headline re-ranked (:mod:`dpm_plugin.evaluation.rerank`); that row becomes the headline.
-        shuffled_control: include the control row, default True; it needs two queries.
-        seed: of the control's permutation.
         keep_distmat: keep the headline's distances in the result, for visualisation.
-        matrix_limit: bytes, default 2 GiB (as 12,000 queries x 44,000 images).
 
     Raises:
         DPMError: an unknown option, features that are empty, do not fit or are not finite (says how many and
@@ -110,7 +103,7 @@ def evaluate(
     _check_options(feature, dist_metric, ranks, len(gallery))
     _check_features(query, gallery)
     size = 4 * len(query) * len(gallery)  # bytes of one matrix
-    streamed = size > matrix_limit and not use_metric_cuhk03
+    streamed = size > MATRIX_LIMIT and not use_metric_cuhk03
     if streamed and keep_distmat and not rerank:
         raise DPMError(
             f"the distances of {len(query)} x {len(gallery)} images would take {1e-9 * size:.3g} GB and are not kept; "
@@ -124,7 +117,6 @@ def evaluate(
         gallery,
         feature=feature,
         mask=mask,
-        control_seed=seed if shuffled_control else None,
         rerank=rerank,
         dist_metric=dist_metric,
         normalize_feature=normalize_feature,

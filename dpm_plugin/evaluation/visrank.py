@@ -29,10 +29,8 @@ def visualize_ranks(
         width, height: pixels of one image, default 128 x 256.
 
     Raises:
-        DPMError: lists that do not fit ``distmat``, or a file that OpenCV cannot read; the message names it.
+        DPMError: a file that OpenCV cannot read; the message names it.
     """
-    if distmat.shape != (len(query), len(gallery)):
-        raise DPMError(f"distmat is {distmat.shape}, but there are {len(query)} queries, {len(gallery)} gallery images")
     try:
         torchreid_host.utils.visualize_ranked_results(
             distmat, (query, gallery), "image", width=width, height=height, save_dir=str(save_dir), topk=topk

@@ -32,9 +32,9 @@ def open_trained(
 
     Args:
         source: a run's folder (``data.save_dir``), a checkpoint in one (``RUN/model/...``), ``zoo:NAME`` for
-            published weights, which bring the settings of their ``configs/released/``, or, with ``config_file``,
-            any file that :func:`dpm_plugin.load_weights` reads.
-        device: to put the model on. Default: "cpu".
+            published weights, which bring their settings, or, with ``config_file``, any file that
+            :func:`dpm_plugin.load_weights` reads.
+        device: of the model. Default: "cpu".
         config_file: yaml file with the settings of a checkpoint that lies in no run. Default: None.
 
     Raises:
@@ -52,10 +52,8 @@ def open_trained(
         return open_run(source, device)
     folder = _run_of(source)
     if folder is None:
-        raise DPMError(
-            f"'{source}' lies in no finished run of tools/main.py with one of the plugin's models, so its "
-            "settings are not known; name a config file as well"
-        )
+        run = "finished run of tools/main.py with one of the plugin's models"
+        raise DPMError(f"'{source}' lies in no {run}, so its settings are not known; name a config file as well")
     return open_run(folder, device, checkpoint=source)
 
 
@@ -65,20 +63,21 @@ def open_run(
     root: str | Path | None = None,
     checkpoint: str | Path | None = None,
 ) -> Trained:
-    """Open what ``tools/main.py`` left in ``data.save_dir``: ``results.json`` and ``model/last.pth.tar``.
+    """Open what ``tools/main.py`` left in ``folder``, its ``data.save_dir``: ``results.json`` and a checkpoint.
 
     Args:
-        folder: the run's ``data.save_dir``.
-        device: to put the model on. Default: "cpu".
-        root: data root of the opened configuration; None keeps the run's.
-        checkpoint: another one of the run's checkpoints. Default: ``model/last.pth.tar``.
+        device: of the model. Default: "cpu".
+        root: data root of the opened configuration. Default: the run's.
+        checkpoint: Default: ``model/last.pth.tar``.
 
     Raises:
         DPMError: a file is missing or unreadable, or the run's model is not one of the plugin's.
     """
     folder = Path(folder)
     overrides = {key: value for key, value in flat(_settings(folder)) if key in SCHEMA}
-    overrides.update({"data.save_dir": str(folder)} | ({} if root is None else {"data.root": str(root)}))
+    overrides["data.save_dir"] = str(folder)
+    if root is not None:
+        overrides["data.root"] = str(root)
     config = load_config(overrides=overrides)
     if config.model.name not in MODELS:
         raise DPMError(f"'{folder}' trained '{config.model.name}'; this needs one of {', '.join(sorted(MODELS))}")
@@ -92,9 +91,8 @@ def open_run(
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise DPMError(
-            f"'{folder}': results.json and {path.parent.name}/{path.name} are of different models ({error})"
-        ) from error
+        files = f"results.json and {path.parent.name}/{path.name}"
+        raise DPMError(f"'{folder}': {files} are of different models ({error})") from error
     return Trained(model.to(device).eval(), config, epoch)
 
 
@@ -104,9 +102,7 @@ def load_as_trained(model: DPM, path: str | Path) -> None:
     torchreid's extractors, trackers and scripts build a model by its name alone, which says nothing of stride, cameras
     or mask blocks. Such a model, changed in place, takes these from the run that the checkpoint lies in, so that it
     computes what was trained. Every other model, and every other file, is left to :func:`dpm_plugin.load_weights`.
-
-    Raises:
-        DPMError: unreadable, or of another model.
+    Raises DPMError for a file that is unreadable or of another model.
     """
     folder = _run_of(path) if getattr(model, "default_shape", False) else None
     if folder is None:
@@ -137,24 +133,22 @@ def _settings(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / "results.json").read_text(encoding="utf-8"))["run"]["config"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DPMError(
-            f"'{folder}' is no finished run of tools/main.py: results.json with its settings cannot be read ({error})"
-        ) from error
+        why = f"results.json with its settings cannot be read ({error})"
+        raise DPMError(f"'{folder}' is no finished run of tools/main.py: {why}") from error
 
 
 def _build(config: CfgNode, state: dict[str, torch.Tensor], source: str) -> DPM:
     """The untrained model of these settings, with the classes and cameras of ``state``, read from ``source``."""
     if "classifier.weight" not in state:
         raise DPMError(f"{source} is no checkpoint of '{config.model.name}': it lacks 'classifier.weight'")
-    classes, cameras = state["classifier.weight"], state.get("backbone.camera_embedding")  # (N, D), (cameras, C)
-    for rows in (classes, cameras):
+    counts = []
+    for name in ("classifier.weight", "backbone.camera_embedding"):  # (N, D), (cameras, C)
+        rows = state.get(name)
         if rows is not None and (rows.dim() != 2 or 0 in rows.shape):  # rows without numbers can be billions
-            name = "classifier.weight" if rows is classes else "backbone.camera_embedding"
-            raise DPMError(
-                f"tensor '{name}' in {source} has shape {tuple(rows.shape)}, not one row for each class or camera; "
-                "the file is damaged"
-            )
-    arguments = model_kwargs(config, len(classes), 0 if cameras is None else len(cameras))
+            shape = f"has shape {tuple(rows.shape)}, not one row for each class or camera"
+            raise DPMError(f"tensor '{name}' in {source} {shape}; the file is damaged")
+        counts.append(0 if rows is None else len(rows))
+    arguments = model_kwargs(config, *counts)
     return MODELS[config.model.name](**{**arguments, "pretrained": False})
 
 
@@ -168,8 +162,6 @@ def _open_checkpoint(path: str | Path, config: CfgNode, settings: str | Path, de
     report = load_weights(model, path)
     wrong = report.missing + report.skipped
     if wrong:
-        raise DPMError(
-            f"'{path}' and '{settings}' are of different models: {len(wrong)} tensors do not fit, "
-            f"the first is '{wrong[0]}'"
-        )
+        first = f"{len(wrong)} tensors do not fit, the first is '{wrong[0]}'"
+        raise DPMError(f"'{path}' and '{settings}' are of different models: {first}")
     return Trained(model.to(device).eval(), config, None)

@@ -21,9 +21,7 @@ class Extractor:
     """The trained model of a run with its test data, transforms, cameras and number format.
 
     Args:
-        folder: the run's ``data.save_dir``.
-        root: data root; None keeps the run's.
-        device: torch device or its name. Default: "cpu".
+        folder, root, device: see :func:`~dpm_plugin.inference.open_run.open_run`.
         dataset: name of one of the run's targets. Default: the first.
 
     Attributes:
@@ -77,11 +75,7 @@ class Extractor:
 
 
 def evenly_spaced(count: int, wanted: int) -> list[int]:
-    """``min(wanted, count)`` of the positions below ``count``, evenly spaced from 0 on.
-
-    Raises:
-        DPMError: ``wanted`` is below 1.
-    """
+    """``min(wanted, count)`` of the positions below ``count``, evenly spaced from 0 on; DPMError for less than one."""
     if wanted < 1:
         raise DPMError(f"the number of images must be at least 1, got {wanted}")
     wanted = min(wanted, count)

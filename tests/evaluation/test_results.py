@@ -134,11 +134,6 @@ def test_an_image_that_cannot_be_read_is_named(images, tmp_path, spoil):
         visualize_ranks(np.zeros((1, 4)), *images, tmp_path / "visrank", topk=4)
 
 
-def test_lists_of_another_evaluation_are_refused(images, tmp_path):
-    with pytest.raises(DPMError, match=r"distmat is \(1, 3\), but there are 1 queries, 4 gallery"):
-        visualize_ranks(np.zeros((1, 3)), *images, tmp_path)
-
-
 def test_phases_are_printed_with_seconds_and_the_highest_memory():
     phases = {"train": {"seconds": 2.04, "peak_memory_mb": 1200.0}, "metric": {"seconds": 0.5, "peak_memory_mb": 800.0}}
     assert format_phases(phases) == "train 2.0 s  metric 0.5 s  peak memory 1,200 MB"

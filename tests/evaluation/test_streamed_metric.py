@@ -9,7 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dpm_plugin.evaluation import metric
+from dpm_plugin.evaluation import metric, protocol
 from dpm_plugin.evaluation.extract import Features
 from dpm_plugin.evaluation.metric import evaluate_rank, streamed_evaluate_rank
 from dpm_plugin.evaluation.protocol import evaluate
@@ -108,30 +108,33 @@ def both_sides(request):
 
 
 @pytest.mark.parametrize("options", [{}, {"dist_metric": "euclidean", "normalize_feature": True}, {"rerank": True}])
-def test_evaluation_beyond_the_limit_has_the_rows_and_numbers_of_the_matrix(both_sides, options):
+def test_evaluation_beyond_the_limit_has_the_rows_and_numbers_of_the_matrix(both_sides, options, monkeypatch):
+    monkeypatch.setattr(protocol, "MATRIX_LIMIT", 4 * 30 * 150)
     whole = evaluate(*both_sides, **options)
+    monkeypatch.setattr(protocol, "MATRIX_LIMIT", 4 * 30 * 150 - 1)
     with mock.patch("dpm_plugin.evaluation.distances.query_mask_distance", side_effect=AssertionError("a matrix")):
-        streamed = evaluate(*both_sides, **options, matrix_limit=4 * 30 * 150 - 1)
+        streamed = evaluate(*both_sides, **options)
     assert list(streamed.rows) == list(whole.rows) and streamed.headline == whole.headline
     for name, row in whole.rows.items():
         assert streamed.rows[name].cmc.tolist() == row.cmc.tolist(), name
         assert streamed.rows[name].mAP == pytest.approx(row.mAP, abs=1e-12), name
-    assert ("distance" in streamed.phases) is False and "metric" in streamed.phases
-    assert "distance" in evaluate(*both_sides, **options, matrix_limit=4 * 30 * 150).phases
+    assert "distance" in whole.phases and "distance" not in streamed.phases and "metric" in streamed.phases
 
 
-def test_distances_beyond_the_limit_are_not_kept(both_sides):
+def test_distances_beyond_the_limit_are_not_kept(both_sides, monkeypatch):
+    monkeypatch.setattr(protocol, "MATRIX_LIMIT", 0)
     with pytest.raises(DPMError, match=r"distances of 30 x 150 images would take 1.8e-05 GB .* test.visrank"):
-        evaluate(*both_sides, keep_distmat=True, matrix_limit=0)
-    kept = evaluate(*both_sides, keep_distmat=True, rerank=True, matrix_limit=0).distmat  # re-ranking has them anyway
+        evaluate(*both_sides, keep_distmat=True)
+    kept = evaluate(*both_sides, keep_distmat=True, rerank=True).distmat  # re-ranking has them anyway
     assert kept.shape == (30, 150)
 
 
-def test_the_cuhk03_protocol_takes_the_matrix_whatever_its_size(both_sides):
+def test_the_cuhk03_protocol_takes_the_matrix_whatever_its_size(both_sides, monkeypatch):
     found = []
     for limit in (0, 10**9):
         np.random.seed(3)
-        found.append(evaluate(*both_sides, ranks=(1, 5), use_metric_cuhk03=True, matrix_limit=limit).mAP)
+        monkeypatch.setattr(protocol, "MATRIX_LIMIT", limit)
+        found.append(evaluate(*both_sides, ranks=(1, 5), use_metric_cuhk03=True).mAP)
     assert found[0] == found[1]
 
 

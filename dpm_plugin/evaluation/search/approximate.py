@@ -45,10 +45,8 @@ class ApproximateIndex:
         if part < 1 or dim % part:
             raise DPMError(f"part is {part}, but must divide the {dim} channels of the gallery")
         if not 0 <= lists <= count or count < CENTROIDS:
-            raise DPMError(
-                f"an index with {lists} lists of {count} images: it needs {CENTROIDS} images or more, and "
-                "at most a list for each; search a small gallery with topk"
-            )
+            needs = f"it needs {CENTROIDS} images or more, and at most a list for each"
+            raise DPMError(f"an index with {lists} lists of {count} images: {needs}; search a small gallery with topk")
         kind = f"IVF{lists}," if lists else ""
         self.index = faiss.index_factory(dim, f"{kind}PQ{dim // part}x4fs", faiss.METRIC_INNER_PRODUCT)
         for part_of_index in (self.index.pq, self.index) if lists else (self.index.pq,):

@@ -37,10 +37,8 @@ class Gallery:
         self.rows = _as_tensor(rows)
         self.unit = unit
         if self.rows.dim() != 2 or 0 in self.rows.shape or not self.rows.is_floating_point():
-            raise DPMError(
-                f"a gallery is a (G, D) float tensor or array with at least one row, got "
-                f"{tuple(self.rows.shape)} of {self.rows.dtype}"
-            )
+            got = f"{tuple(self.rows.shape)} of {self.rows.dtype}"
+            raise DPMError(f"a gallery is a (G, D) float tensor or array with at least one row, got {got}")
 
     @classmethod
     def of(cls, rows: "AnyGallery") -> "Gallery":
@@ -56,10 +54,7 @@ class Gallery:
         return self.rows.shape[1]
 
     def save(self, path: str | Path, dtype: str = "float32") -> None:
-        """Write unit rows to ``path``, a NumPy ``.npy`` file, in memory for 1024 rows.
-
-        Args:
-            dtype: "float32" (default) or "float16".
+        """Write unit rows, "float32" (default) or "float16", to a NumPy ``.npy`` file, in memory for 1024 rows.
 
         Raises:
             DPMError: another dtype, values that are not finite (says where), or a file that cannot be written.
@@ -77,21 +72,15 @@ class Gallery:
 
     @classmethod
     def open(cls, path: str | Path) -> "Gallery":
-        """Memory-map a file that :meth:`save` wrote.
-
-        Raises:
-            DPMError: the file is missing, is no ``.npy`` file of (G, D) floats, or holds no unit rows.
-        """
+        """Memory-map a file that :meth:`save` wrote; DPMError where it is missing or no such file."""
         try:
             gallery = cls(np.load(path, mmap_mode="r", allow_pickle=False), unit=True)
         except (OSError, ValueError, EOFError) as error:
             raise DPMError(f"gallery '{path}' cannot be read: {error}") from error
         lengths = gallery.rows[:ROWS].float().norm(dim=1)
         if not ((lengths - 1).abs().minimum(lengths) < LENGTH_ERROR).all():
-            raise DPMError(
-                f"the rows of '{path}' are not of length 1: it was not written by Gallery.save; search "
-                "features as Gallery(np.load(path, mmap_mode='r'))"
-            )
+            advice = "search features as Gallery(np.load(path, mmap_mode='r'))"
+            raise DPMError(f"the rows of '{path}' are not of length 1: it was not written by Gallery.save; {advice}")
         return gallery
 
     def chunks(self, size: int, device: torch.device | str | None = None) -> Iterator[tuple[int, Tensor]]:

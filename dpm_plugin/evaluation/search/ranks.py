@@ -28,9 +28,8 @@ def ranks(
     """
     blocks = MaskedBlocks(query, gallery, query_mask, chunk_size)
     if indices.dim() != 2 or len(indices) != len(query) or indices.is_floating_point():
-        raise DPMError(
-            f"indices must be (Q, k) whole numbers of {len(query)} queries, got {tuple(indices.shape)} {indices.dtype}"
-        )
+        got = f"{tuple(indices.shape)} {indices.dtype}"
+        raise DPMError(f"indices must be (Q, k) whole numbers of {len(query)} queries, got {got}")
     last = len(blocks.gallery) - 1
     if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) <= last:
         raise DPMError(f"indices must be between 0 and {last}, got {int(indices.min())} to {int(indices.max())}")
@@ -62,11 +61,7 @@ def count_before(block: Tensor, start: int, images: Tensor, distance: Tensor) ->
 
     Args:
         block: (q, c) distances to the gallery from ``start`` on.
-        images: (q, n) gallery numbers.
-        distance: (q, n) theirs; of those within the block, exactly as the block has them.
-
-    Returns:
-        (q, n) int64.
+        images, distance: (q, n) gallery numbers and their distances; within the block, exactly as the block has them.
     """
     if block.device.type == "cpu":  # NumPy's sort of plain values is ten times faster there
         ordered = torch.from_numpy(np.sort(block.numpy(), axis=1))

@@ -91,7 +91,7 @@ def _optimizer_kwargs(config):
 
 
 def optimizer_kwargs(config: CfgNode) -> Arguments:
-    """Arguments of ``dpm_plugin.engine.optim.build_optimizer``."""
+    """Arguments of ``dpm_plugin.method.recipe.build_optimizer``."""
     own = _pick(config.train, "bias_lr_mult", "mask_lr_mult", form="optim_form")
     return dict(**_optimizer_kwargs(config), **_pick(config.sgd, "nesterov", "dampening"), **own)
 
@@ -104,7 +104,7 @@ def stock_optimizer_kwargs(config: CfgNode) -> Arguments:
 
 
 def scheduler_kwargs(config: CfgNode) -> Arguments:
-    """Arguments of ``dpm_plugin.engine.optim.build_scheduler``."""
+    """Arguments of ``dpm_plugin.method.recipe.build_scheduler``."""
     return _pick(config.train, "max_epoch", "warmup_epochs", "warmup_factor", "final_factor", "mask_schedule")
 
 

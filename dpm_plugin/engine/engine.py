@@ -26,7 +26,7 @@ class ImageDPMEngine(TrainingMixin):
 
     Args:
         datamanager, model, scheduler, use_gpu: as in torchreid's engines.
-        optimizer: best one of :func:`dpm_plugin.engine.optim.build_optimizer`; any other works.
+        optimizer: best one of :func:`dpm_plugin.method.recipe.build_optimizer`; any other works.
         criterion: Eq. 8. Default: ``DPMLoss()``, the paper's settings for Occluded-Duke.
         amp: "off", "float16" (with gradient scaling) or "bfloat16". Default: "off".
         steps: "alternating" (the paper) or "simultaneous". Default: "alternating".

@@ -12,6 +12,7 @@ One batch of B images of K identities, C channels, N heads, P patches of an h x 
       head_enrich.py     Eq. 5, 6   head logits -> loss that pushes the heads apart: the Head Enrich Module (HEM)
       losses.py          Eq. 8      all losses together, with the triplet loss
       two_steps.py       sec. 4.1   freeze HMG and update the rest, then freeze the rest and update HMG
+      recipe.py          sec. 4.1   SGD, the learning rates of the parts and of biases, warm-up and cosine
       retrieval.py       sec. 4.1   distances of Q queries and G gallery images under each query's mask (Q, G)
 
 Nothing here knows of files, data sets, processes or torchreid: the imports are torch, timm and ``dpm_plugin.utils``.

@@ -1,11 +1,13 @@
-"""How a run computes: device, mixed precision, torch.compile and deterministic kernels."""
+"""How a run computes: device, mixed precision, torch.compile, deterministic kernels, an optimizer's kernels."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import first_line
@@ -78,3 +80,60 @@ def deterministic_kernels(enabled: bool = True, use_gpu: bool = False) -> Iterat
     finally:
         torch.use_deterministic_algorithms(kernels[0], warn_only=kernels[1])
         cudnn.deterministic, cudnn.benchmark = flags
+
+
+FORMS = ("auto", "loop", "foreach", "fused")
+FUSED = ("sgd", "adam", "amsgrad", "adamw")  # the ones torch has fused kernels for
+LARGE = 20_000_000  # parameters from which the fused kernels are chosen on a CPU: the others read memory several times
+
+
+def optimizer_flags(
+    form: str, optim: str, parameters: Sequence[nn.Parameter], dampening: float
+) -> dict[str, bool | None]:
+    """torch's ``foreach`` and ``fused`` arguments for a form of an optimizer of ``parameters``, on their device."""
+    if form not in FORMS:
+        raise DPMError(f"train.optim_form '{form}' is unknown; choose one of {', '.join(FORMS)}")
+    # The fused kernel starts a momentum at zero, torch's loop at the first gradient: the same only without dampening.
+    has_fused = optim in FUSED and not dampening
+    if form == "fused" and not has_fused:
+        why = "with sgd.dampening" if optim in FUSED else f"of {optim}"
+        raise DPMError(f"train.optim_form fused: there is no fused form {why}; set train.optim_form auto")
+    flags: dict[str, bool | None] = {"foreach": form == "foreach", "fused": form == "fused"}
+    if form == "auto":
+        on_gpu = all(parameter.device.type == "cuda" for parameter in parameters)
+        is_large = sum(parameter.numel() for parameter in parameters) >= LARGE
+        fused = has_fused and (on_gpu or is_large)
+        flags = {"foreach": False, "fused": True} if fused else {"foreach": None, "fused": None}
+    return flags if optim in FUSED else {"foreach": flags["foreach"]}
+
+
+def keep_optimizer_flags(optimizer: Optimizer, flags: dict[str, bool | None]) -> None:
+    """Make ``optimizer`` keep its form and its tensors' memory format when it takes up a checkpoint's state.
+
+    torch would take the form from the checkpoint, too, which may be of another machine.
+    """
+
+    def own_flags(optimizer: Optimizer, state: dict) -> dict:
+        return {**state, "param_groups": [{**group, **flags} for group in state["param_groups"]]}
+
+    optimizer.register_load_state_dict_pre_hook(own_flags)
+    optimizer.register_load_state_dict_post_hook(_match_memory_format)
+    if flags.get("fused") and isinstance(optimizer, torch.optim.SGD):
+        optimizer.register_step_pre_hook(_start_momentum)
+
+
+@torch.no_grad()
+def _match_memory_format(optimizer: Optimizer) -> None:
+    # A kernel that walks over parameter and state side by side needs one memory format (train.conv_layout).
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter).copy_(value)
+
+
+def _start_momentum(optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+    # The fused kernel fails on a group of which some parameters have a momentum and others, frozen so far, none.
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            if parameter.grad is not None and optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)

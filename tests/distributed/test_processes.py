@@ -12,7 +12,7 @@ from torch import nn
 from dpm_plugin import DPMLoss
 from dpm_plugin.distributed.processes import ALONE, Processes, launched
 from dpm_plugin.distributed.sync_bn import SyncBatchNorm, synchronise_batch_norm
-from dpm_plugin.engine.optim import build_optimizer
+from dpm_plugin.method.recipe import build_optimizer
 from dpm_plugin.utils.command import exit_code
 from dpm_plugin.utils.errors import DPMError
 from helpers.model import batch, engine_for, tiny_model

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dpm_plugin import DPMError, DPMLoss
-from dpm_plugin.engine.optim import build_optimizer
+from dpm_plugin.method.recipe import build_optimizer
 from helpers.model import batch, engine_for, tiny_model
 
 pytestmark = pytest.mark.torchreid

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dpm_plugin import DPMError
-from dpm_plugin.engine.optim import build_optimizer
+from dpm_plugin.method.recipe import build_optimizer
 from experiments.oracles import plain_head, plain_step
 from helpers.model import batch, engine_for, tiny_model
 

@@ -8,7 +8,7 @@ from test_step import losses_of, masking_model
 
 from dpm_plugin import DPMError
 from dpm_plugin.engine.grad_cache import encode_with_cache
-from dpm_plugin.engine.optim import build_optimizer
+from dpm_plugin.method.recipe import build_optimizer
 from dpm_plugin.method.vit import EncoderOutput
 from helpers.model import batch, engine_for
 

@@ -5,7 +5,7 @@ import types
 import torch
 
 from dpm_plugin import DPM, ImageDPMEngine
-from dpm_plugin.engine.optim import build_optimizer
+from dpm_plugin.method.recipe import build_optimizer
 from dpm_plugin.weights.key_names import NAMINGS, rename
 from dpm_plugin.weights.load import load_pretrained
 

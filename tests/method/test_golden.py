@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from dpm_plugin import DPM, DPMLoss, HeadEnrichLoss, ImageDPMEngine, MaskedArcFace, SoftMarginTripletLoss
-from dpm_plugin.engine.optim import build_optimizer
 from dpm_plugin.method.losses import plain_logits
+from dpm_plugin.method.recipe import build_optimizer
 from dpm_plugin.weights.key_names import from_own_names, to_own_names
 from helpers.golden_weights import fill
 from helpers.model import from_released

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from dpm_plugin import DPMError
-from dpm_plugin.engine.optim import build_optimizer, build_scheduler
 from dpm_plugin.engine.run_checkpoints import restore
+from dpm_plugin.method.recipe import build_optimizer, build_scheduler
 from dpm_plugin.torchreid_host import utils
 from dpm_plugin.weights import files as checkpoint
 from helpers.model import batch, engine_for, tiny_model

@@ -12,7 +12,7 @@ import torch
 from dpm_plugin.distributed.processes import ALONE, Processes, launched
 from dpm_plugin.distributed.sync_bn import synchronise_batch_norm
 from dpm_plugin.engine.engine import ImageDPMEngine
-from dpm_plugin.engine.optim import build_optimizer
+from dpm_plugin.method.recipe import build_optimizer
 from dpm_plugin.models import MODELS
 from dpm_plugin.utils.command import exit_code
 from experiments.benchmark.report import Comparison, compared

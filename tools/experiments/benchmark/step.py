@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 
 from dpm_plugin.engine.engine import ImageDPMEngine
-from dpm_plugin.engine.optim import build_optimizer
 from dpm_plugin.method.model import DPM
+from dpm_plugin.method.recipe import build_optimizer
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.runtime import autocast
 from experiments.benchmark.report import Comparison, compared

@@ -1,6 +1,5 @@
-"""One optimizer and one schedule for both of DPM's steps."""
+"""The training recipe (paper section 4.1, and the released one where it is silent): optimizer and learning rates."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.runtime import keep_optimizer_flags, optimizer_flags
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -18,9 +18,6 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "rmsprop": torch.optim.RMSprop,
     "radam": torch.optim.RAdam,
 }
-FORMS = ("auto", "loop", "foreach", "fused")
-FUSED = ("sgd", "adam", "amsgrad", "adamw")  # the ones torch has fused kernels for
-LARGE = 20_000_000  # parameters from which the fused kernels are chosen on a CPU: the others read memory several times
 
 
 def build_optimizer(
@@ -58,7 +55,7 @@ def build_optimizer(
     """
     if optim not in OPTIMIZERS:
         raise DPMError(f"train.optim '{optim}' is unknown; choose one of {', '.join(OPTIMIZERS)}")
-    flags = _form_flags(form, optim, list(model.parameters()), dampening if optim == "sgd" else 0.0)
+    flags = optimizer_flags(form, optim, list(model.parameters()), dampening if optim == "sgd" else 0.0)
     betas = (adam_beta1, adam_beta2)
     special: dict[str, dict[str, Any]] = {
         "sgd": dict(momentum=momentum, dampening=dampening, nesterov=nesterov),
@@ -68,7 +65,7 @@ def build_optimizer(
     groups = _parameter_groups(model, lr, {"bias": bias_lr_mult, "mask": mask_lr_mult})
     options = special.get(optim, dict(betas=betas)) | flags
     optimizer = OPTIMIZERS[optim](groups, lr=lr, weight_decay=weight_decay, **options)  # type: ignore[call-arg]
-    _keep_form(optimizer, flags)
+    keep_optimizer_flags(optimizer, flags)
     return optimizer
 
 
@@ -142,53 +139,3 @@ class WarmupCosine:
 
 
 build_scheduler = WarmupCosine  # the name that goes with build_optimizer, as in torchreid
-
-
-def _form_flags(form: str, optim: str, parameters: Sequence[nn.Parameter], dampening: float) -> dict[str, bool | None]:
-    """torch's ``foreach`` and ``fused`` arguments for a form of an optimizer of ``parameters``, on their device."""
-    if form not in FORMS:
-        raise DPMError(f"train.optim_form '{form}' is unknown; choose one of {', '.join(FORMS)}")
-    # The fused kernel starts a momentum at zero, torch's loop at the first gradient: the same only without dampening.
-    has_fused = optim in FUSED and not dampening
-    if form == "fused" and not has_fused:
-        why = "with sgd.dampening" if optim in FUSED else f"of {optim}"
-        raise DPMError(f"train.optim_form fused: there is no fused form {why}; set train.optim_form auto")
-    flags: dict[str, bool | None] = {"foreach": form == "foreach", "fused": form == "fused"}
-    if form == "auto":
-        on_gpu = all(parameter.device.type == "cuda" for parameter in parameters)
-        is_large = sum(parameter.numel() for parameter in parameters) >= LARGE
-        fused = has_fused and (on_gpu or is_large)
-        flags = {"foreach": False, "fused": True} if fused else {"foreach": None, "fused": None}
-    return flags if optim in FUSED else {"foreach": flags["foreach"]}
-
-
-def _keep_form(optimizer: Optimizer, flags: dict[str, bool | None]) -> None:
-    """Make ``optimizer`` keep its form and its tensors' memory format when it takes up a checkpoint's state.
-
-    torch would take the form from the checkpoint, too, which may be of another machine.
-    """
-
-    def own_flags(optimizer: Optimizer, state: dict) -> dict:
-        return {**state, "param_groups": [{**group, **flags} for group in state["param_groups"]]}
-
-    optimizer.register_load_state_dict_pre_hook(own_flags)
-    optimizer.register_load_state_dict_post_hook(_match_memory_format)
-    if flags.get("fused") and isinstance(optimizer, torch.optim.SGD):
-        optimizer.register_step_pre_hook(_start_momentum)
-
-
-@torch.no_grad()
-def _match_memory_format(optimizer: Optimizer) -> None:
-    # A kernel that walks over parameter and state side by side needs one memory format (train.conv_layout).
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if torch.is_tensor(value) and value.shape == parameter.shape and value.stride() != parameter.stride():
-                state[name] = torch.empty_like(parameter).copy_(value)
-
-
-def _start_momentum(optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
-    # The fused kernel fails on a group of which some parameters have a momentum and others, frozen so far, none.
-    for group in optimizer.param_groups:
-        for parameter in group["params"] if group["momentum"] else ():
-            if parameter.grad is not None and optimizer.state[parameter].get("momentum_buffer") is None:
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)

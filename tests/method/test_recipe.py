@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dpm_plugin import DPMError
-from dpm_plugin.engine.optim import OPTIMIZERS, build_optimizer, build_scheduler
+from dpm_plugin.method.recipe import OPTIMIZERS, build_optimizer, build_scheduler
 from helpers.model import tiny_model
 
 pytestmark = pytest.mark.torchreid

@@ -161,7 +161,7 @@ def test_workers_draw_different_augmentations_and_a_seed_repeats_them(tmp_path):
     first, again, other = epoch(1), epoch(1), epoch(2)
     assert torch.equal(first, again) and not torch.equal(first, other)
     equal = [(i, j) for i in range(12) for j in range(i) if torch.equal(first[i], first[j])]
-    assert len(first) == 12 and equal == []  # the pictures are the same: only the augmentation differs
+    assert len(first) == 12 and equal == []  # the images are the same: only the augmentation differs
 
 
 def test_a_batch_larger_than_the_training_set_is_an_error_with_numbers(tmp_path):

@@ -79,7 +79,7 @@ def test_data_sets_of_any_file_names_are_read_right_or_refused(fuzz, tmp_path): 
 
 @sizes(15, 300)
 def test_reports_on_folders_with_any_file_names_can_be_printed_and_read(fuzz, tmp_path):  # noqa: F811
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
 
     def check(found):
         made = fill(folder, found)
@@ -98,10 +98,10 @@ def test_reports_on_folders_with_any_file_names_can_be_printed_and_read(fuzz, tm
 
 @sizes(20, 500)
 def test_pages_show_every_name_as_text(fuzz):  # noqa: F811
-    picture = Image.new("RGB", (2, 2))
+    image = Image.new("RGB", (2, 2))
 
     def check(name):
-        text = figure(Tile(picture, name, name))
+        text = figure(Tile(image, name, name))
         tags = Tags(text)
         assert [tag for tag, _ in tags.tags] == ["figure", "img", "figcaption"]
         assert sorted(tags.tags[1][1]) == ["alt", "src"] and tags.tags[1][1]["alt"] == name

@@ -22,7 +22,7 @@ def steps(transform):
     return [type(step).__name__ for step in transform.transforms]
 
 
-def picture(seed=0, height=40, width=20):
+def noise_image(seed=0, height=40, width=20):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
@@ -70,14 +70,14 @@ def test_bicubic_alone_changes_the_training_resize_and_nothing_else():
     ours, _ = build_transforms(32, 16, [], HALF, HALF, interpolation="bicubic")
     theirs, _ = build_transforms(32, 16, [], HALF, HALF)
     assert steps(ours) == steps(theirs)
-    wanted = np.asarray(picture().resize((16, 32), Image.BICUBIC), np.float32).transpose(2, 0, 1) / 127.5 - 1
-    np.testing.assert_allclose(ours(picture()).numpy(), wanted, atol=1e-6)
-    assert not torch.equal(ours(picture()), theirs(picture()))
+    wanted = np.asarray(noise_image().resize((16, 32), Image.BICUBIC), np.float32).transpose(2, 0, 1) / 127.5 - 1
+    np.testing.assert_allclose(ours(noise_image()).numpy(), wanted, atol=1e-6)
+    assert not torch.equal(ours(noise_image()), theirs(noise_image()))
 
 
 def test_a_padded_crop_is_a_shift_over_black():
     train, _ = build_transforms(32, 16, ["pad_crop"], [0, 0, 0], [1, 1, 1])
-    image = picture(height=32, width=16)
+    image = noise_image(height=32, width=16)
     padded = np.zeros((52, 36, 3), np.uint8)
     padded[10:42, 10:26] = np.asarray(image)
     torch.manual_seed(3)

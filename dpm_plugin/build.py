@@ -16,13 +16,13 @@ from dpm_plugin.data.datasets import torchreid_sets
 from dpm_plugin.data.sharing import check_same_data
 from dpm_plugin.distributed.processes import ALONE, Processes
 from dpm_plugin.distributed.sync_bn import synchronise_batch_norm
-from dpm_plugin.engine import optim
 from dpm_plugin.engine.engine import ImageDPMEngine
 from dpm_plugin.engine.run_checkpoints import FOLDER, newest_checkpoint, restore
 from dpm_plugin.engine.stock import SoftmaxEngine, TripletEngine
 from dpm_plugin.engine.testing import EvaluationOptions
 from dpm_plugin.engine.training import TrainingMixin, TrainingOptions
 from dpm_plugin.evaluation.metric import matching_counts
+from dpm_plugin.method import recipe
 from dpm_plugin.method.losses import DPMLoss
 from dpm_plugin.models import MODELS
 from dpm_plugin.torchreid_host import data, engine, model_names, models, video_dataset_classes, weights_by_plain_http
@@ -145,7 +145,7 @@ def build_optimizer(config: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """
     try:
         if config.model.name in MODELS:
-            return optim.build_optimizer(model, **settings.optimizer_kwargs(config))
+            return recipe.build_optimizer(model, **settings.optimizer_kwargs(config))
         return stock_optim.build_optimizer(model, **settings.stock_optimizer_kwargs(config))
     except ValueError as error:
         raise DPMError(f"optimizer {config.train.optim} (keys train, sgd, adam, rmsprop): {error}") from error
@@ -154,7 +154,7 @@ def build_optimizer(config: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 def build_scheduler(config: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
     """The schedule of ``train.lr_scheduler``, stepped once per epoch."""
     if config.train.lr_scheduler == "warmup_cosine":
-        return optim.build_scheduler(optimizer, **settings.scheduler_kwargs(config))
+        return recipe.build_scheduler(optimizer, **settings.scheduler_kwargs(config))
     return stock_optim.build_lr_scheduler(optimizer, **settings.stock_scheduler_kwargs(config))
 
 

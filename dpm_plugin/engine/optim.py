@@ -1,6 +1,6 @@
 """One optimizer and one schedule for both of DPM's steps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,14 +10,6 @@ from torch.optim import Optimizer
 
 from dpm_plugin.utils.errors import DPMError
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {
-    "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-    "amsgrad": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "rmsprop": torch.optim.RMSprop,
-    "radam": torch.optim.RAdam,
-}
 FORMS = ("auto", "loop", "foreach", "fused")
 FUSED = ("sgd", "adam", "amsgrad", "adamw")  # the ones torch has fused kernels for
 LARGE = 20_000_000  # parameters from which the fused kernels are chosen on a CPU: the others read memory several times
@@ -47,8 +39,7 @@ def build_optimizer(
         optim: "sgd" (the paper), "adam", "amsgrad", "adamw", "rmsprop" or "radam".
         lr: learning rate. Default: 0.008, paper section 4.1.
         weight_decay: on every parameter, biases and norms too. Default: 1e-4.
-        bias_lr_mult: factor on the learning rate of biases. Default: 2.
-        mask_lr_mult: factor on the learning rate of the mask generator. Default: 1.
+        bias_lr_mult, mask_lr_mult: factors on the learning rate of biases and of the mask generator. Default: 2 and 1.
         form: "loop", "foreach", "fused", equal up to rounding, or "auto" (default): fused on a GPU, where it also
             spares float16's gradient scaler a wait in every step, and from 20 million parameters on, else torch's.
         The rest: as torchreid's ``build_optimizer``.
@@ -56,19 +47,27 @@ def build_optimizer(
     Raises:
         DPMError: an unknown optimizer, or a form that it does not have.
     """
-    if optim not in OPTIMIZERS:
-        raise DPMError(f"train.optim '{optim}' is unknown; choose one of {', '.join(OPTIMIZERS)}")
-    flags = _form_flags(form, optim, list(model.parameters()), dampening if optim == "sgd" else 0.0)
     betas = (adam_beta1, adam_beta2)
-    special: dict[str, dict[str, Any]] = {
-        "sgd": dict(momentum=momentum, dampening=dampening, nesterov=nesterov),
-        "amsgrad": dict(betas=betas, amsgrad=True),
-        "rmsprop": dict(momentum=momentum, alpha=rmsprop_alpha),
+    builders: dict[str, tuple[Callable[..., Optimizer], dict[str, Any]]] = {
+        "sgd": (torch.optim.SGD, dict(momentum=momentum, dampening=dampening, nesterov=nesterov)),
+        "adam": (torch.optim.Adam, dict(betas=betas)),
+        "amsgrad": (torch.optim.Adam, dict(betas=betas, amsgrad=True)),
+        "adamw": (torch.optim.AdamW, dict(betas=betas)),
+        "rmsprop": (torch.optim.RMSprop, dict(momentum=momentum, alpha=rmsprop_alpha)),
+        "radam": (torch.optim.RAdam, dict(betas=betas)),
     }
+    if optim not in builders:
+        raise DPMError(f"train.optim '{optim}' is unknown; choose one of {', '.join(builders)}")
+    flags = _form_flags(form, optim, list(model.parameters()), dampening if optim == "sgd" else 0.0)
+    build, own = builders[optim]
     groups = _parameter_groups(model, lr, {"bias": bias_lr_mult, "mask": mask_lr_mult})
-    options = special.get(optim, dict(betas=betas)) | flags
-    optimizer = OPTIMIZERS[optim](groups, lr=lr, weight_decay=weight_decay, **options)  # type: ignore[call-arg]
-    _keep_form(optimizer, flags)
+    optimizer = build(groups, lr=lr, weight_decay=weight_decay, **own, **flags)
+    # torch would take form and memory format from a checkpoint, which may be of another machine.
+    own_form = lambda _, state: {**state, "param_groups": [{**group, **flags} for group in state["param_groups"]]}
+    optimizer.register_load_state_dict_pre_hook(own_form)
+    optimizer.register_load_state_dict_post_hook(_match_memory_format)
+    if flags.get("fused") and optim == "sgd":
+        optimizer.register_step_pre_hook(_start_momentum)
     return optimizer
 
 
@@ -117,13 +116,8 @@ class WarmupCosine:
         kept = [group for group in groups if mask_schedule == "constant" and group.get("part") == "mask"]
         self._constant = [(group, group["lr"]) for group in kept]
         base_lr = groups[-1]["lr"]
-        self._cosine = CosineLRScheduler(
-            optimizer,
-            t_initial=max(1, max_epoch),
-            lr_min=final_factor * base_lr,
-            warmup_t=warmup_epochs,
-            warmup_lr_init=warmup_factor * base_lr,
-        )
+        ends = dict(lr_min=final_factor * base_lr, warmup_lr_init=warmup_factor * base_lr)
+        self._cosine = CosineLRScheduler(optimizer, max(1, max_epoch), warmup_t=warmup_epochs, **ends)
         self.load_state_dict({"last_epoch": 0})
 
     def step(self) -> None:
@@ -160,21 +154,6 @@ def _form_flags(form: str, optim: str, parameters: Sequence[nn.Parameter], dampe
         fused = has_fused and (on_gpu or is_large)
         flags = {"foreach": False, "fused": True} if fused else {"foreach": None, "fused": None}
     return flags if optim in FUSED else {"foreach": flags["foreach"]}
-
-
-def _keep_form(optimizer: Optimizer, flags: dict[str, bool | None]) -> None:
-    """Make ``optimizer`` keep its form and its tensors' memory format when it takes up a checkpoint's state.
-
-    torch would take the form from the checkpoint, too, which may be of another machine.
-    """
-
-    def own_flags(optimizer: Optimizer, state: dict) -> dict:
-        return {**state, "param_groups": [{**group, **flags} for group in state["param_groups"]]}
-
-    optimizer.register_load_state_dict_pre_hook(own_flags)
-    optimizer.register_load_state_dict_post_hook(_match_memory_format)
-    if flags.get("fused") and isinstance(optimizer, torch.optim.SGD):
-        optimizer.register_step_pre_hook(_start_momentum)
 
 
 @torch.no_grad()

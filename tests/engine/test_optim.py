@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dpm_plugin import DPMError
-from dpm_plugin.engine.optim import OPTIMIZERS, build_optimizer, build_scheduler
+from dpm_plugin.engine.optim import build_optimizer, build_scheduler
 from helpers.model import tiny_model
 
 
@@ -16,7 +16,7 @@ def rates(optimizer):
     }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", ["sgd", "adam", "amsgrad", "adamw", "rmsprop", "radam"])
 def test_every_optimizer_holds_every_parameter_once_and_skips_frozen_ones(name):
     model = tiny_model()
     optimizer = build_optimizer(model, optim=name, lr=0.01)

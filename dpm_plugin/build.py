@@ -37,11 +37,7 @@ DataManager: TypeAlias = data.ImageDataManager | data.VideoDataManager
 def check_names(config: CfgNode, processes: Processes = ALONE) -> None:
     """Refuse an unknown model, and one that does not go with the other settings, before loading anything.
 
-    Args:
-        processes: those of the run, here and below. Default: one.
-
-    Raises:
-        DPMError: names the nearest known model, or the key to change.
+    The DPMError names the nearest known model, or the key to change. ``processes``: those of the run, here and below.
     """
     name, train = config.model.name, config.train
     if name not in model_names():
@@ -119,10 +115,8 @@ def build_model(config: CfgNode, datamanager: DataManager, processes: Processes 
         with processes.main_first():  # it may download weights
             model = MODELS[name](**settings.model_kwargs(config, classes, datamanager.num_cameras))
     elif config.model.pretrained and weights_by_plain_http(name):
-        raise DPMError(
-            f"torchreid fetches the ImageNet weights of '{name}' by plain HTTP and executes what is "
-            "in them; set model.pretrained False, or choose another model"
-        )
+        why = f"torchreid fetches the ImageNet weights of '{name}' by plain HTTP and executes what is in them"
+        raise DPMError(f"{why}; set model.pretrained False, or choose another model")
     else:
         model = models.build_model(**settings.stock_model_kwargs(config, classes))
     for layer in config.train.open_layers if config.train.fixbase_epoch else ():
@@ -138,11 +132,7 @@ def build_model(config: CfgNode, datamanager: DataManager, processes: Processes 
 
 
 def build_optimizer(config: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of ``train.optim``: the plugin's for its own models, torchreid's for torchreid's.
-
-    Raises:
-        DPMError: settings that torch refuses together, such as ``sgd.nesterov`` with ``sgd.dampening``.
-    """
+    """The optimizer of ``train.optim``, torchreid's for its own models; DPMError for settings that torch refuses."""
     try:
         if config.model.name in MODELS:
             return recipe.build_optimizer(model, **settings.optimizer_kwargs(config))
@@ -192,11 +182,8 @@ def build_run(config: CfgNode, processes: Processes = ALONE) -> engine.Engine:
 def resume(config: CfgNode, engine: engine.Engine, processes: Processes = ALONE) -> int | None:
     """Take up the checkpoint of ``train.resume`` or ``model.resume`` in an engine of :func:`build_engine`.
 
-    Returns:
-        Number of finished epochs for ``engine_run_kwargs``; None where nothing is resumed.
-
-    Raises:
-        DPMError: the checkpoint is missing, unreadable or of another run.
+    Returns the number of finished epochs, or None where nothing is resumed. Raises DPMError for a checkpoint that is
+    missing, unreadable or of another run.
     """
     source = config.train.resume or config.model.resume
     if source == "auto":

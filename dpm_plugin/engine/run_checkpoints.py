@@ -40,10 +40,9 @@ def restore(
     own, given = ({(key, tensor.shape) for key, tensor in tensors.items()} for tensors in (model.state_dict(), state))
     differing = sorted({key for key, _ in own ^ given})
     if differing:
-        raise DPMError(
-            f"checkpoint '{path}' is of another model: {len(differing)} tensors differ, the first is '{differing[0]}'; "
-            "resume with the same model, classes, cameras and image size, or use model.load_weights"
-        )
+        found = f"{len(differing)} tensors differ, the first is '{differing[0]}'"
+        advice = "resume with the same model, classes, cameras and image size, or use model.load_weights"
+        raise DPMError(f"checkpoint '{path}' is of another model: {found}; {advice}")
     model.load_state_dict(state)
     for name, part in (("optimizer", optimizer), ("scheduler", scheduler), ("scaler", scaler)):
         if part is not None and checkpoint.get(name):

@@ -48,11 +48,6 @@ class EvaluationMixin(Engine):
         evaluation: Default: ``EvaluationOptions()``.
         amp: "off", "float16" or "bfloat16". Default: "off".
         processes: those that share the test batches out; rank 0 alone writes. Default: one.
-
-    Attributes:
-        run_phases: seconds and memory of the phases before an evaluation, see :mod:`dpm_plugin.utils.timing`.
-        in_training: whether the run trains, so that an evaluation is one of an epoch.
-        skipped_iterations: of the training so far, for results.json.
     """
 
     def __init__(
@@ -65,8 +60,11 @@ class EvaluationMixin(Engine):
     ) -> None:
         super().__init__(*torchreid, **torchreid_options)
         self.evaluation, self.amp, self.processes = evaluation or EvaluationOptions(), amp, processes
-        self.run_phases: Phases = {}
-        self.in_training, self.skipped_iterations = False, 0
+        self.run_phases: Phases = {}  # those before an evaluation
+        self.in_training, self.skipped_iterations = (
+            False,
+            0,
+        )  # whether an evaluation is one of an epoch; for results.json
 
     @property
     def device(self) -> torch.device:

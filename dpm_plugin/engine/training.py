@@ -95,8 +95,6 @@ class TrainingMixin(EvaluationMixin):
                     raise Stopped(self.stop.asked) from error
                 raise
 
-    # ---- going on from a checkpoint ----
-
     def resume(self, path: str | Path) -> int:
         """Take up a checkpoint; returns its finished epochs, for ``run(start_epoch=...)`` to go on exactly there.
 
@@ -133,8 +131,6 @@ class TrainingMixin(EvaluationMixin):
         if not isinstance(self.train_loader, ResumableLoader):
             self.train_loader = ResumableLoader(self.train_loader, self.training.position_seed)
         return self.train_loader
-
-    # ---- epochs and iterations ----
 
     @property
     def batch_idx(self) -> int:
@@ -208,8 +204,6 @@ class TrainingMixin(EvaluationMixin):
             self._after_iteration()
         elif self.stop.asked:
             raise Stopped(self.stop.asked)
-
-    # ---- checkpoints ----
 
     def save_model(self, epoch: int, rank1: float, save_dir: str, is_best: bool = False) -> None:
         """Write ``save_dir/model/model.pth.tar-<epoch + 1>`` after an evaluation.

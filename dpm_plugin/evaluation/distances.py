@@ -29,14 +29,7 @@ class Distances(NamedTuple):
 
 
 def row_distances(
-    query: Features,
-    gallery: Features,
-    *,
-    feature: str,
-    mask: bool,
-    rerank: bool,
-    dist_metric: str,
-    normalize_feature: bool,
+    query: Features, gallery: Features, feature: str, mask: bool, rerank: bool, dist_metric: str, normalize: bool
 ) -> tuple[str, dict[str, Distances]]:
     """The headline's name, and row name -> distances in printing order.
 
@@ -47,7 +40,7 @@ def row_distances(
     distances = {}
     if query.cls is None:  # a stock model
         headline, q, g = "embedding", query.embedding, gallery.embedding  # (Q, D), (G, D)
-        between = partial(_torchreid_distance, dist_metric, normalize_feature)
+        between = partial(_torchreid_distance, dist_metric, normalize)
         blocks = lambda: lambda g_rows: lambda q_rows: between(q[q_rows], g[g_rows])
         distances[headline] = Distances(partial(between, q, g), blocks)
         reranked = lambda: rerank_distances(between(q, g), between(q, q), between(g, g))

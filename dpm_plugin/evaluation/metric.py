@@ -61,10 +61,8 @@ def evaluate_rank(
     labels = _checked_labels((q_pids, g_pids, q_camids, g_camids), max_rank, distmat.shape)
     if not np.isfinite([distmat.min(), distmat.max()]).all():  # min and max pass NaN on; no (Q, G) temporary
         bad = [index for index, row in enumerate(distmat) if not np.isfinite(row).all()]
-        raise DPMError(
-            f"distances of {len(bad)} of {len(distmat)} queries are not finite, first query {bad[0]}; the features "
-            "hold NaN or infinity"
-        )
+        found = f"distances of {len(bad)} of {len(distmat)} queries are not finite, first query {bad[0]}"
+        raise DPMError(f"{found}; the features hold NaN or infinity")
     if use_metric_cuhk03 or (use_cython and torchreid_host.compiled_rank_available()):
         options = dict(max_rank=max_rank, use_metric_cuhk03=use_metric_cuhk03, use_cython=use_cython)
         return torchreid_host.metrics.evaluate_rank(distmat, *labels, **options)

@@ -7,15 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from dpm_plugin.evaluation import metric
 from dpm_plugin.evaluation.distances import RERANKED, SPACES, row_distances
 from dpm_plugin.evaluation.extract import Features
-from dpm_plugin.evaluation.metric import (
-    MatchingCounts,
-    evaluate_rank,
-    matching_counts,
-    streamed_evaluate_rank,
-    unmatched_queries,
-)
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.timing import measure
 
@@ -49,7 +43,7 @@ class Result:
     headline: str
     rows: dict[str, Row]
     ranks: tuple[int, ...]
-    counts: MatchingCounts
+    counts: metric.MatchingCounts
     phases: dict[str, dict[str, float]] = field(default_factory=dict)
     distmat: np.ndarray | None = None
     unmatched: Sequence[str] = ()
@@ -105,34 +99,29 @@ def evaluate(
     size = 4 * len(query) * len(gallery)  # bytes of one matrix
     streamed = size > MATRIX_LIMIT and not use_metric_cuhk03
     if streamed and keep_distmat and not rerank:
+        images = f"{len(query)} x {len(gallery)} images"
         raise DPMError(
-            f"the distances of {len(query)} x {len(gallery)} images would take {1e-9 * size:.3g} GB and are not kept; "
-            "switch test.visrank off"
+            f"the distances of {images} would take {1e-9 * size:.3g} GB and are not kept; switch test.visrank off"
         )
     labels = (query.pids, gallery.pids, query.camids, gallery.camids)
-    counts = matching_counts(*labels)
-    unmatched = [_name(query, index) for index in unmatched_queries(*labels)[:NAMED]]
-    headline, distances = row_distances(
-        query,
-        gallery,
-        feature=feature,
-        mask=mask,
-        rerank=rerank,
-        dist_metric=dist_metric,
-        normalize_feature=normalize_feature,
-    )
+    counts = metric.matching_counts(*labels)
+    unmatched = [_name(query, index) for index in metric.unmatched_queries(*labels)[:NAMED]]
+    chosen = feature, mask, rerank, dist_metric, normalize_feature
+    headline, distances = row_distances(query, gallery, *chosen)
     result = Result(headline, {}, tuple(ranks), counts, unmatched=unmatched)
     max_rank = min(max(CMC_LENGTH, *ranks), len(gallery))
     for name, row in distances.items():  # one matrix is alive at a time
         if streamed and row.blocks is not None:
             with measure(result.phases, "metric", query.embedding.device):
-                cmc, mAP = streamed_evaluate_rank(row.blocks(), *labels, max_rank=max_rank)
+                cmc, mAP = metric.streamed_evaluate_rank(row.blocks(), *labels, max_rank=max_rank)
         else:
             phase = "rerank" if name.endswith(RERANKED) else "distance"
             with measure(result.phases, phase, query.embedding.device):
                 distmat = np.asarray(torch.as_tensor(row.matrix()).cpu())  # (Q, G)
             with measure(result.phases, "metric"):
-                cmc, mAP = evaluate_rank(distmat, *labels, max_rank=max_rank, use_metric_cuhk03=use_metric_cuhk03)
+                cmc, mAP = metric.evaluate_rank(
+                    distmat, *labels, max_rank=max_rank, use_metric_cuhk03=use_metric_cuhk03
+                )
             if keep_distmat and name == headline:
                 result.distmat = distmat
         if len(cmc) < max(ranks):  # the cuhk03 protocol ranks identities, not images
@@ -159,10 +148,8 @@ def _check_features(query: Features, gallery: Features) -> None:
             raise DPMError(f"{side} features do not fit each other: {shapes}; expected (n, D) for each")
         lengths = (len(features), len(features.pids), len(features.camids))
         if len(set(lengths)) > 1 or lengths[0] == 0:
-            raise DPMError(
-                f"{side} has {lengths[0]} features, {lengths[1]} identities and {lengths[2]} cameras; "
-                "expected one of each for every image, and at least one image"
-            )
+            has = "{} features, {} identities and {} cameras".format(*lengths)
+            raise DPMError(f"{side} has {has}; expected one of each for every image, and at least one image")
         for name, rows in features.tensors().items():
             # In parts: isfinite takes temporaries of its argument's size.
             bad = torch.cat([~part.isfinite().all(dim=1) for part in rows.split(CHECKED_ROWS)]).nonzero()

@@ -39,7 +39,6 @@ def visualize_ranks(
         # OpenCV's reader returns None for a file it cannot read, and the failure follows without a name.
         for path, *_ in (*query, *gallery):
             if cv2.imread(str(path)) is None:
-                raise DPMError(
-                    f"image '{path}' cannot be read by OpenCV; replace it by an intact copy, or switch test.visrank off"
-                ) from error
+                advice = "replace it by an intact copy, or switch test.visrank off"
+                raise DPMError(f"image '{path}' cannot be read by OpenCV; {advice}") from error
         raise

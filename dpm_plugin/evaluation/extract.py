@@ -115,7 +115,7 @@ def extract_features(
     Args:
         model: in eval mode, one of the plugin's or torchreid's.
         loader: batches of "img", "pid", "camid", "impath"; each of several processes has its share of them
-            (:func:`~dpm_plugin.data.sharing.share_test_loader`).
+            (:class:`~dpm_plugin.data.sharing.EveryNthBatch`).
         cameras, amp: see :func:`camera_choice` and :func:`embed_batch`. Default: the neutral camera, "off".
         name: such as "query set of 'market1501'", for progress and errors. Default: None, no progress is printed.
         processes: those that share the set; rank 0 returns the whole, the others no image. Default: one.
@@ -141,7 +141,7 @@ def extract_features(
     # Joined outside of inference mode, so that these are ordinary tensors.
     features = Features(pids=pids, camids=camids, paths=paths, **_joined(moved)) if pids else None
     if processes.size > 1:
-        assert isinstance(loader.batch_sampler, EveryNthBatch)  # as share_test_loader made it
+        assert isinstance(loader.batch_sampler, EveryNthBatch)  # as the data manager made it
         features = gather_features(features, loader.batch_sampler, processes)
     if features is None and processes.is_main:
         raise DPMError(f"the {name or 'set of images'} is empty")

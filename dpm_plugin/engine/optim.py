@@ -42,10 +42,7 @@ def build_optimizer(
         bias_lr_mult, mask_lr_mult: factors on the learning rate of biases and of the mask generator. Default: 2 and 1.
         form: "loop", "foreach", "fused", equal up to rounding, or "auto" (default): fused on a GPU, where it also
             spares float16's gradient scaler a wait in every step, and from 20 million parameters on, else torch's.
-        The rest: as torchreid's ``build_optimizer``.
-
-    Raises:
-        DPMError: an unknown optimizer, or a form that it does not have.
+        The rest: as torchreid's ``build_optimizer``. DPMError for an unknown optimizer, or a form it does not have.
     """
     betas = (adam_beta1, adam_beta2)
     builders: dict[str, tuple[Callable[..., Optimizer], dict[str, Any]]] = {
@@ -96,9 +93,6 @@ class WarmupCosine:
         max_epoch: epochs of the whole run.
         mask_schedule: "cosine" (default), the mask generator follows too, or "constant", it keeps its learning rate
             (the released recipe).
-
-    Raises:
-        DPMError: an unknown schedule of the mask generator.
     """
 
     def __init__(

@@ -62,11 +62,7 @@ def check_names(config: CfgNode, processes: Processes = ALONE) -> None:
 
 
 def build_datamanager(config: CfgNode, processes: Processes = ALONE) -> DataManager:
-    """The data manager: ``DPMImageDataManager``, or torchreid's ``VideoDataManager``.
-
-    Raises:
-        DPMError: a data set is unknown, missing or broken, cannot fill a training batch, or cannot be evaluated.
-    """
+    """``DPMImageDataManager``, or torchreid's ``VideoDataManager``, of data sets that can be used as configured."""
     arguments = settings.datamanager_kwargs(config)
     if config.data.type == "image":
         with processes.main_first():

@@ -79,11 +79,7 @@ class ResumableLoader:
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``: at once with the generators, or, in the middle of an epoch, in its next loop.
-
-        Raises:
-            DPMError: in the middle of an epoch that had another number of batches.
-        """
+        """Go on from ``state``: at once with the generators, or, in the middle of an epoch, in its next loop."""
         if state["iteration"] and state["batches"] != len(self):
             raise DPMError(
                 f"the checkpoint was written after {state['iteration']} of {state['batches']} batches of an epoch, "

@@ -56,11 +56,7 @@ def restore(
 def write_last(state: dict[str, Any], path: str | Path, keep: int = 3) -> None:
     """Write ``state`` to ``path``, ``.../last.pth.tar``, and keep older ones as ``last-1.pth.tar`` and so on.
 
-    Args:
-        keep: how many there are then, this one included. Default: 3.
-
-    Raises:
-        DPMError: it cannot be written; all files are then as they were.
+    ``keep``: how many there are then, this one included. Where it cannot be written, a DPMError, all stay as they were.
     """
     write_checkpoint(state, path, before=lambda: _keep_older(Path(path), keep))
 
@@ -84,10 +80,7 @@ def _keep_older(path: Path, keep: int) -> None:
 def newest_checkpoint(folder: str | Path) -> Path | None:
     """Path of the newest checkpoint in ``folder`` that can be read; None where there is no checkpoint at all.
 
-    Damaged ones are named on screen and passed over.
-
-    Raises:
-        DPMError: there are some, and none can be read.
+    Damaged ones are named on screen and passed over; where none can be read, that is a DPMError.
     """
     folder, last = Path(folder), Path(folder) / LAST
     if _progress(last) is not None:

@@ -27,9 +27,6 @@ class EvaluationOptions:
         mask: whether the headline row applies the query's mask. Default: True.
         cameras: see :func:`~dpm_plugin.evaluation.extract.camera_choice`. Default: "auto".
         run_info: what the ``run`` section of results.json says of the run. Default: nothing.
-
-    Raises:
-        DPMError: no such choice of cameras.
     """
 
     feature: str = "after"
@@ -61,10 +58,8 @@ class EvaluationMixin(Engine):
         super().__init__(*torchreid, **torchreid_options)
         self.evaluation, self.amp, self.processes = evaluation or EvaluationOptions(), amp, processes
         self.run_phases: Phases = {}  # those before an evaluation
-        self.in_training, self.skipped_iterations = (
-            False,
-            0,
-        )  # whether an evaluation is one of an epoch; for results.json
+        self.in_training = False  # whether an evaluation is one of an epoch
+        self.skipped_iterations = 0
 
     @property
     def device(self) -> torch.device:

@@ -98,8 +98,7 @@ class TrainingMixin(EvaluationMixin):
     def resume(self, path: str | Path) -> int:
         """Take up a checkpoint; returns its finished epochs, for ``run(start_epoch=...)`` to go on exactly there.
 
-        Raises:
-            DPMError: unreadable, or of another model or another number of batches an epoch; names what differs.
+        DPMError where it is unreadable, or of another model or number of batches an epoch.
         """
         content = restore(path, self.model, self.optimizer, self.scheduler, self.scaler)
         epoch, progress, within = content["epoch"], content.get("progress"), ""
@@ -158,10 +157,9 @@ class TrainingMixin(EvaluationMixin):
         """Called between the end of an epoch and its checkpoint; for subclasses."""
 
     def forward_backward(self, data: dict) -> dict[str, float]:
-        """One iteration. Returns the numbers that torchreid prints and logs; none where it was skipped.
+        """One iteration: the numbers that torchreid prints and logs; none where it was skipped.
 
-        Raises:
-            DPMError: a loss or gradient is not finite, and ``non_finite`` is "stop" or the limit is reached.
+        DPMError for a loss or gradient that is not finite, where ``non_finite`` is "stop" or the limit is reached.
         """
         before = Snapshot(self.model, self.optimizer) if self.training.non_finite == "skip" else None
         numbers = self.iterate(data)
@@ -235,10 +233,7 @@ class TrainingMixin(EvaluationMixin):
             write_last(state, Path(self.save_dir) / FOLDER / LAST, self.training.keep_checkpoints)
 
     def checkpoint_state(self, epoch: int, rank1: float | None = None) -> dict[str, Any]:
-        """The content of a checkpoint after epoch index ``epoch`` and an evaluation with ``rank1``, or none (default).
-
-        Every process calls this; the result is complete on rank 0.
-        """
+        """A checkpoint's content after epoch index ``epoch`` and an evaluation, or none; every process calls this."""
         state: dict[str, Any] = {"state_dict": self.model.state_dict(), "epoch": epoch + 1}
         if rank1 is not None:
             state["rank1"] = float(rank1)  # a numpy scalar would be unreadable under weights_only=True

@@ -123,8 +123,7 @@ def extract_features(
     Raises:
         DPMError: the set is empty, or another process ended.
     """
-    waiting: list[dict[str, Tensor]] = []  # batches whose features are still on the device
-    moved: list[dict[str, Tensor]] = []
+    waiting, moved = [], []  # features of batches, still on the device, and not
     pids, camids, paths = [], [], []
     with torch.inference_mode():
         for done, data in enumerate(loader, start=1):
@@ -156,9 +155,8 @@ def gather_features(features: Features | None, batches: EveryNthBatch, processes
     """The features of the whole set on rank 0, each image once and in the set's order; None elsewhere.
 
     Args:
-        features: of this process's images, in the order it read them. None where it had none; on rank 0, which has
-            the first batch, only where the set is empty.
-        batches: which images these are.
+        features: of this process's images, in the order it read them, or None where it had none.
+        batches: which images these are. Rank 0 has the first batch, so it has none only where the set is empty.
     """
     labels = processes.gather([] if features is None else list(zip(features.pids, features.camids, features.paths)))
     if features is None:

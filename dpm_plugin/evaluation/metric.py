@@ -123,11 +123,7 @@ class MatchingCounts(NamedTuple):
 
 
 def matching_counts(q_pids: ArrayLike, g_pids: ArrayLike, q_camids: ArrayLike, g_camids: ArrayLike) -> MatchingCounts:
-    """Count queries, gallery images, identities and queries without a match.
-
-    Raises:
-        DPMError: no query has a match, so there is nothing to evaluate.
-    """
+    """Count queries, gallery images, identities and queries without a match; DPMError where no query has one."""
     queries, gallery = np.asarray(q_pids), np.asarray(g_pids)
     unmatched = len(unmatched_queries(queries, gallery, q_camids, g_camids))
     if unmatched == len(queries):
@@ -144,14 +140,13 @@ def matching_counts(q_pids: ArrayLike, g_pids: ArrayLike, q_camids: ArrayLike, g
 
 def unmatched_queries(q_pids: ArrayLike, g_pids: ArrayLike, q_camids: ArrayLike, g_camids: ArrayLike) -> list[int]:
     """Positions of the queries without a gallery image of their identity under another camera."""
-    positives = _positives(*(np.asarray(values) for values in (q_pids, g_pids, q_camids, g_camids)))
+    positives = _positives([np.asarray(values) for values in (q_pids, g_pids, q_camids, g_camids)])
     return [index for index, images in enumerate(positives) if len(images) == 0]
 
 
-def _positives(
-    q_pids: np.ndarray, g_pids: np.ndarray, q_camids: np.ndarray, g_camids: np.ndarray
-) -> Iterator[np.ndarray]:
+def _positives(labels: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
     """Gallery numbers, ascending, of each query's identity under other cameras; without a (Q, G) comparison."""
+    q_pids, g_pids, q_camids, g_camids = labels
     order = np.argsort(g_pids, kind="stable")
     starts, stops = (np.searchsorted(g_pids, q_pids, side, sorter=order) for side in ("left", "right"))
     for start, stop, camid in zip(starts, stops, q_camids):
@@ -206,7 +201,7 @@ def _positive_ranks(blocks: Blocks, labels: Sequence[np.ndarray], chunk_size: in
     distance is compared with itself.
     """
     q_pids, g_pids, *_ = labels
-    positives = list(_positives(*labels))
+    positives = list(_positives(labels))
     counts = np.array([len(each) for each in positives])
     # Queries of one product are alike in the number of positives, for little padding, then in identity.
     order = np.lexsort((q_pids, counts))[np.count_nonzero(counts == 0) :]

@@ -99,15 +99,12 @@ def evaluate(
     size = 4 * len(query) * len(gallery)  # bytes of one matrix
     streamed = size > MATRIX_LIMIT and not use_metric_cuhk03
     if streamed and keep_distmat and not rerank:
-        images = f"{len(query)} x {len(gallery)} images"
-        raise DPMError(
-            f"the distances of {images} would take {1e-9 * size:.3g} GB and are not kept; switch test.visrank off"
-        )
+        images, take = f"{len(query)} x {len(gallery)} images", f"{1e-9 * size:.3g} GB"
+        raise DPMError(f"the distances of {images} would take {take} and are not kept; switch test.visrank off")
     labels = (query.pids, gallery.pids, query.camids, gallery.camids)
     counts = metric.matching_counts(*labels)
     unmatched = [_name(query, index) for index in metric.unmatched_queries(*labels)[:NAMED]]
-    chosen = feature, mask, rerank, dist_metric, normalize_feature
-    headline, distances = row_distances(query, gallery, *chosen)
+    headline, distances = row_distances(query, gallery, feature, mask, rerank, dist_metric, normalize_feature)
     result = Result(headline, {}, tuple(ranks), counts, unmatched=unmatched)
     max_rank = min(max(CMC_LENGTH, *ranks), len(gallery))
     for name, row in distances.items():  # one matrix is alive at a time
@@ -119,9 +116,7 @@ def evaluate(
             with measure(result.phases, phase, query.embedding.device):
                 distmat = np.asarray(torch.as_tensor(row.matrix()).cpu())  # (Q, G)
             with measure(result.phases, "metric"):
-                cmc, mAP = metric.evaluate_rank(
-                    distmat, *labels, max_rank=max_rank, use_metric_cuhk03=use_metric_cuhk03
-                )
+                cmc, mAP = metric.evaluate_rank(distmat, *labels, max_rank, use_metric_cuhk03)
             if keep_distmat and name == headline:
                 result.distmat = distmat
         if len(cmc) < max(ranks):  # the cuhk03 protocol ranks identities, not images
@@ -141,9 +136,9 @@ def _check_options(feature: str, dist_metric: str, ranks: Sequence[int], gallery
 
 
 def _check_features(query: Features, gallery: Features) -> None:
-    found = {}
+    all_shapes = {}
     for side, features in (("query", query), ("gallery", gallery)):
-        shapes = found[side] = {name: tuple(value.shape) for name, value in features.tensors().items()}
+        shapes = all_shapes[side] = {name: tuple(value.shape) for name, value in features.tensors().items()}
         if len(set(shapes.values())) > 1 or len(shapes["embedding"]) != 2:
             raise DPMError(f"{side} features do not fit each other: {shapes}; expected (n, D) for each")
         lengths = (len(features), len(features.pids), len(features.camids))
@@ -155,13 +150,11 @@ def _check_features(query: Features, gallery: Features) -> None:
             bad = torch.cat([~part.isfinite().all(dim=1) for part in rows.split(CHECKED_ROWS)]).nonzero()
             if len(bad):
                 quote = "'" if len(features.paths) else ""
-                first = f"{quote}{_name(features, int(bad[0]))}{quote}"
-                raise DPMError(
-                    f"{side} {name}: {len(bad)} of {len(rows)} images have NaN or infinite values, the first is "
-                    f"{first}; the model has diverged or its weights are damaged (try train.amp off)"
-                )
+                found = f"{len(bad)} of {len(rows)} images have NaN or infinite values, the first is {quote}"
+                cause = "the model has diverged or its weights are damaged (try train.amp off)"
+                raise DPMError(f"{side} {name}: {found}{_name(features, int(bad[0]))}{quote}; {cause}")
     if query.embedding.shape[1] != gallery.embedding.shape[1] or (query.cls is None) != (gallery.cls is None):
-        sides = ", ".join(f"{side} {shapes}" for side, shapes in found.items())
+        sides = ", ".join(f"{side} {shapes}" for side, shapes in all_shapes.items())
         raise DPMError(f"query and gallery features are not of one model: {sides}")
 
 

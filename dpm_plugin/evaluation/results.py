@@ -38,12 +38,9 @@ def write_results(
     queries without an image to find. NaN and infinity are written as null, unknown types as their text.
 
     Args:
-        path: missing folders are made.
+        path: missing folders are made; DPMError where it cannot be written.
         epoch: epochs trained so far. Default: None, an evaluation without training.
         run: about the run (model, config, seeds, versions); replaces what is in the file. Default: None keeps that.
-
-    Raises:
-        DPMError: the file cannot be written.
     """
     path = Path(path)
     content = _read(path)

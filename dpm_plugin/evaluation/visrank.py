@@ -27,9 +27,6 @@ def visualize_ranks(
     Args:
         distmat, query, gallery: (Q, G) distances, and lists of (path, pid, camid, ...) in their order.
         width, height: pixels of one image, default 128 x 256.
-
-    Raises:
-        DPMError: a file that OpenCV cannot read; the message names it.
     """
     try:
         torchreid_host.utils.visualize_ranked_results(

@@ -48,10 +48,7 @@ def build_optimizer(
         mask_lr_mult: factor on the learning rate of the mask generator. Default: 1.
         form: "loop", "foreach", "fused", equal up to rounding, or "auto" (default): fused on a GPU, where it also
             spares float16's gradient scaler a wait in every step, and from 20 million parameters on, else torch's.
-        The rest: as torchreid's ``build_optimizer``.
-
-    Raises:
-        DPMError: an unknown optimizer, or a form that it does not have.
+        The rest: as torchreid's ``build_optimizer``. DPMError for an unknown optimizer, or a form it does not have.
     """
     if optim not in OPTIMIZERS:
         raise DPMError(f"train.optim '{optim}' is unknown; choose one of {', '.join(OPTIMIZERS)}")
@@ -94,9 +91,6 @@ class WarmupCosine:
         max_epoch: epochs of the whole run.
         mask_schedule: "cosine" (default), the mask generator follows too, or "constant", it keeps its learning rate
             (the released recipe).
-
-    Raises:
-        DPMError: an unknown schedule of the mask generator.
     """
 
     def __init__(

@@ -28,18 +28,17 @@ class ApproximateIndex:
         part: channels that share one 4-bit code, a divisor of D. Default: the largest up to 4; with 2, twice the
             memory and time of a scan, and a clearly better recall.
         lists: clusters that the gallery is split into. Default: 0, not split. A few times sqrt(G) is usual.
-        seed: of the choice of the training rows. Default: 0.
 
     Raises:
         DPMError: faiss is not installed, the gallery is too small, or an option that does not fit it.
     """
 
-    def __init__(self, gallery: AnyGallery, *, part: int | None = None, lists: int = 0, seed: int = 0) -> None:
+    def __init__(self, gallery: AnyGallery, *, part: int | None = None, lists: int = 0) -> None:
         try:
             import faiss
         except ImportError as error:
             raise DPMError("approximate search needs faiss; install it with: pip install faiss-cpu") from error
-        self.gallery = Gallery.of(gallery)
+        self.gallery, self.lists = Gallery.of(gallery), lists
         dim, count = self.gallery.dim, len(self.gallery)
         part = part or max(size for size in (1, 2, 3, 4) if dim % size == 0)
         if part < 1 or dim % part:
@@ -52,7 +51,7 @@ class ApproximateIndex:
         for part_of_index in (self.index.pq, self.index) if lists else (self.index.pq,):
             part_of_index.cp.min_points_per_centroid = 1  # no warning from faiss for a small gallery
         trained = min(max(TRAINING_ROWS, ROWS_PER_LIST * lists), count)
-        rows = np.sort(np.random.default_rng(seed).choice(count, trained, replace=False))
+        rows = np.sort(np.random.default_rng(0).choice(count, trained, replace=False))
         self.index.train(self.gallery.unit_rows(torch.from_numpy(rows), "cpu").numpy())
         for _, unit in self.gallery.chunks(ADDED_ROWS, "cpu"):
             self.index.add(unit.numpy())
@@ -86,11 +85,10 @@ class ApproximateIndex:
         if not 1 <= k <= candidates <= count:
             expected = f"1 <= k <= candidates <= {count}, the images of the gallery"
             raise DPMError(f"k is {k} and candidates is {candidates}; expected {expected}")
-        lists = getattr(self.index, "nlist", 0)
-        if probes is not None and not 1 <= probes <= lists:
-            raise DPMError(f"probes is {probes}, but must be between 1 and the {lists} lists of the index")
-        if lists:
-            self.index.nprobe = probes or max(1, lists // 8)
+        if probes is not None and not 1 <= probes <= self.lists:
+            raise DPMError(f"probes is {probes}, but must be between 1 and the {self.lists} lists of the index")
+        if self.lists:
+            self.index.nprobe = probes or max(1, self.lists // 8)
         blocks = MaskedBlocks(query, self.gallery, query_mask)
         _, found = self.index.search(blocks.queries.seen.cpu().numpy(), candidates)  # (Q, c), -1 where there are fewer
         distances = torch.full((len(query), k), float("inf"), device=query.device)

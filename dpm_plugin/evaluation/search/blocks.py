@@ -55,11 +55,7 @@ class MaskedBlocks:
         return distances
 
     def walk(self, starts: Iterable[int] | None = None) -> Iterator[tuple[slice, int, Tensor]]:
-        """Yield (slice of the queries, first gallery row, distances (q, c)); each chunk is read once.
-
-        Args:
-            starts: first rows of the chunks. Default: of all of them.
-        """
+        """Yield (query rows, first gallery row, distances (q, c)) for chunks from ``starts`` (default: all)."""
         for start in range(0, len(self.gallery), self.chunk_size) if starts is None else starts:
             distances = self(slice(start, start + self.chunk_size))
             for first in range(0, len(self.queries), QUERY_BLOCK):

@@ -20,12 +20,10 @@ def topk(
     Equal to a stable sort of that matrix, up to the rounding of its values: ties come in gallery order.
 
     Args:
-        query, gallery, query_mask: as in :class:`MaskedBlocks`; the gallery's chunks are moved to the query's device
-            one at a time.
+        query, gallery, query_mask, chunk_size: as in :class:`MaskedBlocks`. Beside gallery and result, memory is
+            bounded by about ``4 * (chunk_size * (4 * D + 7 * min(Q, 1024)) + 4 * Q * D + 12 * Q * k)`` bytes: 17 MB
+            for 100 queries at D = 768 on a CPU, however large the gallery.
         k: images for each query, 1 to G. Default: 50.
-        chunk_size: gallery rows in one block. Default: 1024 on a CPU, 32,768 on a GPU. Beside gallery and result,
-            memory is bounded by about ``4 * (chunk_size * (4 * D + 7 * min(Q, 1024)) + 4 * Q * D + 12 * Q * k)``
-            bytes: 17 MB for 100 queries at D = 768 on a CPU, however large the gallery.
 
     Returns:
         distances (Q, k) float32, ascending, and indices (Q, k) int64, on the query's device.

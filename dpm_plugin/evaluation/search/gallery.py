@@ -34,8 +34,7 @@ class Gallery:
     """
 
     def __init__(self, rows: Tensor | np.ndarray, *, unit: bool = False) -> None:
-        self.rows = _as_tensor(rows)
-        self.unit = unit
+        self.rows, self.unit = _as_tensor(rows), unit
         if self.rows.dim() != 2 or 0 in self.rows.shape or not self.rows.is_floating_point():
             got = f"{tuple(self.rows.shape)} of {self.rows.dtype}"
             raise DPMError(f"a gallery is a (G, D) float tensor or array with at least one row, got {got}")
@@ -91,11 +90,7 @@ class Gallery:
     def unit_rows(self, which: slice | Tensor, device: torch.device | str | None = None) -> Tensor:
         """Float32 rows of length 1 (a zero row stays zero) on ``device`` (default: where they are stored).
 
-        Args:
-            which: slice, or (c,) int64 tensor of row numbers.
-
-        Raises:
-            DPMError: a row is not finite; names the first.
+        ``which`` is a slice, or a (c,) int64 tensor of row numbers. DPMError names the first row that is not finite.
         """
         rows = self.rows
         # index_select takes half the time of rows[which].

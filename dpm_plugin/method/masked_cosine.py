@@ -116,8 +116,8 @@ def masked_cosine(
             the n variants keep the shortened rows. Default: True.
 
     Returns:
-        (B, K) float32 in [-1, 1]. A zero feature, prototype or mask gives 0 and has the gradient 0; magnitudes do not count,
-        however small or large. Without ``renormalise`` a mask's magnitude does, and it belongs in [0, 1].
+        (B, K) float32 in [-1, 1]. A zero feature, prototype or mask gives 0 and has the gradient 0; magnitudes do not
+        count, however small or large. Without ``renormalise`` a mask's magnitude does, and it belongs in [0, 1].
 
     Raises:
         DPMError: an unknown variant, or shapes that do not fit.

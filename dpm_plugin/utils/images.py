@@ -19,6 +19,12 @@ class Undecodable(ValueError):
     """Why a file is no readable image, in one line."""
 
 
+def has_image_ending(name: str) -> bool:
+    """Whether a file name has the ending of a format that Pillow reads, and is not hidden."""
+    formats = Image.registered_extensions()  # ending -> format, of all that Pillow reads or writes
+    return name[0] != "." and formats.get(os.path.splitext(name)[1].lower()) in Image.OPEN
+
+
 def read_image(path: str | os.PathLike, upright: bool = False) -> Image.Image:
     """:func:`decode`, with errors that name the file and say what to do.
 

@@ -106,8 +106,8 @@ class DPMExtractor:
                 - numpy array (H, W, 3) uint8, RGB unless ``bgr``; (n, H, W, 3) is a list of them;
                 - torch tensor (3, H, W) uint8, RGB; or float, then already prepared (see :meth:`prepare`);
                   (n, 3, H, W) is a list of them.
-            cameras: camera index as in training (Eq. 2), one for all or one an image; None, and any index
-                unseen in training, is the neutral camera. Default: None.
+            cameras: camera index as in training (Eq. 2: its cameras in ascending order, from 0), one for all or one
+                an image; None, and any index unseen in training, is the neutral camera. Default: None.
 
         Returns:
             Extracted, in the order of ``images``; n may be 0.

@@ -11,6 +11,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from dpm_plugin.config import arguments as settings
+from dpm_plugin.config import check_ignored
 from dpm_plugin.data import DPMImageDataManager
 from dpm_plugin.data.datasets import torchreid_sets
 from dpm_plugin.data.sharing import check_same_data
@@ -24,7 +25,7 @@ from dpm_plugin.engine.training import TrainingMixin, TrainingOptions
 from dpm_plugin.evaluation.metric import matching_counts
 from dpm_plugin.method import recipe
 from dpm_plugin.method.losses import DPMLoss
-from dpm_plugin.models import MODELS
+from dpm_plugin.models import BASELINES, MODELS
 from dpm_plugin.torchreid_host import data, engine, model_names, models, video_dataset_classes, weights_by_plain_http
 from dpm_plugin.torchreid_host import optim as stock_optim
 from dpm_plugin.utils.errors import DPMError
@@ -59,6 +60,7 @@ def check_names(config: CfgNode, processes: Processes = ALONE) -> None:
     elif train.staged_lr:
         what = f"tokens and position embedding of '{name}'"
         raise DPMError(f"train.staged_lr would leave {what} out of the optimizer; set it to False")
+    check_ignored(config, has_mask=name in MODELS.keys() - BASELINES and config.loss.name == "dpm")
 
 
 def build_datamanager(config: CfgNode, processes: Processes = ALONE) -> DataManager:

@@ -42,8 +42,9 @@ vit_baseline = _model("vit_baseline", _BASE, "The paper's baseline (Table 3): dp
 vit_baseline_small = _model("vit_baseline_small", _SMALL, "The baseline of dpm_vit_small.", False)
 vit_baseline_tiny = _model("vit_baseline_tiny", _TINY, "The baseline of dpm_vit_tiny.", False)
 
-_ALL = (dpm_vit, dpm_vit_small, dpm_vit_tiny, vit_baseline, vit_baseline_small, vit_baseline_tiny)
-MODELS = {build.__name__: build for build in _ALL}
+_BASELINES = (vit_baseline, vit_baseline_small, vit_baseline_tiny)
+MODELS = {build.__name__: build for build in (dpm_vit, dpm_vit_small, dpm_vit_tiny, *_BASELINES)}
+BASELINES = {build.__name__ for build in _BASELINES}  # names of those without mask branch
 
 
 def by_name(build: Callable[..., DPM]) -> Callable[..., DPM]:

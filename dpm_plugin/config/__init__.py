@@ -4,7 +4,7 @@
 """
 
 from dpm_plugin.config.arguments import engine_run_kwargs, evaluation_kwargs, model_kwargs
-from dpm_plugin.config.loading import flat, load_config
+from dpm_plugin.config.loading import check_ignored, flat, load_config
 from dpm_plugin.config.schema import SCHEMA
 
-__all__ = ["SCHEMA", "engine_run_kwargs", "evaluation_kwargs", "flat", "load_config", "model_kwargs"]
+__all__ = ["SCHEMA", "check_ignored", "engine_run_kwargs", "evaluation_kwargs", "flat", "load_config", "model_kwargs"]

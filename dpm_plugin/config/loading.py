@@ -90,6 +90,30 @@ def _conflicts(config):
         yield f"train.fixbase_epoch {why}; set one of the two"
 
 
+def check_ignored(config: CfgNode, has_mask: bool) -> None:
+    """Refuse settings of the mask that would be ignored in silence; apart, so that runs that had them still open.
+
+    Args:
+        has_mask: whether the model that is trained has a mask generator and a loss that trains it.
+
+    Raises:
+        DPMError: names the key and what to set.
+    """
+    train, dpm = config.train, config.loss.dpm
+    for name in ("mask_lr_mult", "mask_schedule"):
+        default = SCHEMA[f"train.{name}"].default
+        if train[name] == default:
+            continue
+        if not has_mask:
+            what = f"'{config.model.name}' with loss.name {config.loss.name} trains none; set it to {default}"
+            raise DPMError(f"train.{name} {train[name]} is for a mask generator, but {what}")
+        if name == "mask_schedule" and train.lr_scheduler != "warmup_cosine":
+            raise DPMError(f"train.mask_schedule {train[name]} works with train.lr_scheduler warmup_cosine only")
+    if not dpm.mask_renormalise and not dpm.mask_variant.endswith("n"):
+        why = f"loss.dpm.mask_variant {dpm.mask_variant} normalises after the mask anyway"
+        raise DPMError(f"loss.dpm.mask_renormalise False would be ignored: {why}; set it to True")
+
+
 def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of every setting below ``node``, a configuration or one of its sections."""
     for key, value in node.items():

@@ -11,6 +11,7 @@ from dpm_plugin.data.manager import CORRUPT
 from dpm_plugin.data.sampling import SAMPLERS
 from dpm_plugin.data.synthetic.spec import SyntheticSpec
 from dpm_plugin.data.transforms import INTERPOLATIONS, OUR_NAMES, TORCHREID_NAMES
+from dpm_plugin.utils.runtime import AMP
 
 MODEL = {
     "model.name": Key(
@@ -168,7 +169,7 @@ TRAIN = {
     ),
     "train.bias_lr_mult": Key(1.0, "[DPM] factor on the learning rate of biases (released recipe: 2)", low=0),
     "train.mask_lr_mult": Key(1.0, "[DPM] factor on the learning rate of the mask generator", low=0),
-    "train.amp": Key("off", "[DPM] mixed precision of loss dpm", ("off", "float16", "bfloat16")),
+    "train.amp": Key("off", "[DPM] mixed precision of loss dpm; auto: float16 on a GPU, off on a CPU", AMP),
     "train.sync_bn": Key(False, "[DPM] BatchNorm over the batches of all processes that torchrun started"),
     "train.steps": Key(
         "alternating",

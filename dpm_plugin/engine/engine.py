@@ -18,7 +18,7 @@ from dpm_plugin.method.two_steps import Step, TwoSteps
 from dpm_plugin.method.vit import EncoderOutput
 from dpm_plugin.torchreid_host import ImageDataManager, metrics
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.runtime import autocast, check_amp, check_backend
+from dpm_plugin.utils.runtime import autocast, check_backend, choose_amp
 
 
 class ImageDPMEngine(TrainingMixin):
@@ -28,7 +28,7 @@ class ImageDPMEngine(TrainingMixin):
         datamanager, model, scheduler, use_gpu: as in torchreid's engines.
         optimizer: best one of :func:`dpm_plugin.method.recipe.build_optimizer`; any other works.
         criterion: Eq. 8. Default: ``DPMLoss()``, the paper's settings for Occluded-Duke.
-        amp: "off", "float16" (with gradient scaling) or "bfloat16". Default: "off".
+        amp: "off", "float16" (with gradient scaling), "bfloat16", or "auto", float16 on a GPU alone. Default: "off".
         steps: "alternating" (the paper) or "simultaneous". Default: "alternating".
         accumulate: parts that the encoder takes a batch in, to save memory; same result, see
             :mod:`~dpm_plugin.engine.grad_cache`. Default: 1, the whole batch.
@@ -63,9 +63,8 @@ class ImageDPMEngine(TrainingMixin):
         evaluation: EvaluationOptions | None = None,
         processes: Processes = ALONE,
     ) -> None:
-        super().__init__(
-            datamanager, use_gpu, training=training, evaluation=evaluation, amp=check_amp(amp), processes=processes
-        )
+        super().__init__(datamanager, use_gpu, training=training, evaluation=evaluation, processes=processes)
+        self.amp = choose_amp(amp, self.device)
         if not hasattr(model, "encode"):
             name = type(model).__name__
             raise DPMError(f"{name} has no DPM heads; train it with loss.name softmax or triplet instead of dpm")
@@ -74,7 +73,7 @@ class ImageDPMEngine(TrainingMixin):
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.register_model("model", model, optimizer, scheduler)
         self.criterion = criterion or DPMLoss(num_processes=processes.size, gather=processes.all_gather)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == "float16")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "float16")
         self.two_steps = TwoSteps(model, steps)
         self.accumulate, self.conv_layout = accumulate, conv_layout
         if conv_layout != "auto":

@@ -14,7 +14,7 @@ from dpm_plugin.data.transforms import evaluation_transform
 from dpm_plugin.inference.open_run import open_trained
 from dpm_plugin.method.model import DPM
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.images import read_image
+from dpm_plugin.utils.images import Undecodable, read_image, to_rgb
 from dpm_plugin.utils.runtime import autocast, pick_device
 from dpm_plugin.utils.text import shown
 
@@ -106,8 +106,8 @@ class DPMExtractor:
                 - numpy array (H, W, 3) uint8, RGB unless ``bgr``; (n, H, W, 3) is a list of them;
                 - torch tensor (3, H, W) uint8, RGB; or float, then already prepared (see :meth:`prepare`);
                   (n, 3, H, W) is a list of them.
-            cameras: camera index as in training (Eq. 2), one for all or one an image; None, and any index
-                unseen in training, is the neutral camera. Default: None.
+            cameras: camera index as in training (Eq. 2: its cameras in ascending order, from 0), one for all or one
+                an image; None, and any index unseen in training, is the neutral camera. Default: None.
 
         Returns:
             Extracted, in the order of ``images``; n may be 0.
@@ -132,7 +132,9 @@ class DPMExtractor:
             if image.shape != (3, *self.image_size):
                 said = f"a prepared image of shape {(3, *self.image_size)}, not {tuple(image.shape)}"
                 raise DPMError(f"a float tensor is {said}; give other sizes as uint8")
-            return image.float().cpu()
+            if not (image := image.float().cpu()).isfinite().all():
+                raise DPMError("a float tensor holds NaN or infinity (in float32), which no prepared image does")
+            return image
         return self.transform(_as_pil(image, self.bgr))
 
     @torch.no_grad()
@@ -173,7 +175,10 @@ def _as_indices(cameras: int | Sequence[int] | torch.Tensor | None, count: int) 
 
 def _as_pil(image: OneImage, bgr: bool) -> Image.Image:
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        try:
+            return to_rgb(image)
+        except Undecodable as error:
+            raise DPMError(f"the PIL image cannot be used ({error})") from error
     if isinstance(image, (str, os.PathLike)):
         return read_image(image, upright=True)
     if isinstance(image, torch.Tensor) and image.dtype == torch.uint8 and image.ndim == 3:

@@ -36,10 +36,11 @@ class HeadEnrichLoss(nn.Module):
         self.reduction = reduction
 
     def forward(self, head_logits: Tensor) -> Tensor:
-        heads = head_logits.float()  # (B, N, P); squares of half-precision values would overflow
-        if self.head_input == "attention":
-            heads = heads.softmax(dim=-1)  # Eq. 5
-        correlation = head_correlation(heads)  # (B, N, N)
+        with torch.autocast(head_logits.device.type, enabled=False):
+            heads = head_logits.float()  # (B, N, P); squares of half-precision values would overflow
+            if self.head_input == "attention":
+                heads = heads.softmax(dim=-1)  # Eq. 5
+            correlation = head_correlation(heads)  # (B, N, N)
         identity = torch.eye(heads.shape[1], device=heads.device)
         total = (correlation - identity).square().sum()  # Eq. 6, summed over the batch
         return total / (heads.shape[0] if self.reduction == "mean" else heads.shape[1] ** 2)

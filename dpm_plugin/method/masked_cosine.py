@@ -116,8 +116,8 @@ def masked_cosine(
             the n variants keep the shortened rows. Default: True.
 
     Returns:
-        (B, K) float32 in [-1, 1]. A zero feature, prototype or mask gives 0, never NaN; magnitudes do not count,
-        however small or large. Without ``renormalise`` a mask's magnitude does, and it belongs in [0, 1].
+        (B, K) float32 in [-1, 1]. A zero feature, prototype or mask gives 0 and has the gradient 0; magnitudes do not
+        count, however small or large. Without ``renormalise`` a mask's magnitude does, and it belongs in [0, 1].
 
     Raises:
         DPMError: an unknown variant, or shapes that do not fit.
@@ -180,7 +180,10 @@ def _near_one(rows: Tensor, exact: bool) -> Tensor:
     """
     rows = rows if rows.dtype == torch.float64 else rows.float()  # what is finite in float64 need not be in float32
     largest = rows.detach().abs().amax(dim=1, keepdim=True)  # (n, 1)
-    largest = torch.where(largest == 0, 1.0, largest)
+    is_zero = largest == 0
+    if rows.requires_grad:
+        rows = rows.masked_fill(is_zero, 0)  # without gradient: a zero row has no direction, and its slope is infinite
+    largest = torch.where(is_zero, 1.0, largest)
     if exact and rows.dtype == torch.float32:
         largest = (largest.view(torch.int32) & 0x7F80_0000).clamp(min=0x0080_0000).view(torch.float32)  # its exponent
     return (rows / largest).float()

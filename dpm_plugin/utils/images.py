@@ -1,6 +1,8 @@
 """One image file as RGB: the one place that says what can be read, for training, checks and searches."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -15,6 +17,12 @@ NO_RANGE = ("I", "F")  # whole and real numbers: nothing says which is black and
 
 class Undecodable(ValueError):
     """Why a file is no readable image, in one line."""
+
+
+def has_image_ending(name: str) -> bool:
+    """Whether a file name has the ending of a format that Pillow reads, and is not hidden."""
+    formats = Image.registered_extensions()  # ending -> format, of all that Pillow reads or writes
+    return name[0] != "." and formats.get(os.path.splitext(name)[1].lower()) in Image.OPEN
 
 
 def read_image(path: str | os.PathLike, upright: bool = False) -> Image.Image:
@@ -44,10 +52,23 @@ def decode(path: str | os.PathLike, upright: bool = False) -> Image.Image:
     Raises:
         Undecodable: it is no image, damaged, a program, without a range of values, or larger than ``LARGEST``.
     """
+    with _one_reason(), Image.open(path) as image:
+        _check_opened(image)
+        return _to_rgb(_turned(image) if upright else image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """RGB pixels of a PIL image, the same as :func:`decode` makes of its file; Undecodable where that raises it."""
+    with _one_reason():
+        _check_opened(image)
+        return _to_rgb(image)
+
+
+@contextmanager
+def _one_reason() -> Iterator[None]:
+    """Turn whatever Pillow raises within the block into Undecodable."""
     try:
-        with Image.open(path) as image:
-            _check_opened(image)
-            return _to_rgb(_turned(image) if upright else image)
+        yield
     except Undecodable:
         raise
     except UnidentifiedImageError as error:

@@ -30,18 +30,30 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
 
 
 DTYPES = {"off": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
+AMP = (*DTYPES, "auto")  # the values of train.amp
 
 
-def check_amp(amp: str) -> str:
-    """Return ``amp``; DPMError where it is not "off", "float16" or "bfloat16"."""
-    if amp not in DTYPES:
-        raise DPMError(f"train.amp '{amp}' is unknown; choose one of {', '.join(DTYPES)}")
-    return amp
+def choose_amp(amp: str, device: torch.device) -> str:
+    """A name of ``AMP`` to "off", "float16" or "bfloat16": "auto" is "float16" on a GPU and "off" on a CPU.
+
+    Says in one line where a CPU changes that, or is asked for float16. DPMError for an unknown name.
+    """
+    if amp not in AMP:
+        raise DPMError(f"train.amp '{amp}' is unknown; choose one of {', '.join(AMP)}")
+    if device.type == "cpu" and amp == "auto":
+        print("=> train.amp auto: off on a CPU; bfloat16 may be faster, float16 is many times slower")
+    elif device.type == "cpu" and amp == "float16":
+        print("=> train.amp float16 is many times slower than off on a CPU; auto is float16 on a GPU only")
+    return _resolved(amp, device)
+
+
+def _resolved(amp: str, device: torch.device) -> str:
+    return amp if amp != "auto" else "float16" if device.type == "cuda" else "off"
 
 
 def autocast(device: torch.device, amp: str) -> torch.autocast:
-    """torch's autocast context for ``device`` and an amp name."""
-    dtype = DTYPES[amp]
+    """torch's autocast context for ``device`` and a name of ``AMP``."""
+    dtype = DTYPES[_resolved(amp, device)]
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 

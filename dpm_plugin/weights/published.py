@@ -21,7 +21,7 @@ _SETTINGS = {
     "vit.camera_weight": 3.0,
     "vit.mask_pool": "max",
     "loss.name": "dpm",
-    "train.amp": "float16",
+    "train.amp": "auto",
     "data.height": 256,
     "data.width": 128,
     "data.norm_mean": [0.5, 0.5, 0.5],

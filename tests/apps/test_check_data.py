@@ -13,8 +13,9 @@ import pytest
 
 from dpm_plugin.apps.check_data import check_data, checking
 from dpm_plugin.apps.check_data.checking import Examined, examine, examine_all, find
-from dpm_plugin.apps.check_data.listing import Entry, Listed
+from dpm_plugin.apps.check_data.listing import Entry, Listed, list_folder
 from dpm_plugin.apps.check_data.report import KINDS
+from dpm_plugin.apps.image_index.indexing import list_images
 from dpm_plugin.data import DATASETS, SyntheticSpec
 from dpm_plugin.data.datasets import OccludedDuke
 from dpm_plugin.data.synthetic import generate
@@ -170,10 +171,11 @@ def test_every_drawing_is_checked_against_its_own_spec_and_none_is_drawn(tmp_pat
 @pytest.mark.parametrize("name", sorted(set(DATASETS) - {"synthetic_occluded"}))
 def test_every_data_set_of_the_plugin_can_be_checked(name, tmp_path):
     structure = DATASETS[name].structure
-    for seed, (_split, parts) in enumerate(structure.splits.items()):
+    for seed, (split, parts) in enumerate(structure.splits.items()):
+        pid = "0002" if split == "train" else "0001"
         for part in parts:
             folder = tmp_path.joinpath(structure.folders[0], *(spellings[0] for spellings in part.path))
-            draw_noise(folder / "0001" / f"0001_c{1 + seed}_f1.png", len(list(tmp_path.rglob("*.png"))))
+            draw_noise(folder / pid / f"{pid}_c{1 + seed}_f1.png", len(list(tmp_path.rglob("*.png"))))
     found = check(name, tmp_path)
     assert {finding.kind for finding in found.problems} <= {"counts", "one_camera"}
     assert set(found.splits) == set(structure.splits)
@@ -186,6 +188,15 @@ def test_a_plain_folder_is_searched_to_its_depth(tmp_path):
     found = check(tmp_path)
     assert found.splits == {"images": (3, 0, 0)}
     assert kinds(found.findings) == {"duplicate": 1, "empty": 1, "other_files": 1}
+
+
+def test_a_plain_folder_is_searched_for_the_formats_that_a_search_indexes(tmp_path):
+    for seed, ending in enumerate(("bmp", "webp", "ppm", "tga", "jp2", "JPEG", "tiff", "gif")):
+        draw_noise(tmp_path / f"a.{ending}", seed)
+    touch(tmp_path, "notes.txt")
+    names = sorted(os.path.basename(entry.path) for entry in list_folder(tmp_path).entries)
+    assert names == sorted(list_images(tmp_path)) and len(names) == 8
+    assert not check(tmp_path).problems
 
 
 def test_a_folder_reading_itself_or_a_pipe_ends(tmp_path):

@@ -106,7 +106,7 @@ def test_no_key_takes_a_mapping(name, value):
         ("data.sources", "market1501", "a list of texts"),
         ("model.pretrained", "1", "True or False"),
         ("loss.name", "arcface", "softmax, triplet, dpm"),
-        ("train.amp", "fp16", "off, float16, bfloat16"),
+        ("train.amp", "fp16", "off, float16, bfloat16, auto"),
         ("vit.mask_pool", "mean", "avg, max"),
         ("loss.dpm.mask_variant", "F", "Pn, Pn+Fn, P, P+F"),
         ("vit.stride", "[1, 2, 3]", "a list of two"),

@@ -7,6 +7,7 @@ import torch
 
 from dpm_plugin import DPMError, DPMLoss
 from dpm_plugin.method.recipe import build_optimizer
+from dpm_plugin.utils.runtime import autocast, choose_amp
 from helpers.model import batch, engine_for, tiny_model
 
 pytestmark = pytest.mark.torchreid
@@ -109,6 +110,21 @@ def test_mixed_precision_trains_finite_weights_and_keeps_them_float32(amp):
     after = engine.model.state_dict()
     assert moved(before, after) and all(t.isfinite().all() for t in after.values())
     assert {t.dtype for name, t in after.items() if "num_batches" not in name} == {torch.float32}
+
+
+@pytest.mark.parametrize("amp, said", [("auto", "train.amp auto: off"), ("float16", "many times slower"), ("off", "")])
+def test_on_a_cpu_automatic_precision_is_off_and_float16_is_said_to_be_slow(amp, said, capsys):
+    torch.manual_seed(0)
+    engine = engine_for(tiny_model(), amp=amp)
+    assert (engine.amp, engine.scaler.is_enabled()) == (("float16", True) if amp == "float16" else ("off", False))
+    printed = [line for line in capsys.readouterr().out.splitlines() if "amp" in line]
+    assert said in "".join(printed) and len(printed) == (amp != "off")
+
+
+def test_on_a_gpu_automatic_precision_is_float16_with_gradient_scaling():
+    assert choose_amp("auto", torch.device("cuda")) == "float16"
+    with autocast(torch.device("cpu"), "auto"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
 def test_mixed_precision_gradients_are_near_the_float32_ones():

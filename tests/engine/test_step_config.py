@@ -1,6 +1,7 @@
 """The step's options from the configuration to a run, and back from its checkpoint."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -73,4 +74,29 @@ def test_a_baseline_trains_with_every_option(root, tmp_path):
 def test_the_optimizers_form_is_for_the_plugins_models():
     config = load_config(overrides={"model.name": "osnet_x0_25", "train.optim_form": "fused"})
     with pytest.raises(DPMError, match="train.optim_form"):
+        build.check_names(config)
+
+
+CONSTANT, WARMUP = {"train.mask_schedule": "constant"}, {"train.lr_scheduler": "warmup_cosine"}
+SHORT = {"loss.dpm.mask_renormalise": False}
+
+
+@pytest.mark.parametrize(
+    "model, loss, changes, said",
+    [
+        ("osnet_x0_25", "softmax", {"train.mask_lr_mult": 2}, "is for a mask generator, but 'osnet_x0_25'"),
+        ("osnet_x0_25", "softmax", CONSTANT | WARMUP, "set it to cosine"),
+        ("vit_baseline", "dpm", {"train.mask_lr_mult": 2}, "set it to 1.0"),
+        ("vit_baseline", "dpm", CONSTANT | WARMUP, "'vit_baseline' with loss.name dpm trains none"),
+        ("dpm_vit", "triplet", CONSTANT | WARMUP, "'dpm_vit' with loss.name triplet trains none"),
+        ("dpm_vit", "dpm", CONSTANT, "warmup_cosine only"),
+        ("dpm_vit", "dpm", CONSTANT | WARMUP | {"train.mask_lr_mult": 2}, None),
+        ("dpm_vit", "dpm", SHORT | {"loss.dpm.mask_variant": "P"}, "mask_renormalise False would be ignored"),
+        ("dpm_vit", "dpm", SHORT | {"loss.dpm.mask_variant": "P+F"}, "mask_variant P\\+F normalises"),
+        ("dpm_vit", "dpm", SHORT | {"loss.dpm.mask_variant": "Pn+Fn"}, None),
+    ],
+)
+def test_a_setting_of_the_mask_that_would_be_ignored_is_refused(model, loss, changes, said):
+    config = load_config(overrides={"model.name": model, "loss.name": loss, **changes})
+    with pytest.raises(DPMError, match=said) if said else nullcontext():
         build.check_names(config)

@@ -35,6 +35,15 @@ def test_stock_overrides_fit_every_recipe_and_keep_its_pretraining(name):
         assert config.data.transforms == base.data.transforms
 
 
+@pytest.mark.parametrize("model", ["vit_baseline_tiny", "dpm_vit_tiny"])
+def test_a_released_recipe_fits_the_baseline_and_every_number_of_epochs(model):
+    file = str(CONFIGS / "released" / "dpm_occduke.yaml")
+    own = stock_overrides(model, load_config(file)) | {"model.name": model}
+    for epochs in (1, 2, 5):
+        short = schedule_overrides(load_config(file, overrides=own), epochs)
+        build.check_names(load_config(file, overrides=own | short))
+
+
 def learning_rates(config):
     """Of each epoch, as the config's own scheduler sets them, relative to the full rate."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.train.lr)

@@ -1,5 +1,6 @@
 """DPMExtractor and torchreid's own FeatureExtractor: any image in, the evaluation's features out."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -72,6 +73,17 @@ def test_every_kind_of_image_gives_the_same_features(run, extractor, tmp_path):
     opencv = DPMExtractor(run[0], device="cpu", bgr=True)
     assert all(map(torch.equal, opencv(array[..., ::-1]), expected))
     assert all(map(torch.equal, opencv(tmp_path / "a.png"), expected))  # only arrays are blue first
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+def test_a_pil_image_of_any_mode_is_what_its_file_is(extractor, tmp_path, mode):
+    image = noise().convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.array(image).astype(np.uint16) * 257)
+    image.save(tmp_path / "a.tif")
+    with Image.open(tmp_path / "a.tif") as opened:
+        assert opened.mode == mode
+        assert torch.equal(extractor.prepare(opened), extractor.prepare(tmp_path / "a.tif"))
 
 
 def test_a_file_is_turned_as_its_exif_tag_says(extractor, tmp_path):
@@ -179,14 +191,22 @@ def test_a_model_alone_asks_for_its_preparation(run):
         (np.zeros((4, 4), np.uint8), r"\(4, 4\)"),
         (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\)"),
         (torch.zeros(3, 9, 9), r"\(3, 32, 16\)"),
+        (torch.full((3, 32, 16), torch.nan), "NaN or infinity"),
+        (torch.full((3, 32, 16), 1e39, dtype=torch.float64), "NaN or infinity"),
+        (Image.new("F", (16, 32)), "mode F have no range"),
+        (Image.new("I", (16, 32)), "mode I have no range"),
         (7, "7 is no image"),
         ("gone.jpg", "'gone.jpg' does not exist"),
         ("{tmp}/text.jpg", "text.jpg' cannot be read"),
+        ("opened, cut", "truncated"),
     ],
 )
 def test_a_wrong_image_is_named_by_its_place(extractor, tmp_path, wrong, said):
     (tmp_path / "text.jpg").write_text("no image", encoding="utf-8")
-    wrong = wrong.format(tmp=tmp_path) if isinstance(wrong, str) else wrong
+    noise().save(tmp_path / "cut.bmp")
+    os.truncate(tmp_path / "cut.bmp", 500)
+    if isinstance(wrong, str):
+        wrong = Image.open(tmp_path / "cut.bmp") if wrong == "opened, cut" else wrong.format(tmp=tmp_path)
     with pytest.raises(DPMError, match=f"image 2 of 2: .*{said}"):
         extractor([noise(), wrong])
 

@@ -54,6 +54,14 @@ def test_half_precision_logits_do_not_overflow():
         assert loss.isfinite() and logits.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("head_input", ["attention", "logits"])
+def test_under_autocast_the_loss_is_computed_in_float32(head_input):
+    logits = torch.randn(4, 6, 50, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = HeadEnrichLoss(head_input)(logits)
+    assert torch.equal(found, HeadEnrichLoss(head_input)(logits))
+
+
 def test_wrong_choices_name_the_right_ones():
     with pytest.raises(DPMError, match="'attention' or 'logits'"):
         HeadEnrichLoss("softmax")

@@ -126,6 +126,18 @@ def test_zero_masks_and_zero_features_give_no_nan():
     assert logits.isfinite().all() and x.grad.isfinite().all() and mask.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("variant", MASK_VARIANTS)
+@pytest.mark.parametrize("zero", [0, 1, 2], ids=["feature", "prototype", "mask"])
+def test_an_exactly_zero_row_has_no_gradient_and_gives_none(variant, zero):
+    case = [rows.clone() for rows in random_case(3, 3, 3, 8)[:3]]  # features, prototypes, mask
+    case[zero][1] = 0
+    for rows in case:
+        rows.requires_grad_()
+    masked_cosine(*case, variant).sum().backward()
+    assert not case[zero].grad[1].any()
+    assert all(rows.grad.abs().max() < 10 for rows in case)
+
+
 def test_wrong_choices_name_the_right_ones():
     with pytest.raises(DPMError, match="Pn, Pn\\+Fn, P, P\\+F"):
         MaskedArcFace(variant="after")

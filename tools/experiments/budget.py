@@ -4,7 +4,8 @@ import math
 
 from yacs.config import CfgNode
 
-from dpm_plugin.models import MODELS
+from dpm_plugin.config import SCHEMA, flat
+from dpm_plugin.models import BASELINES, MODELS
 from dpm_plugin.utils.errors import DPMError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,13 +33,17 @@ def stock_overrides(model_name: str, config: CfgNode) -> dict[str, object]:
     deviation, which their weights expect.
 
     Args:
-        model_name: any model; one of the plugin's needs nothing.
+        model_name: any model; of the plugin's only a baseline needs anything: it has no mask generator to set.
         config: the yaml's configuration; one that is for torchreid's models already needs nothing.
     """
-    if model_name in MODELS or config.loss.name != "dpm":
+    if config.loss.name != "dpm" or model_name in MODELS.keys() - BASELINES:
         return {}
+    of_mask = {key: SCHEMA[key].default for key in ("train.mask_schedule", "train.mask_lr_mult")}
+    of_mask = {key: default for key, default in of_mask.items() if dict(flat(config))[key] != default}
+    if model_name in BASELINES:
+        return of_mask
     normalisation = {"data.norm_mean": IMAGENET_MEAN, "data.norm_std": IMAGENET_STD}
-    return STOCK_RECIPE | (normalisation if config.model.pretrained else {})
+    return STOCK_RECIPE | of_mask | (normalisation if config.model.pretrained else {})
 
 
 def schedule_overrides(config: CfgNode, epochs: int) -> dict[str, object]:
@@ -57,6 +62,8 @@ def schedule_overrides(config: CfgNode, epochs: int) -> dict[str, object]:
     ratio = epochs / max(1, train.max_epoch)
     if train.lr_scheduler == "warmup_cosine" and epochs < 3:
         overrides["train.lr_scheduler"] = "cosine"
+        if train.mask_schedule != "cosine":
+            overrides["train.mask_schedule"] = "cosine"
     elif train.lr_scheduler == "warmup_cosine":
         overrides["train.warmup_epochs"] = min(round(train.warmup_epochs * ratio), epochs - 2)
     elif train.lr_scheduler in ("single_step", "multi_step"):

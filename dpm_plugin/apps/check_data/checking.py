@@ -18,6 +18,7 @@ from dpm_plugin.utils.progress import Progress
 
 LARGEST_FILE = 2**28  # bytes; a larger file is not read
 FILES_AT_A_TIME = 32
+SIDES = (("train",), ("query", "gallery"))  # splits of training and test
 WORTH_A_PROCESS = 200  # files; for fewer, starting processes costs more than it saves
 
 Show = Callable[[str], None]
@@ -129,6 +130,7 @@ def find(listed: Listed, examined: Mapping[str, Examined]) -> Checked:
         *_duplicates(listed.entries, examined),
         *_same_names(splits),
         *_counts(splits, listed.published),
+        *(_same_people(splits) if listed.train_pids else ()),
         *_one_camera(splits.get("train", [])),
     ]
     if "query" in splits and "gallery" in splits:
@@ -172,17 +174,29 @@ def _duplicates(entries: list[Entry], examined: Mapping[str, Examined]) -> Itera
 
 
 def _same_names(splits: Mapping[str, Sequence[Entry]]) -> Iterator[Finding]:
-    """One file name in two splits, other than a query's own copy in the gallery."""
+    """One file name in training and test, or of two people in query and gallery.
+
+    A person's own two views may have one name, as in Partial-REID; so has a query's own copy in the gallery.
+    """
     places: dict[str, dict[str, Entry]] = defaultdict(dict)  # file name -> {split: entry}
     for split, entries in splits.items():
         for entry in entries:
             places[os.path.basename(entry.path)].setdefault(split, entry)
     for name, found in places.items():
-        differ = len({each[2:] for each in found.values()}) > 1
+        differ = len({each.pid for each in found.values()}) > 1
         if len(found) > 1 and ("train" in found or differ):
-            other = "" if "train" in found else ", with another identity or camera"
+            other = "" if "train" in found else ", with another identity"
             paths = [each.path for each in found.values()]
             yield Finding("same_name", paths, f"'{name}' is in {' and '.join(found)}{other}")
+
+
+def _same_people(splits: Mapping[str, Sequence[Entry]]) -> Iterator[Finding]:
+    """People of the training images in the test: one finding, with an image of the first of them from either side."""
+    train, test = ({entry.pid: entry.path for name in names for entry in splits.get(name, ())} for names in SIDES)
+    if both := sorted(pid for pid in train.keys() & test.keys() if pid is not None):
+        more = ", ..." if len(both) > 5 else ""
+        detail = f"{len(both):,} in training and in the test: {', '.join(map(str, both[:5]))}{more}"
+        yield Finding("same_people", [train[both[0]], test[both[0]]], detail)
 
 
 def _counts(splits: Mapping[str, Sequence[Entry]], published: Published) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from dpm_plugin.data.datasets.reid_dataset import ReidImageDataset
 from dpm_plugin.data.manager import READER_ERRORS
 from dpm_plugin.data.synthetic.generate import DISTRACTOR_IMAGES, FOLDERS
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.images import has_image_ending
 from dpm_plugin.utils.text import unknown
 
 Places = Mapping[str, Sequence[tuple[str, int]]]  # split -> (folder, view) of where its images lie
@@ -46,6 +47,7 @@ class Listed(NamedTuple):
     entries: list[Entry]
     published: Published
     findings: list[Finding]
+    train_pids: bool = False  # whether a person has the same identity in training and test
 
 
 def list_dataset(name: str, root: str | Path) -> list[Listed]:
@@ -89,8 +91,8 @@ def _walk(folder: str | Path) -> tuple[list[Entry], list[Finding]]:
     failed = lambda error: findings.append(Finding("unreadable", [error.filename], error.strerror))
     for place, folders, files in os.walk(folder, onerror=failed):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths += [os.path.join(place, name) for name in sorted(files) if is_image_name(name)]
-        others += sum(not name.startswith(".") and not is_image_name(name) for name in files)
+        paths += [os.path.join(place, name) for name in sorted(files) if has_image_ending(name)]
+        others += sum(not name.startswith(".") and not has_image_ending(name) for name in files)
     return [Entry("images", path) for path in paths], findings + _others(others, folder)
 
 
@@ -116,7 +118,7 @@ def _by_names(name: str, folder: str, splits: Places, cls: type[ReidImageDataset
                 except DPMError as error:
                     findings.append(Finding("odd_name", [path], str(error).replace(cls.structure.name, name, 1)))
     entries = [Entry(split, *image) for split, found in cls.assign_cameras(images).items() for image in found]
-    return Listed(name, folder, entries, published, findings)
+    return Listed(name, folder, entries, published, findings, train_pids=True)
 
 
 def _by_reader(name: str, cls: type, root: str | Path) -> Listed:
@@ -132,9 +134,13 @@ def _by_reader(name: str, cls: type, root: str | Path) -> Listed:
         entries, findings = _walk(folder)
         findings.append(Finding("layout", [folder], f"{reason}; labels are not checked"))
         return Listed(name, folder, entries, {}, findings)
-    splits = ("train", "query", "gallery")
-    entries = [Entry(split, *image[:3]) for split in splits for image in getattr(dataset, split)]
-    return Listed(name, str(getattr(dataset, "dataset_dir", root)), entries, torchreid_sets.PUBLISHED.get(name, {}), [])
+    splits = {split: getattr(dataset, split) for split in ("train", "query", "gallery")}
+    published = torchreid_sets.PUBLISHED.get(name, {})
+    if published:  # these number the identities of training anew unless asked not to; what others do is not known
+        splits["train"] = dataset.process_dir(dataset.train_dir, relabel=False)
+    entries = [Entry(split, *image[:3]) for split, images in splits.items() for image in images]
+    folder = str(getattr(dataset, "dataset_dir", root))
+    return Listed(name, folder, entries, published, [], train_pids=bool(published))
 
 
 def _drawn(name: str, folder: Path) -> Listed:

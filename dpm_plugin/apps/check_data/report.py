@@ -16,6 +16,7 @@ KINDS = {
     "empty": "files of zero bytes",
     "duplicate": "groups of images with the same bytes",
     "same_name": "file names in two splits",
+    "same_people": "people of training that are in the test",
     "odd_name": "odd file names",
     "layout": "not in the expected layout",
     "one_camera": "identities seen by one camera only",

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 
 from dpm_plugin.apps.image_index.store import FOLDER, Index, Stamp, add_batch, merge, read_index, write_list, writing
 from dpm_plugin.inference.extractor import DPMExtractor
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.images import has_image_ending
 from dpm_plugin.utils.progress import Progress
 from dpm_plugin.utils.text import shown
 
@@ -90,14 +90,12 @@ def list_images(folder: str | Path, leave_out: str | Path | None = None) -> list
     folder, hidden = Path(folder), None if leave_out is None else Path(leave_out).resolve()
     if not folder.is_dir():
         raise DPMError(f"'{shown(folder)}' is no folder of images")
-    endings = {ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN}
     found: list[str] = []
     errors: list[OSError] = []
     for top, folders, files in os.walk(folder, onerror=errors.append):
         place = Path(top)
         folders[:] = [name for name in folders if name[0] != "." and (place / name).resolve() != hidden]
-        images = [name for name in files if name[0] != "." and os.path.splitext(name)[1].lower() in endings]
-        found += [(place / name).relative_to(folder).as_posix() for name in images]
+        found += [(place / name).relative_to(folder).as_posix() for name in files if has_image_ending(name)]
     if errors:
         where, why = errors[0].filename, errors[0].strerror
         raise DPMError(f"folder '{shown(where)}' cannot be read: {why}") from errors[0]

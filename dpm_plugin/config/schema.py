@@ -159,10 +159,16 @@ TRAIN = {
     ),
     "train.stepsize": Key([20], "epochs at which single_step (last of the list) or multi_step decay", low=1),
     "train.gamma": Key(0.1, "factor of each such decay", low=0),
-    "train.print_freq": Key(20, "iterations between lines on screen", low=1),
+    "train.print_freq": Key(20, "iterations between lines on screen; there is one every 30 s and epoch too", low=1),
     "train.seed": Key(1, "random seed", low=0),
-    "train.warmup_epochs": Key(5, "[DPM] warmup_cosine: epochs of linear warm-up (released recipe)", low=0),
-    "train.warmup_factor": Key(0.01, "[DPM] warmup_cosine: first rate, as a share of train.lr", low=0),
+    "train.warmup_epochs": Key(
+        5,
+        "[DPM] warmup_cosine: the first epoch on the cosine; equal steps lead there, so 0 and 1 are no warm-up",
+        low=0,
+    ),
+    "train.warmup_factor": Key(
+        0.01, "[DPM] warmup_cosine: share of train.lr a step below epoch 1, which has 0.208 by the defaults", low=0
+    ),
     "train.final_factor": Key(0.002, "[DPM] warmup_cosine: last rate, as a share of train.lr", low=0),
     "train.mask_schedule": Key(
         "cosine", "[DPM] warmup_cosine: the mask generator's rate; released: constant", ("cosine", "constant")

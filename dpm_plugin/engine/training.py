@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from dpm_plugin.engine.lines import PrintFrequency
 from dpm_plugin.engine.non_finite import ADVICE, GRADIENT, KEPT, Snapshot, check_weights, gradient_norm, not_finite
 from dpm_plugin.engine.resumable_loader import ResumableLoader, as_tensors
 from dpm_plugin.engine.run_checkpoints import BEST, FOLDER, LAST, restore, write_last
@@ -141,13 +142,14 @@ class TrainingMixin(EvaluationMixin):
         self._batch_idx = value + getattr(self.train_loader, "first", 0)
 
     def train(self, print_freq: int = 10, fixbase_epoch: int = 0, open_layers: list[str] | None = None) -> None:
-        """One epoch, timed, then ``save_dir/model/last.pth.tar``."""
+        """One epoch, timed, then ``save_dir/model/last.pth.tar``; the epoch's last iteration is printed as well."""
         batches, when = self._loader(), f"after epoch {self.epoch + 1}"
         batches.epoch = self.epoch
         batches.after_batch, batches.without_batch = self._after_iteration, self._stop_without_batch
         with self.stop.deferred():
             with measure(self.run_phases, "train", self.device):
-                super().train(print_freq=print_freq, fixbase_epoch=fixbase_epoch, open_layers=open_layers)
+                lines = PrintFrequency(print_freq, len(batches))
+                super().train(print_freq=lines, fixbase_epoch=fixbase_epoch, open_layers=open_layers)
             self.after_epoch()
             batches.finish_epoch()
             self._save_last(self.epoch, when)

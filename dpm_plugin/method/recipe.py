@@ -81,10 +81,10 @@ def _parameter_groups(model: nn.Module, lr: float, factors: dict[str, float]) ->
 class WarmupCosine:
     """Linear warm-up and cosine decay an epoch, by timm's scheduler, with torch's ``step()``.
 
-    The learning rate of epoch e = 1, 2, ... is timm's ``CosineLRScheduler`` at e: from ``warmup_factor * lr`` in
-    ``warmup_epochs`` steps, then the cosine over ``max_epoch`` epochs to ``final_factor * lr``, as in the released
-    recipe. ``state_dict`` holds only the number of finished epochs, so that a run resumed with other settings
-    follows the new ones.
+    The learning rate of epoch e = 1, 2, ... is timm's ``CosineLRScheduler`` at e: from ``warmup_factor * lr`` at 0,
+    which no epoch trains with, in ``warmup_epochs`` steps, then the cosine over ``max_epoch`` epochs to
+    ``final_factor * lr``, as in the released recipe. ``state_dict`` holds only the number of finished epochs, so that
+    a run resumed with other settings follows the new ones.
 
     Args:
         optimizer: of :func:`build_optimizer` (or any other: then all groups are scheduled).

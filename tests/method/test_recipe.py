@@ -72,6 +72,13 @@ def test_the_schedule_is_the_recipes_at_every_epoch(mask_schedule):
         scheduler.step()
 
 
+@pytest.mark.parametrize("warmup, share", [(5, 0.208), (2, 0.505), (1, 0.9975), (0, 0.9975)])
+def test_the_first_epoch_is_a_step_above_warmup_factor_and_one_epoch_is_no_warm_up(warmup, share):
+    optimizer = build_optimizer(tiny_model(), lr=1.0)
+    build_scheduler(optimizer, max_epoch=31, warmup_epochs=warmup)
+    assert optimizer.param_groups[-1]["lr"] == pytest.approx(share, abs=2e-4)
+
+
 def test_a_resumed_schedule_follows_the_new_length_at_the_old_epoch():
     old = build_scheduler(build_optimizer(tiny_model()), max_epoch=20)
     for _ in range(8):

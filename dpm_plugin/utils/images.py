@@ -1,6 +1,7 @@
 """One image file as RGB: the one place that says what can be read, for training, checks and searches."""
 
 import os
+import stat
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -35,7 +36,7 @@ def read_image(path: str | os.PathLike, upright: bool = False) -> Image.Image:
 
 
 def decode(path: str | os.PathLike, upright: bool = False) -> Image.Image:
-    """RGB pixels of an image file; of several frames the first.
+    """RGB pixels of an image file and nothing else of it; of several frames the first.
 
     Args:
         path: of the file.
@@ -45,9 +46,13 @@ def decode(path: str | os.PathLike, upright: bool = False) -> Image.Image:
         Undecodable: it is no image, damaged, a program, without a range of values, or larger than ``LARGEST``.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for whoever writes
+            raise Undecodable("it is no regular file")
         with Image.open(path) as image:
             _check_opened(image)
-            return _to_rgb(_turned(image) if upright else image)
+            rgb = _to_rgb(_turned(image) if upright else image)
+        rgb.info = {}  # comments and profiles, which Pillow would write into every copy
+        return rgb
     except Undecodable:
         raise
     except UnidentifiedImageError as error:

@@ -17,7 +17,7 @@ from dpm_plugin.apps.image_index.store import FOLDER, Index, read_index
 from dpm_plugin.inference.extractor import DPMExtractor
 from dpm_plugin.utils.command import Parser, exit_code
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.files import write_file
+from dpm_plugin.utils.files import check_output, write_file
 from dpm_plugin.utils.text import shown
 
 
@@ -65,6 +65,8 @@ def _index(options: argparse.Namespace) -> None:
 
 def _query(options: argparse.Namespace) -> None:
     index = read_index(options.index)
+    for out in filter(None, (options.json, options.html)):
+        check_output(out, options.images)
     source = options.model or index.model["source"]
     config_file = options.config_file if options.model else options.config_file or index.model["config_file"]
     if source is None:

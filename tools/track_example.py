@@ -19,10 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dpm_plugin import DPMError, DPMExtractor
 from dpm_plugin.utils.command import Parser, exit_code
-from dpm_plugin.utils.files import write_file
+from dpm_plugin.utils.files import check_output, write_file
 
 # As DeepSort takes them: [left, top, width, height] in pixels, confidence, class.
 Detection = tuple[list[float], float, None]
+LARGEST = 1e9  # of a number in a line; the tracker squares them
 
 
 def track(
@@ -91,7 +92,10 @@ def read_detections(path: str | Path) -> dict[int, list[Detection]]:
     detections = defaultdict(list)
     for number, line in enumerate(lines, start=1):
         try:
-            frame, _, left, top, width, height, confidence = (float(value) for value in line.split(",")[:7])
+            values = [float(value) for value in line.split(",")[:7]]
+            frame, _, left, top, width, height, confidence = values
+            if not all(abs(value) < LARGEST for value in values):  # NaN and infinity too
+                raise ValueError
         except ValueError as error:
             raise DPMError(f"'{path}', line {number}: expected frame,-1,left,top,width,height,confidence") from error
         detections[int(frame)].append(([left, top, width, height], confidence, None))
@@ -112,6 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     def work() -> None:
+        if options.out is not None:
+            check_output(options.out, [options.video, options.detections])
         detections = read_detections(options.detections)
         extractor = DPMExtractor(options.model, config_file=options.config_file, bgr=True)
         tracked = track(read_frames(options.video), detections, extractor, options.max_cosine_distance)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.files import check_output
 from dpm_plugin.weights.files import read_state, write_state
 from dpm_plugin.weights.key_names import WRITABLE, from_own_names, to_own_names
 from dpm_plugin.weights.published import local_file
@@ -23,11 +24,12 @@ def convert(source: str | Path, target: str | Path, to: str = "dpm") -> tuple[st
         (naming of ``source``, number of tensors written, names in it or ours that were left out).
 
     Raises:
-        DPMError: unreadable, no weights of DPM or of a ViT, or the target can't be written.
+        DPMError: unreadable, no weights of DPM or of a ViT, or the target can't be written or is ``source``.
     """
     if to not in WRITABLE:
         raise DPMError(f"naming '{to}' is unknown; choose {', '.join(WRITABLE)}")
-    named = to_own_names(read_state(local_file(source)))
+    check_output(target, [source := local_file(source)])
+    named = to_own_names(read_state(source))
     if named.naming == "torchreid":
         raise DPMError(f"'{source}' holds no weights of DPM, of TransReID's ViT or of a timm ViT: nothing to convert")
     state, left_out = from_own_names(named.state, to)

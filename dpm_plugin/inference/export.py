@@ -121,7 +121,10 @@ def _traced(graph: RetrievalGraph, image_size: tuple[int, int]) -> torch.export.
     images = torch.zeros(2, 3, *image_size)  # 2: torch.export would take a 1 for a constant
     shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
     with torch.no_grad():
-        return torch.export.export(graph, (images,), dynamic_shapes=shapes)
+        program = torch.export.export(graph, (images,), dynamic_shapes=shapes)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # lines of source files, with their folders on this machine
+    return program
 
 
 def _preparation(extractor: DPMExtractor) -> dict[str, str]:

@@ -1,8 +1,12 @@
 """Files that are written whole or not at all, and locks on files."""
 
+import errno
+import io
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +19,8 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
+TEMPORARY = ".dpm.tmp"  # ending of a file that is being written, after the number of its process; nobody else's
+
 
 @contextmanager
 def replacing(path: str | Path, check: Callable[[Path], object] | None = None) -> Iterator[BinaryIO]:
@@ -22,20 +28,29 @@ def replacing(path: str | Path, check: Callable[[Path], object] | None = None) -
 
     It is on the disk before it takes the name, and the name is before the block's end (fsync of file and folder).
     Missing folders are made. ``check`` is called with the temporary file's path before; an error keeps the old file.
+    A link stays one: the file it leads to is replaced. The permissions stay, too. A device or a pipe is not replaced:
+    the content is written into it at the end of the block, unchecked.
     Raises OSError, as writing does; callers say what the file was for.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(path)
+    target, mode = _target(path)
+    if mode is not None and not stat.S_ISREG(mode):
+        yield (content := io.BytesIO())
+        with open(target, "wb") as device:
+            device.write(content.getbuffer())
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(target)
     try:
         with open(temporary, "wb") as file:
+            if mode is not None:  # before the content is there for others to read
+                os.chmod(temporary, stat.S_IMODE(mode))
             yield file
             file.flush()
             os.fsync(file.fileno())
         if check is not None:
             check(temporary)
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -50,30 +65,39 @@ def write_file(path: str | Path, content: str | bytes) -> None:
         raise DPMError(f"'{shown(path)}' cannot be written: {error.strerror or error}") from error
 
 
+def check_output(path: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Raise DPMError where writing ``path`` would replace one of the files ``inputs``."""
+    for given in inputs:
+        with suppress(OSError, ValueError):
+            if os.path.samefile(path, given) and os.path.isfile(path):
+                raise DPMError(f"'{shown(path)}' is the input too and would be replaced; name another file to write")
+
+
 def put_copy(source: str | Path, path: str | Path) -> None:
     """Give ``path`` the content of ``source``: as another name of the same file where the file system can.
 
     For files that are only ever replaced, as :func:`replacing` does. Raises OSError.
     """
-    source, path = Path(source), Path(path)
-    temporary = _beside(path)
+    source, target = os.path.realpath(source), _target(path)[0]
+    temporary = _beside(target)
     temporary.unlink(missing_ok=True)
     try:
         os.link(source, temporary)
     except OSError:  # no links here
-        with open(source, "rb") as old, replacing(path) as new:
+        with open(source, "rb") as old, replacing(target) as new:
             shutil.copyfileobj(old, new)
         return
-    os.replace(temporary, path)
+    os.replace(temporary, target)
     temporary.unlink(missing_ok=True)  # renaming one name of a file to another of its names does nothing
-    _sync_folder(path.parent)
+    _sync_folder(target.parent)
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove what processes that were killed in :func:`replacing` left in ``folder``."""
-    for path in Path(folder).glob(".*.[0-9]*.tmp"):
-        if not _is_alive(path.name.split(".")[-2]):
-            with suppress(OSError):
+    """Remove what processes that were killed in :func:`replacing` left in ``folder``, and nothing else."""
+    for path in Path(folder).glob(f".*{TEMPORARY}"):
+        found = re.fullmatch(r"\..+\.([0-9]+)", path.name.removesuffix(TEMPORARY))
+        with suppress(OSError):
+            if found and stat.S_ISREG(path.lstat().st_mode) and not _is_alive(found[1]):
                 path.unlink()
 
 
@@ -114,9 +138,22 @@ def _is_alive(pid):
     return os.name != "nt"
 
 
+def _target(path: str | Path) -> tuple[Path, int | None]:
+    """(what writing to ``path`` replaces, the mode of what is there or None): links are followed."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:  # or a link to what is not there yet
+        return Path(os.path.realpath(path)), None
+    except ValueError as error:  # a zero byte in the name
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    return Path(os.path.realpath(path) if stat.S_ISREG(mode) else path), mode  # a pipe of /dev/fd has no real path
+
+
 def _beside(path):
     # In the same folder, as os.replace needs one file system.
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
 
 
 def _sync_folder(folder):

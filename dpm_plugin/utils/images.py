@@ -1,6 +1,7 @@
 """One image file as RGB: the one place that says what can be read, for training, checks and searches."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -43,7 +44,7 @@ def read_image(path: str | os.PathLike, upright: bool = False) -> Image.Image:
 
 
 def decode(path: str | os.PathLike, upright: bool = False) -> Image.Image:
-    """RGB pixels of an image file; of several frames the first.
+    """RGB pixels of an image file and nothing else of it; of several frames the first.
 
     Args:
         path: of the file.
@@ -52,9 +53,14 @@ def decode(path: str | os.PathLike, upright: bool = False) -> Image.Image:
     Raises:
         Undecodable: it is no image, damaged, a program, without a range of values, or larger than ``LARGEST``.
     """
-    with _one_reason(), Image.open(path) as image:
-        _check_opened(image)
-        return _to_rgb(_turned(image) if upright else image)
+    with _one_reason():
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for whoever writes
+            raise Undecodable("it is no regular file")
+        with Image.open(path) as image:
+            _check_opened(image)
+            rgb = _to_rgb(_turned(image) if upright else image)
+        rgb.info = {}  # comments and profiles, which Pillow would write into every copy
+        return rgb
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -14,7 +14,7 @@ import torch
 
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import replacing
-from dpm_plugin.utils.text import first_line
+from dpm_plugin.utils.text import first_line, shown
 
 # torchreid writes rank1 as a numpy scalar. These are the only globals beyond torch's own that its files need, and none
 # of them can run code; numpy's module was named otherwise before numpy 2.
@@ -32,7 +32,7 @@ def read_checkpoint(path: str | Path) -> Any:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise DPMError(f"checkpoint '{path}' {'is a folder' if path.is_dir() else 'does not exist'}")
+        raise DPMError(f"checkpoint '{shown(path)}' {'is a folder' if path.is_dir() else 'does not exist'}")
     try:
         with open(path, "rb") as file:
             start = file.read(9)
@@ -154,4 +154,6 @@ def _written(path: str | Path) -> Iterator[None]:
         if cause is None:
             raise
         why = getattr(cause, "strerror", None) or cause
-        raise DPMError(f"checkpoint '{path}' cannot be written: {why}; what was there before is intact") from error
+        raise DPMError(
+            f"checkpoint '{shown(path)}' cannot be written: {why}; what was there before is intact"
+        ) from error

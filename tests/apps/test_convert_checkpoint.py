@@ -125,6 +125,15 @@ def test_an_error_in_writing_keeps_the_file_that_was_there(tmp_path, monkeypatch
     assert (tmp_path / "out.pth").read_text() == "older"
 
 
+def test_input_and_output_are_two_files_by_whatever_name(tmp_path, capsys, model):
+    torch.save(released_state(model), tmp_path / "in.pth")
+    before = (tmp_path / "in.pth").read_bytes()
+    (tmp_path / "link.pth").symlink_to("in.pth")
+    for target in (tmp_path / "in.pth", tmp_path / "link.pth"):
+        check_mistake(tool.main, [tmp_path / "in.pth", target], capsys, "is the input too")
+    assert (tmp_path / "in.pth").read_bytes() == before
+
+
 def test_the_tool_is_this_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [tool.__file__, "in.pth", "out.pth", "--to", "onnx"])
     with pytest.raises(SystemExit) as stop:

@@ -1,6 +1,8 @@
 """tools/search.py query: rankings as a loop over the formula gives them, on the screen, as JSON and as a page."""
 
+import base64
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from search import main
 
 from dpm_plugin import DPMExtractor
@@ -110,6 +113,18 @@ def test_a_search_prints_and_writes_its_results(place, tmp_path, capsys):
     assert results["pictures"] == str((place / "gallery").resolve())
 
 
+def test_a_page_holds_neither_the_comments_of_its_images_nor_their_folder(run, place, tmp_path):
+    image = Image.open(queries(place)[0])
+    exif = Image.Exif()
+    exif[0x010E] = "secret exif"
+    image.save(tmp_path / "private.jpg", comment=b"secret comment", exif=exif, icc_profile=b"secret profile")
+    answers, _ = search([tmp_path / "private.jpg"], read_index(place / "gallery"), DPMExtractor(run, device="cpu"))
+    text = answers_page(answers, read_index(place / "gallery"))
+    pictures = [base64.b64decode(data) for data in re.findall(r"base64,([^\"]+)", text)]
+    assert len(pictures) == 19 and not any(b"secret" in data for data in pictures)
+    assert str(place) not in text and str(tmp_path) not in text
+
+
 def test_a_baseline_is_searched_without_mask(place, tmp_path, capsys):
     folder, *_ = untrained_run(tmp_path / "run", model__name="vit_baseline_tiny")
     index = ["--index", str(tmp_path / "index")]
@@ -150,6 +165,8 @@ QUERY = ["query", "{place}/query/20.jpg", "--index", "{place}/gallery"]
         ([*QUERY, "--top", "0"], "at least 1"),
         (["query", "{tmp}/text/a.jpg", "{tmp}/b.jpg", "--index", "{place}/gallery"], "no query can be read"),
         ([*QUERY, "--html", "{tmp}/text"], "text' cannot be written"),
+        ([*QUERY, "--json", "."], "'.' cannot be written: Is a directory"),
+        ([*QUERY, "--json", "{place}/query/20.jpg"], "is the input too"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(runs, place, tmp_path, capsys, arguments, said):

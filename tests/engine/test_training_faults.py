@@ -156,7 +156,7 @@ def test_what_the_system_says_of_a_full_disk_is_the_cause_named(tmp_path):
     path = tmp_path / "last.pth.tar"
     checkpoint.write_checkpoint({"epoch": 1}, path)
     for size in (10, 10**6):  # within the buffers, and beyond
-        (tmp_path / f".last.pth.tar.{os.getpid()}.tmp").symlink_to("/dev/full")
+        (tmp_path / f".last.pth.tar.{os.getpid()}.dpm.tmp").symlink_to("/dev/full")
         with pytest.raises(DPMError, match="last.pth.tar' cannot be written: No space left on device; what"):
             checkpoint.write_checkpoint({"epoch": 2, "weights": torch.zeros(size)}, path)
         assert os.listdir(tmp_path) == ["last.pth.tar"] and read_checkpoint(path) == {"epoch": 1}

@@ -4,6 +4,8 @@ import importlib.util
 import inspect
 import json
 import re
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +53,25 @@ def onnx_file(run):
     path = run.parent / "new folder" / "model.onnx"
     assert main([str(run), str(path)]) == 0
     return path
+
+
+@pytest.fixture(scope="module")
+def torch_file(run):
+    path = run.parent / "model.pt2"
+    assert main([str(run), str(path)]) == 0
+    return path
+
+
+@pytest.mark.parametrize("kind", ["onnx_file", "torch_file"])
+def test_a_file_says_no_folder_of_this_machine(kind, request):
+    path = request.getfixturevalue(kind)
+    if kind == "onnx_file":
+        content = path.read_bytes()
+    else:
+        with zipfile.ZipFile(path) as archive:
+            content = b"".join(map(archive.read, archive.namelist()))
+    folders = [Path(export.__file__).parents[2], Path(torch.__file__).parents[1], path.parent, Path.cwd()]
+    assert not [folder for folder in folders if str(folder).encode() in content]
 
 
 def prepared_by_its_metadata(image, metadata):

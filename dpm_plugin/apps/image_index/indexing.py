@@ -7,7 +7,17 @@ from typing import NamedTuple
 
 import torch
 
-from dpm_plugin.apps.image_index.store import FOLDER, Index, Stamp, add_batch, merge, read_index, write_list, writing
+from dpm_plugin.apps.image_index.store import (
+    FOLDER,
+    Index,
+    Stamp,
+    add_batch,
+    merge,
+    next_number,
+    read_index,
+    write_list,
+    writing,
+)
 from dpm_plugin.inference.extractor import DPMExtractor
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.images import has_image_ending
@@ -28,7 +38,7 @@ class Indexed(NamedTuple):
 def index_images(root: str | Path, extractor: DPMExtractor, model: dict, folder: str | Path | None = None) -> Indexed:
     """Bring the index of a folder of images up to date.
 
-    An image is embedded where it is new, or its size or time of change is another than in the index. The
+    An image is embedded where it is new, or its size, times of change or inode are others than in the index. The
     order of an index is that of its sorted paths, so it does not depend on when an image was added; values
     differ by the rounding of another batch at most. After an interruption the next call goes on: at most one
     batch is lost.
@@ -56,12 +66,12 @@ def index_images(root: str | Path, extractor: DPMExtractor, model: dict, folder:
                 )
             known = dict(zip(index.paths, index.stamps))
         present = {name: _stamp(root / name) for name in names}
-        new = {name: stamp for name, stamp in present.items() if known.get(name) != stamp}
+        new = {name: stamp for name, stamp in present.items() if not _is_same(known.get(name), stamp)}
         unreadable = _embed(new, extractor, root, folder, model)
         if len(unreadable) == len(names):
             raise DPMError(f"none of the {len(names)} images in '{shown(root)}' can be read; first: {unreadable[0]}")
         index = read_index(folder)
-        keep = [row for row, name in enumerate(index.paths) if present.get(name) == index.stamps[row]]
+        keep = [row for row, name in enumerate(index.paths) if _is_same(index.stamps[row], present.get(name))]
         if index.batches or len(keep) < len(index.paths) or index.root != root.resolve():
             merge(index, keep, root)
     return Indexed(folder, len(keep), len(new) - len(unreadable), len(known.keys() - present.keys()), unreadable)
@@ -108,8 +118,13 @@ def _stamp(path: Path) -> Stamp:
     try:
         status = os.stat(path)
     except OSError:  # a broken link; reading it will say so
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
+        return (-1,)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def _is_same(known: Stamp | None, stamp: Stamp | None) -> bool:
+    """Whether ``known``, which may be of an older index and shorter, is of the file of ``stamp``."""
+    return known is not None and stamp is not None and known == stamp[: len(known)]
 
 
 def _embed(stamps: dict[str, Stamp], extractor: DPMExtractor, root: Path, folder: Path, model: dict) -> list[str]:
@@ -123,8 +138,9 @@ def _embed(stamps: dict[str, Stamp], extractor: DPMExtractor, root: Path, folder
         except DPMError as error:
             return error
 
+    first = next_number(folder, "batch")
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as readers:
-        for start in range(0, len(names), size):
+        for number, start in enumerate(range(0, len(names), size), start=first):
             batch = names[start : start + size]
             read = dict(zip(batch, readers.map(prepared, batch)))
             unreadable += [str(image) for image in read.values() if isinstance(image, DPMError)]
@@ -135,6 +151,6 @@ def _embed(stamps: dict[str, Stamp], extractor: DPMExtractor, root: Path, folder
                     raise DPMError("the model's embedding of an image is not finite; was it trained to the end?")
                 if not (folder / "index.json").exists():
                     write_list(folder, root, model, None, {})
-                add_batch(folder, {name: stamps[name] for name in images}, embedding)
+                add_batch(folder, number, {name: stamps[name] for name in images}, embedding)
             progress.at(start + len(batch))
     return unreadable

@@ -20,7 +20,7 @@ TITLES = {"mask on": "With the query's mask", "mask off": "Without mask"}
 def answers_page(answers: Sequence[Answer], index: Index) -> str:
     """The text of the page, for the answers of a search in ``index``."""
     intro = (
-        f"{len(answers)} queries in {len(index.paths):,} images of {shown(index.root)}, best first, with the "
+        f"{len(answers)} queries in {len(index.paths):,} images of {shown(index.root.name)}, best first, with the "
         f"cosine similarity of features of the model '{index.model['name']}'. "
     )
     if any("mask on" in answer.lists for answer in answers):

@@ -6,13 +6,17 @@
 
 Every file is written beside its place and then renamed; index.json, which names the features file, comes
 last. So a process that ends at any moment leaves an index that opens, with every finished batch.
+
+Folders in index.json are relative to the index. Nothing in an index is trusted: it may come from elsewhere.
 """
 
+import errno
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import torch
@@ -21,12 +25,16 @@ from safetensors.torch import save
 
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import locked, remove_leftovers, write_file
-from dpm_plugin.utils.text import shown
+from dpm_plugin.utils.text import short, shown
+from dpm_plugin.weights.published import PREFIX
 
 FOLDER = ".dpm_index"  # in the folder of images, where no other place is named
 FORMAT = 1
+TRIES = 20  # at an index that another process merges meanwhile; 2 s in all
 
-Stamp = tuple[int, int]  # size in bytes, time of change in ns
+# Size in bytes, then in ns the times of the content's and of the file's last change, then its number (inode), which
+# tell files apart that were swapped; indexes of before hold the first two.
+Stamp = tuple[int, ...]
 
 
 class Index(NamedTuple):
@@ -44,12 +52,37 @@ class Index(NamedTuple):
 def read_index(place: str | Path) -> Index:
     """Read the index at ``place``: that folder, or the default one in a folder of images.
 
+    Another process may be writing it: what is read was the index at one moment.
+
     Raises:
-        DPMError: missing or damaged; says what to do.
+        DPMError: missing, incomplete or damaged, or it names files outside of its folder of images; says what to do.
     """
     folder = next((each for each in (Path(place), Path(place) / FOLDER) if (each / "index.json").is_file()), None)
     if folder is None:
         raise DPMError(f"there is no index in '{shown(place)}'; make one with tools/search.py index")
+    for tried in range(TRIES):
+        time.sleep(0.01 * tried)
+        before, error = _version(folder), None
+        try:
+            index = _read(folder)
+        except (DPMError, FileNotFoundError) as caught:
+            error = caught
+        if before == _version(folder) and not isinstance(error, FileNotFoundError):  # else it was merged meanwhile
+            if error is not None:
+                raise error
+            return index
+    if error is None or isinstance(error, DPMError):
+        raise DPMError(f"another process keeps writing index '{shown(folder)}'; wait for it")
+    missing = f"'{shown(error.filename)}' is missing; put it back, or index into another folder"
+    raise DPMError(f"index '{shown(folder)}' is incomplete: {missing}") from error
+
+
+def _version(folder: Path) -> tuple[int, ...]:
+    found = os.stat(folder / "index.json")
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _read(folder: Path) -> Index:
     again = "delete the folder and index again"
     try:
         content = json.loads((folder / "index.json").read_text(encoding="utf-8"))
@@ -59,22 +92,32 @@ def read_index(place: str | Path) -> Index:
         entries, blocks, batches = content["pictures"], [], _files(folder, "batch")
         merged = [] if content["features"] is None else [folder / Path(content["features"]).name]
         for path in merged + batches:
-            with safe_open(path, framework="pt") as file:  # which maps the file
-                blocks.append(file.get_tensor("embedding"))
-                entries += json.loads((file.metadata() or {}).get("pictures", "[]"))
+            try:
+                with safe_open(path, framework="pt") as file:  # which maps the file
+                    blocks.append(file.get_tensor("embedding"))
+                    entries += json.loads((file.metadata() or {}).get("pictures", "[]"))
+            except (OSError, RuntimeError, SafetensorError) as error:  # each may mean that it has gone
+                if path.exists():
+                    raise
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
         shape = len(entries), content["model"]["feature_dim"]
         embedding = torch.cat(blocks) if len(blocks) > 1 else blocks[0] if blocks else torch.zeros(0, shape[1])
         if embedding.shape != shape:
             raise ValueError(f"embeddings of shape {tuple(embedding.shape)}, expected {shape}")
         places = {path: row for row, (path, _) in enumerate(entries)}  # of a changed image the last row counts
         paths = sorted(places)
+        if (outside := next((path for path in paths if not _is_inside(path)), None)) is not None:
+            raise ValueError(f"its image {short(outside)} lies outside of its folder")
         rows = [places[path] for path in paths]
         stamps = [tuple(entries[row][1]) for row in rows]
         if rows != list(range(len(entries))):  # else it stays memory-mapped
             embedding = embedding[rows]
-        root = (folder.resolve() / content["root"]).resolve()
-        return Index(folder, root, content["model"], paths, stamps, embedding, batches)
-    except DPMError:
+        model, here = content["model"], folder.resolve()
+        for name in ("source", "config_file"):
+            if model[name] is not None and not model[name].startswith(PREFIX):
+                model[name] = os.path.normpath(here / model[name])
+        return Index(folder, (here / content["root"]).resolve(), model, paths, stamps, embedding, batches)
+    except (DPMError, FileNotFoundError):
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise DPMError(f"index '{shown(folder)}' is damaged ({type(error).__name__}: {error}); {again}") from error
@@ -82,22 +125,31 @@ def read_index(place: str | Path) -> Index:
 
 def write_list(folder: Path, root: Path, model: dict, features: str | None, stamps: dict[str, Stamp]) -> None:
     """Write index.json: the name of the features file, None before the first merge, and the stamps by path."""
-    folder, root = folder.resolve(), root.resolve()
-    inside = folder.is_relative_to(root)  # then images and index may move together
+    folder = folder.resolve()
+    places = {name: model[name] for name in ("source", "config_file")}
+    own = {
+        name: place and (place if place.startswith(PREFIX) else _relative(place, folder))
+        for name, place in places.items()
+    }
     content = {
         "format": FORMAT,
-        "root": os.path.relpath(root, folder) if inside else str(root),
-        "model": model,
+        "root": _relative(root.resolve(), folder),  # images and index may move together
+        "model": {**model, **own},
         "features": features,
         "pictures": list(stamps.items()),
     }
     write_file(folder / "index.json", json.dumps(content, indent=0) + "\n")
 
 
-def add_batch(folder: Path, stamps: dict[str, Stamp], embedding: torch.Tensor) -> None:
-    """Write a finished batch: stamps of b paths, and their embedding (b, D)."""
+def next_number(folder: Path, kind: str) -> int:
+    """The number of the next file of a kind, "batch" or "features"."""
+    return max((int(path.stem.partition("-")[2]) for path in _files(folder, kind)), default=0) + 1
+
+
+def add_batch(folder: Path, number: int, stamps: dict[str, Stamp], embedding: torch.Tensor) -> None:
+    """Write a finished batch, :func:`next_number` or a later one: stamps of b paths, their embedding (b, D)."""
     metadata = {"pictures": json.dumps(list(stamps.items()))}
-    write_file(folder / _next_name(folder, "batch"), save({"embedding": embedding.contiguous()}, metadata))
+    write_file(folder / _name("batch", number), save({"embedding": embedding.contiguous()}, metadata))
 
 
 def merge(index: Index, keep: Sequence[int], root: Path) -> None:
@@ -106,7 +158,7 @@ def merge(index: Index, keep: Sequence[int], root: Path) -> None:
     ``root`` is where the images are now.
     """
     old = index.batches + _files(index.folder, "features")
-    features = _next_name(index.folder, "features")
+    features = _name("features", next_number(index.folder, "features"))
     write_file(index.folder / features, save({"embedding": index.embedding[keep].contiguous()}))
     stamps = {index.paths[row]: index.stamps[row] for row in keep}
     write_list(index.folder, root, index.model, features, stamps)
@@ -143,6 +195,17 @@ def _files(folder: Path, kind: str) -> list[Path]:
     return sorted(folder.glob(f"{kind}-{'[0-9]' * 8}.safetensors"))
 
 
-def _next_name(folder: Path, kind: str) -> str:
-    last = max((int(path.stem.partition("-")[2]) for path in _files(folder, kind)), default=0)
-    return f"{kind}-{last + 1:08d}.safetensors"
+def _name(kind: str, number: int) -> str:
+    return f"{kind}-{number:08d}.safetensors"
+
+
+def _is_inside(path: str) -> bool:
+    pure = PurePath(path)
+    return bool(pure.parts) and not pure.anchor and ".." not in pure.parts and "\0" not in path
+
+
+def _relative(place: str | Path, folder: Path) -> str:
+    try:
+        return os.path.relpath(place, folder)
+    except ValueError:  # on another drive of Windows
+        return str(place)

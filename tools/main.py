@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any fo
 
 from dpm_plugin import build, harden
 from dpm_plugin.config import engine_run_kwargs, load_config
-from dpm_plugin.distributed.processes import ALONE, Processes, launched
+from dpm_plugin.distributed.processes import ALONE, TIMEOUT, Processes, launched
 from dpm_plugin.torchreid_host import utils
 from dpm_plugin.utils.command import Console, Parser, exit_code
 from dpm_plugin.utils.errors import DPMError
@@ -109,7 +109,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     harden()
 
     def work():
-        with launched() as processes:
+        timeout = TIMEOUT
+        with contextlib.suppress(DPMError):  # which is said below, once for all processes
+            timeout = load_config(args.config_file, args.opts, overrides_of(args)).dist.timeout
+        with launched(timeout) as processes:
             config = load_config(args.config_file, args.opts, overrides_of(args))
             with (
                 deterministic_kernels(config.train.deterministic, config.use_gpu),

@@ -2,8 +2,9 @@
 """Train and evaluate: ``python tools/main.py --config-file FILE [-s ... -t ... --root ...] [KEY VALUE ...]``.
 
 Takes torchreid's options and every key of ``configs/REFERENCE.md``. Exit codes: 0 done, 2 a mistake
-in the command, the configuration or the data, or a full disk (one line on stderr), 130 and 143 stopped by Ctrl-C or
-SIGTERM, after the iteration and a checkpoint: ``train.resume auto`` goes on. In several processes:
+in the command, the configuration or the data, or a full disk (one line on stderr), 130, 143, 129 and 141 stopped by
+Ctrl-C, SIGTERM, a lost connection (SIGHUP) or for want of a reader (``| head``), after the iteration and a checkpoint:
+``train.resume auto`` goes on. In several processes:
 ``torchrun --nproc_per_node=N tools/main.py ...``, see ``dpm_plugin/distributed/processes.py``.
 """
 
@@ -24,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any fo
 
 from dpm_plugin import build, harden
 from dpm_plugin.config import engine_run_kwargs, load_config
-from dpm_plugin.distributed.processes import ALONE, Processes, launched
+from dpm_plugin.distributed.processes import ALONE, TIMEOUT, Processes, launched
 from dpm_plugin.torchreid_host import utils
-from dpm_plugin.utils.command import Parser, exit_code
+from dpm_plugin.utils.command import Console, Parser, exit_code
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.runtime import deterministic_kernels
 
@@ -72,7 +73,7 @@ def logged(path: Path) -> Iterator[None]:
     except OSError as error:
         raise DPMError(f"data.save_dir '{path.parent}' cannot be written: {error.strerror}") from error
     console, logger = sys.stdout, utils.Logger(str(path))
-    sys.stdout = logger
+    logger.console, sys.stdout = Console(console), logger
     lost = contextlib.suppress(OSError)  # after an error, such as of a full disk, the first one says more
     try:
         yield
@@ -108,7 +109,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     harden()
 
     def work():
-        with launched() as processes:
+        timeout = TIMEOUT
+        with contextlib.suppress(DPMError):  # which is said below, once for all processes
+            timeout = load_config(args.config_file, args.opts, overrides_of(args)).dist.timeout
+        with launched(timeout) as processes:
             config = load_config(args.config_file, args.opts, overrides_of(args))
             with (
                 deterministic_kernels(config.train.deterministic, config.use_gpu),

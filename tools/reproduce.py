@@ -19,7 +19,7 @@ from dpm_plugin.utils.text import nearest
 from experiments.reproduce.make import WHAT, Maker
 from experiments.reproduce.setting import make_setting
 from experiments.reproduce.tables import STOCK_MODELS
-from experiments.sweep import cores, stop_on_sigterm
+from experiments.sweep import cores, stop_on_signal
 
 
 def make_parser() -> Parser:
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         args = parse(argv)
-        with stop_on_sigterm():
+        with stop_on_signal():
             maker = make_maker(args, argv)
             for what in maker.plan(WHAT if args.what == "all" else (args.what,)):
                 print(f"=> {what}: '{Path(args.out) / what}.md'", flush=True)

@@ -176,23 +176,28 @@ ALONE = Processes()
 
 
 @contextmanager
-def launched() -> Iterator[Processes]:
+def launched(timeout: float = TIMEOUT) -> Iterator[Processes]:
     """The :class:`Processes` that torchrun started, or ``ALONE`` where it did not.
 
     Of several, rank 0 alone prints. When one fails, all end: the first to fail raises its error, the others, which fail
     for lack of it, exit in silence with the same code, and torchrun with code 1.
 
+    Args:
+        timeout: minutes that one process waits for the others to come. Default: 30.
+
     Raises:
-        DPMError: torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT) lead nowhere.
+        DPMError: torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT) lead nowhere, or one
+            of the processes does not come.
     """
     if any(name not in os.environ for name in VARIABLES) or os.environ["WORLD_SIZE"] == "1":
         yield ALONE
         return
     try:
         rank, size, local_rank = (int(os.environ[name]) for name in VARIABLES)
-        store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(minutes=TIMEOUT)))
+        store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(minutes=timeout)))
     except (ValueError, RuntimeError) as error:
-        raise DPMError(f"the processes of torchrun cannot meet ({_reason(error)})") from error
+        what = f"the processes of torchrun cannot meet, or one did not come for dist.timeout, {timeout:g} minutes"
+        raise DPMError(f"{what} ({_reason(error)})") from error
     processes = Processes(rank, size, local_rank, store)
     with ExitStack() as silence:
         if not processes.is_main:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from dpm_plugin.engine.stop_signals import SIGNALS, leave_to_owner
+from dpm_plugin.engine.stop_signals import SIGNALS, children_heard_between, leave_to_owner
 from dpm_plugin.utils.errors import DPMError
 
 KEPT = ("num_workers", "pin_memory", "timeout", "multiprocessing_context", "prefetch_factor", "persistent_workers")
@@ -39,14 +39,14 @@ class ResumableLoader:
         first: those of them that a resumed epoch passed over.
         epoch: from 0 on; to be set before each. Only ``position_seed`` needs it.
         after_batch: called when the next batch, or the end, is asked for.
-        without_batch: called when a batch cannot be had, before the error is raised.
+        without_batch: called with the error when a batch cannot be had, before it is raised.
     """
 
     def __init__(self, loader: DataLoader | Sequence, position_seed: int | None = None) -> None:
         self.loader, self.position_seed = loader, position_seed
         self.done = self.epoch = self.first = 0
         self.after_batch: Callable[[], None] = lambda: None
-        self.without_batch: Callable[[], None] = lambda: None
+        self.without_batch: Callable[[RuntimeError], None] = lambda error: None
         self._start: dict | None = None  # random state when the epoch began
         self._workers: dict[int, dict] = {}  # number of a loader's process -> its random state after its last batch
         self._continued = False  # whether those processes worked before this epoch
@@ -133,9 +133,9 @@ class ResumableLoader:
             self._rebuilt.worker_init_fn = partial(_start_process, init, states)
             if resumed and self._continued:  # processes that go on drew their seed epochs ago, not in this one
                 self._rebuilt.generator = torch.Generator()
-            yield from self._rebuilt  # starts the processes
-        except RuntimeError:  # a process of the loader ended, or what it raised
-            self.without_batch()
+            yield from children_heard_between(iter(self._rebuilt))  # which starts the processes
+        except RuntimeError as error:  # a process of the loader ended, or what it raised
+            self.without_batch(error)
             raise
 
 

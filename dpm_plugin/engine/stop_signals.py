@@ -1,4 +1,8 @@
-"""SIGINT and SIGTERM end a training run between two iterations, with its state saved."""
+"""Signals end a training run between two iterations, with its state saved.
+
+Those are SIGINT, SIGTERM, SIGHUP (the connection is lost; not where nohup has it ignored) and SIGPIPE (nobody reads
+what is printed any more, see :class:`dpm_plugin.utils.command.Console`), as far as the system has them.
+"""
 
 import os
 import signal
@@ -6,9 +10,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGPIPE") if hasattr(signal, name))
+
+T = TypeVar("T")
 
 
 class Stopped(KeyboardInterrupt):
@@ -21,9 +27,9 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopSignals:
-    """Within the block the first SIGINT or SIGTERM waits for the end of an iteration, the second does not.
+    """Within the block the first of ``SIGNALS`` waits for the end of an iteration, the second does not.
 
-    Outside of :meth:`deferred` there is nothing to save and both raise :class:`Stopped` at once. Outside of the main
+    Outside of :meth:`deferred` there is nothing to save and all raise :class:`Stopped` at once. Outside of the main
     thread, which alone gets signals, the block does nothing.
 
     Args:
@@ -41,7 +47,8 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         self._owner = os.getpid()
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            numbers = [number for number in SIGNALS if not _is_left_alone(number)]
+            self._previous = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -76,10 +83,52 @@ class StopSignals:
         if os.getpid() != self._owner:  # in a forked process of a loader
             leave_to_owner(number)
             return
+        if self.asked and signal.Signals(number).name == "SIGPIPE":  # every further line raises it, without hurry
+            return
         at_once = self.asked is not None or not self._waiting
         self.asked = int(number)
         if at_once:
             raise Stopped(number)
+
+
+def children_heard_between(batches: Iterator[T]) -> Iterator[T]:
+    """The ``batches`` of a loader; that one of its processes was killed is an error only while they are waited for.
+
+    torch's handler raises it wherever the run is, such as between two halves of an optimizer's step.
+    """
+    chld = getattr(signal, "SIGCHLD", signal.SIGTERM)  # Windows has none, and nothing is heard
+    own = signal.getsignal(chld)
+    if not hasattr(signal, "SIGCHLD") or not callable(own) or threading.current_thread() is not threading.main_thread():
+        yield from batches
+        return
+    waiting, missed = False, False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal missed
+        missed = not waiting
+        if waiting:
+            own(number, frame)
+
+    signal.signal(chld, handle)
+    try:
+        while True:
+            waiting = True
+            if missed:
+                handle(chld, None)
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            finally:
+                waiting = False
+            yield batch
+    finally:
+        signal.signal(chld, own)
+
+
+def _is_left_alone(number: int) -> bool:
+    """Whether nohup had this signal ignored; Python itself ignores SIGPIPE."""
+    return signal.Signals(number).name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN
 
 
 def leave_to_owner(number: int, frame: FrameType | None = None) -> None:

@@ -16,10 +16,12 @@ from dpm_plugin.engine.stop_signals import Stopped, StopSignals
 from dpm_plugin.engine.testing import EvaluationMixin
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import put_copy, remove_leftovers
+from dpm_plugin.utils.text import first_line
 from dpm_plugin.utils.timing import measure
 from dpm_plugin.weights.files import write_checkpoint
 
 TEST_OPTIONS = ("dist_metric", "normalize_feature", "use_metric_cuhk03", "ranks")  # of run(), for test()
+KILLED = "DataLoader worker"  # begins torch's errors for a loader's process that ended
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class TrainingMixin(EvaluationMixin):
     ) -> None:
         """torchreid's ``run``; a run that was resumed after its last epoch is evaluated, not trained again.
 
-        SIGINT and SIGTERM end training after the iteration with a checkpoint, and raise :class:`Stopped`.
+        A signal ends training after the iteration with a checkpoint, and raises :class:`Stopped`.
         """
         resumed, self._resumed = self._resumed, None
         resumed = resumed if resumed is not None and resumed[0] == start_epoch else None
@@ -91,10 +93,14 @@ class TrainingMixin(EvaluationMixin):
             try:
                 super().run(**options)
             except RuntimeError as error:
+                if KILLED not in str(error):
+                    raise
                 # A signal to the whole group ends the test loaders' processes too, and torch notices.
-                if self.stop.asked and "DataLoader worker" in str(error):
+                if self.stop.asked:
                     raise Stopped(self.stop.asked) from error
-                raise
+                what = f"a process that loads images was killed ({first_line(error)}); where memory ran out, lower"
+                advice = "continue with train.resume auto"
+                raise DPMError(f"{what} data.workers or the batch size; checkpoints are kept, {advice}") from error
 
     def resume(self, path: str | Path) -> int:
         """Take up a checkpoint; returns its finished epochs, for ``run(start_epoch=...)`` to go on exactly there.
@@ -188,20 +194,20 @@ class TrainingMixin(EvaluationMixin):
         norm = gradient_norm(self.model.parameters())
         return numbers if norm is None else {**numbers, GRADIENT: norm.item()}
 
-    def _after_iteration(self) -> None:
+    def _after_iteration(self, save: bool = False) -> None:
         done, total = self._loader().done, len(self._loader())
         if done == total:  # the epoch's end follows
             return
         when = f"in epoch {self.epoch + 1} after iteration {done} of {total}"
         every = self.training.checkpoint_every
-        if self.stop.due or every and done % every == 0:
+        if save or self.stop.due or every and done % every == 0:
             self._save_last(self.epoch - 1, when)
         self.stop.raise_if_due(when)
 
-    def _stop_without_batch(self) -> None:
-        # A signal to the whole group ended the loader's processes before the batch that the loop waits for.
-        if self.stop.asked and self._loader().done and not self.stop.shared:
-            self._after_iteration()
+    def _stop_without_batch(self, error: RuntimeError) -> None:
+        """Save what is done where a loader's process was killed, by a signal to the whole group or for memory."""
+        if (self.stop.asked or KILLED in str(error)) and self._loader().done and not self.stop.shared:
+            self._after_iteration(save=True)
         elif self.stop.asked:
             raise Stopped(self.stop.asked)
 

@@ -2,13 +2,18 @@
 
 import argparse
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from contextlib import suppress
+from typing import NoReturn, TextIO
 
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import short
+
+#: What writing to a pipe without reader, or to a terminal that is gone, fails with.
+GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,25 +33,73 @@ def pairs(words: Sequence[str]) -> list[tuple[str, str]]:
     return list(zip(words[::2], words[1::2]))
 
 
+class Console:
+    """A stream whose reader may go: then SIGPIPE is raised once, for whoever stops in order, and nothing more written.
+
+    Where nobody handles that signal, the BrokenPipeError comes through.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.is_lost = stream, False
+
+    def write(self, text: str) -> None:
+        """As a file's."""
+        self._unless_lost(self.stream.write, text)
+
+    def flush(self) -> None:
+        """As a file's."""
+        self._unless_lost(self.stream.flush)
+
+    def _unless_lost(self, act: Callable[..., object], *text: str) -> None:
+        if self.is_lost:
+            return
+        try:
+            act(*text)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            self.is_lost = True
+            handler = signal.getsignal(signal.SIGPIPE) if hasattr(signal, "SIGPIPE") else None
+            if not callable(handler):
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from error
+            signal.raise_signal(signal.SIGPIPE)
+
+
 def exit_code(work: Callable[[], object], interrupted: str = "interrupted") -> int:
     """Call ``work()`` and return the exit code.
 
     0; 2 after a DPMError or on a full disk (one line on stderr); 128 + signal when stopped: 130 by SIGINT (Ctrl-C),
-    143 by SIGTERM. ``interrupted`` is what to say then, unless the KeyboardInterrupt says more.
+    143 by SIGTERM, 129 by SIGHUP, 141 where nobody reads what is printed any more. ``interrupted`` is what to say then,
+    unless the KeyboardInterrupt says more.
     """
+    for name in ("stdout", "stderr"):  # closed from the start: the next file to be opened would take its number
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
     try:
         work()
+        sys.stdout.flush()
     except DPMError as error:
         lines = filter(None, map(str.strip, str(error).splitlines()))
-        print(f"error: {'; '.join(lines)}", file=sys.stderr)
-        return 2
+        return _ended(2, f"error: {'; '.join(lines)}")
+    except BrokenPipeError:
+        return _ended(141, "stopped: nobody reads what is printed any more")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # else a disk, or a user's share of it, is full
             raise
         where = f"'{error.filename}'" if error.filename else "a file (the log, or TensorBoard's)"
-        print(f"error: {where} cannot be written: {error.strerror}; checkpoints are intact", file=sys.stderr)
-        return 2
+        return _ended(2, f"error: {where} cannot be written: {error.strerror}; checkpoints are intact")
     except KeyboardInterrupt as error:
-        print(str(error) or interrupted, file=sys.stderr)
-        return 128 + getattr(error, "signum", signal.SIGINT)
+        return _ended(128 + getattr(error, "signum", signal.SIGINT), str(error) or interrupted)
     return 0
+
+
+def _ended(code: int, line: str) -> int:
+    """``code``, after a line on stderr, where there still is one; Python's own flush at the end must not fail."""
+    for stream, text in ((sys.stderr, f"{line}\n"), (sys.stdout, "")):
+        try:
+            stream.write(text)
+            stream.flush()
+        except OSError:
+            with suppress(OSError, ValueError):  # ValueError: no real file
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code

@@ -3,6 +3,7 @@
 import copy
 import os
 import signal
+import socket
 import time
 
 import pytest
@@ -17,6 +18,7 @@ from dpm_plugin.utils.command import exit_code
 from dpm_plugin.utils.errors import DPMError
 from helpers.model import batch, engine_for, tiny_model
 from helpers.processes import in_processes, results_of
+from helpers.scripts import load_tool
 
 pytestmark = [pytest.mark.slow, pytest.mark.torchreid]
 
@@ -244,6 +246,19 @@ def test_a_process_that_does_not_answer_is_given_up_after_the_timeout(tmp_path):
     finished = in_processes(tmp_path, wait_for_ever, timeout=0.05, patience=0)
     (line,) = lines_of(finished)
     assert finished[0].code == 2 and "dist.timeout, 0.05 minutes" in line
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_never_comes_is_given_up_after_the_timeout(rank, monkeypatch, capsys):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=free.getsockname()[1])
+    for name, value in dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, **place).items():
+        monkeypatch.setenv(name, str(value))
+    start = time.monotonic()
+    assert load_tool("main").main(["dist.timeout", "0.02"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and "dist.timeout, 0.02 minutes" in error and time.monotonic() - start < 60
 
 
 def diverge_on_rank_1(processes):

@@ -69,9 +69,12 @@ def in_iteration(monkeypatch, number, act):
     monkeypatch.setattr(ImageDPMEngine, "iterate", counted)
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+NUMBERS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
+@pytest.mark.parametrize("number, code", NUMBERS)
 def test_a_signal_ends_the_run_after_the_iteration_with_a_checkpoint(number, code, main, monkeypatch, tmp_path):
-    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(each) for each, _ in NUMBERS]
     in_iteration(monkeypatch, 2, lambda: os.kill(os.getpid(), number))
     found, error = main()
     assert found == code
@@ -80,7 +83,50 @@ def test_a_signal_ends_the_run_after_the_iteration_with_a_checkpoint(number, cod
     )
     last = read_checkpoint(tmp_path / "run" / "model" / "last.pth.tar")
     assert (last["epoch"], last["progress"]["processes"][0]["iteration"]) == (0, 2)
-    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(each) for each, _ in NUMBERS] == before
+
+
+def test_a_lost_connection_is_none_under_nohup(main, monkeypatch):
+    monkeypatch.setattr(ImageDPMEngine, "iterate", ImageDPMEngine.iterate)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        in_iteration(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGHUP))
+        assert main(train__max_epoch=1) == (0, "")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_when_nobody_reads_what_is_printed_the_run_ends_with_a_checkpoint(main, monkeypatch, tmp_path):
+    read, write = os.pipe()
+    with open(write, "w", buffering=1) as pipe:
+        monkeypatch.setattr("sys.stdout", pipe)
+        in_iteration(monkeypatch, 2, lambda: os.close(read))
+        code, error = main(train__print_freq=1)
+        assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN
+    assert (code, error) == (
+        141,
+        "stopped by SIGPIPE in epoch 1 after iteration 2 of 4; continue with train.resume auto\n",
+    )
+    assert read_checkpoint(tmp_path / "run" / "model" / "last.pth.tar")["progress"]["processes"][0]["iteration"] == 2
+
+
+def test_a_loaders_process_killed_for_memory_is_one_line_and_the_run_goes_on_exactly(main, monkeypatch, tmp_path):
+    assert main(data__workers=1, data__save_dir=tmp_path / "whole")[0] == 0
+
+    def kill():
+        for process in torch.multiprocessing.active_children():
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+
+    in_iteration(monkeypatch, 2, kill)
+    code, error = main(data__workers=1)
+    assert code == 2 and error.count("\n") == 1 and error.startswith("error: a process that loads images was killed")
+    assert "train.resume auto" in error
+    last = tmp_path / "run" / "model" / "last.pth.tar"
+    assert read_checkpoint(last)["progress"]["processes"][0]["iteration"] == 2
+    assert main(data__workers=1)[0] == 0
+    whole, resumed = (read_checkpoint(tmp_path / name / "model" / "last.pth.tar") for name in ("whole", "run"))
+    assert all(torch.equal(value, resumed["state_dict"][name]) for name, value in whole["state_dict"].items())
 
 
 def test_a_second_signal_does_not_wait():

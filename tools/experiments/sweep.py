@@ -35,8 +35,8 @@ def run_all(
     """Train the runs that have no finished results below ``base``; read the results of all.
 
     A run's output goes to ``sweep.log`` in its folder. An unfinished run goes on from its last finished epoch
-    where it left ``model/last.pth.tar``, else it starts anew. A failed run does not stop the others. Ctrl-C
-    and SIGTERM stop the running ones. After a SIGKILL the runs in progress end by themselves: each holds a
+    where it left ``model/last.pth.tar``, else it starts anew. A failed run does not stop the others. Ctrl-C,
+    SIGTERM and SIGHUP stop the running ones. After a SIGKILL the runs in progress end by themselves: each holds a
     lock on its folder, and the next sweep waits for it instead of training the same run twice.
 
     Args:
@@ -58,7 +58,7 @@ def run_all(
         print(f"{len(results)} runs: {len(results) - len(missing)} finished, {len(missing)} to train in '{base}'")
         _prepare_data(missing, root)
         sweep = _Sweep(base, root, threads or max(1, cores() // jobs), len(missing))
-        with stop_on_sigterm():
+        with stop_on_signal():
             sweep.train(missing, jobs)
         results.update(sweep.results)
         sweep.raise_failures()
@@ -82,8 +82,11 @@ def _prepare_data(runs: list[Run], root: str | Path | None) -> None:
 
 
 @contextlib.contextmanager
-def stop_on_sigterm() -> Iterator[None]:
-    """Within the block SIGTERM raises KeyboardInterrupt, as Ctrl-C does (in the main thread only)."""
+def stop_on_signal() -> Iterator[None]:
+    """Within the block SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does (in the main thread only).
+
+    SIGHUP, a lost connection, does not where nohup has it ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -91,11 +94,15 @@ def stop_on_sigterm() -> Iterator[None]:
     def interrupt(signum, frame):
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    previous = {each: signal.getsignal(each) for each in numbers if signal.getsignal(each) != signal.SIG_IGN}
     try:
+        for number in previous:
+            signal.signal(number, interrupt)
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous if previous is not None else signal.SIG_DFL)
+        for number, before in previous.items():
+            signal.signal(number, before if before is not None else signal.SIG_DFL)
 
 
 class _Sweep:

@@ -119,9 +119,7 @@ def _compare(file: Path, first: bool = False) -> None:
     if not record.is_file():
         write_file(record, f"{digest}  {file.name}\n")  # as sha256sum -c reads it
     elif (known := record.read_text(encoding="utf-8", errors="replace")[:64]) != digest:
-        print(
-            f"=> '{file}' has changed: SHA-256 {digest}, at the first fetch {known}; accept it by deleting '{record}'"
-        )
+        print(f"=> '{file}' has changed: SHA-256 {digest}, at the first fetch {known}; to accept it delete '{record}'")
 
 
 def download_from_drive(drive_id: str, path: Path) -> None:

@@ -122,7 +122,7 @@ def build_model(config: CfgNode, datamanager: DataManager, processes: Processes 
             layers = ", ".join(child for child, _ in model.named_children())
             raise DPMError(f"train.open_layers names '{layer}', which '{name}' does not have; it has {layers}")
     if config.model.load_weights:
-        load_weights(model, config.model.load_weights)
+        load_weights(model, config.model.load_weights, config.model.load_sha256)
     model = model.cuda() if config.use_gpu else model
     if config.train.sync_bn:
         synchronise_batch_norm(model, processes)

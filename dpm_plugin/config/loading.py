@@ -64,6 +64,8 @@ def _conflicts(config):
         yield "data.corrupt skip works with data.type image only; set it to error"
     if is_dpm and is_video:
         yield "loss.name dpm trains on images; set data.type image, or loss.name softmax or triplet"
+    if config.model.load_sha256 and not config.model.load_weights:
+        yield "model.load_sha256 needs model.load_weights, whose file it is compared with"
     if train.resume and config.model.resume and train.resume != config.model.resume:
         yield "train.resume and model.resume name different checkpoints; set one of them"
     for name in ("checkpoint_every", "non_finite", "deterministic") if is_video else ():

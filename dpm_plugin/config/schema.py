@@ -22,6 +22,7 @@ MODEL = {
         "",
         "weights to start from: a file, or zoo:occluded_duke, zoo:occluded_reid: the published ones, downloaded once",
     ),
+    "model.load_sha256": Key("", "[DPM] SHA-256 that the file of model.load_weights must have; '': any"),
     "model.resume": Key(
         "", "checkpoint to continue: weights, optimizer, schedule, epoch and, where it says so, the place in the epoch"
     ),

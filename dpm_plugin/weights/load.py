@@ -13,7 +13,7 @@ from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import first_line
 from dpm_plugin.weights.files import read_state
 from dpm_plugin.weights.key_names import Renamed, recognise, to_own_names
-from dpm_plugin.weights.published import local_file
+from dpm_plugin.weights.published import check_digest, local_file
 from dpm_plugin.weights.resize import fit_embeddings
 
 ENCODER = "backbone.transformer."
@@ -52,7 +52,7 @@ class LoadReport(NamedTuple):
         return f"{self.naming} checkpoint: " + "; ".join(parts)
 
 
-def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
+def load_weights(model: nn.Module, path: str | Path, sha256: str = "") -> LoadReport:
     """Load a checkpoint with any known tensor names into ``model``, and print the report.
 
     The names are recognised: this package's own, the released DPM implementation's, TransReID's ViT, and timm's; each
@@ -62,11 +62,15 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
 
     Args:
         path: a file, or ``zoo:NAME`` for published weights, see :mod:`dpm_plugin.weights.published`.
+        sha256: hexadecimal digest that the file must have. Default: "", any.
 
     Raises:
-        DPMError: unreadable, nothing in the file fits the model, or its encoder is another one; the model stays.
+        DPMError: unreadable, of another digest, nothing in the file fits the model, or its encoder is another one; the
+            model stays.
     """
     path = local_file(path)
+    if sha256:
+        check_digest(path, sha256)
     state, own = read_state(path), model.state_dict()
     sizes: dict[str, str] = {}
     vit: Any = getattr(model, "backbone", None)

@@ -1,5 +1,6 @@
 """The weights that DPM's authors published, fetched by name (``zoo:occluded_duke``) and kept in a cache."""
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.files import write_file
 from dpm_plugin.utils.text import first_line, nearest
 from dpm_plugin.weights.files import read_state
 from dpm_plugin.weights.key_names import recognise
@@ -57,7 +59,8 @@ def local_file(path: str | Path) -> str | Path:
     """``path`` as it is, or for ``zoo:NAME`` the file in the cache, downloaded where it is not there yet.
 
     The cache is the folder named by the environment variable DPM_CACHE, else ``dpm_torchreid`` in torch's hub folder.
-    A file takes its name when it is whole and has been read, so an interrupted download leaves nothing.
+    A file takes its name when it is whole and has been read, so an interrupted download leaves nothing. Its SHA-256 is
+    kept beside it, and a line says where the file, or one fetched later, has another.
 
     Raises:
         DPMError: unknown name; or no download, with the page to take the file from by hand and the place to put it.
@@ -68,6 +71,7 @@ def local_file(path: str | Path) -> str | Path:
     folder = os.environ.get(CACHE_VARIABLE) or os.path.join(torch.hub.get_dir(), "dpm_torchreid")
     file = Path(folder, f"{os.fspath(path).removeprefix(PREFIX)}.pth").expanduser()
     if file.is_file():
+        _compare(file)
         return file
     print(f"=> fetching '{path}' to '{file}'")
     try:
@@ -79,6 +83,7 @@ def local_file(path: str | Path) -> str | Path:
             if naming != "released":
                 raise DPMError(f"what came is a {naming} checkpoint, not one of DPM's released implementation")
             os.replace(arrived, file)
+        _compare(file, first=True)
     except Exception as error:  # network, Google's refusals, file system, a page instead of the file
         page = f"https://drive.google.com/file/d/{entry.drive_id}/view"
         raise DPMError(
@@ -86,6 +91,35 @@ def local_file(path: str | Path) -> str | Path:
             f"at '{file}', or name a folder that has {file.name} by {CACHE_VARIABLE}"
         ) from error
     return file
+
+
+def check_digest(path: str | Path, expected: str) -> None:
+    """Raise DPMError where the file at ``path`` has another SHA-256 than ``expected``, in hexadecimal digits."""
+    if (found := _sha256(path)) != expected.strip().lower():
+        raise DPMError(f"'{path}' has the SHA-256 {found}, not {expected} (model.load_sha256); fetch the right file")
+
+
+def _sha256(path: str | Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise DPMError(f"'{path}' cannot be read: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def _compare(file: Path, first: bool = False) -> None:
+    """Say where ``file`` is not what was fetched first; ``first``: there may be no record of that yet."""
+    record = file.with_name(f"{file.name}.sha256")
+    if not record.is_file() and not first:  # placed by hand
+        return
+    digest = _sha256(file)
+    if not record.is_file():
+        write_file(record, f"{digest}  {file.name}\n")  # as sha256sum -c reads it
+    elif (known := record.read_text(encoding="utf-8", errors="replace")[:64]) != digest:
+        print(f"=> '{file}' has changed: SHA-256 {digest}, at the first fetch {known}; to accept it delete '{record}'")
 
 
 def download_from_drive(drive_id: str, path: Path) -> None:

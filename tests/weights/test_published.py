@@ -1,8 +1,11 @@
 """The model zoo: fetched once, whole or not at all, and a way by hand where the network refuses."""
 
+import hashlib
+import io
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import gdown
 import numpy as np
@@ -13,6 +16,7 @@ from PIL import Image
 from search import main as search
 
 from dpm_plugin import DPMError, DPMExtractor, load_weights
+from dpm_plugin.build import build_model
 from dpm_plugin.config import load_config, model_kwargs
 from dpm_plugin.inference import export as exporting
 from dpm_plugin.models import MODELS
@@ -24,6 +28,7 @@ from helpers.network import go_offline
 
 pytestmark = pytest.mark.torchreid
 
+TINY_RUN = {"model.name": "dpm_vit_tiny", "model.pretrained": False, "vit.depth": 2, "vit.embed_dim": 24}
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
@@ -72,12 +77,40 @@ def test_weights_are_fetched_once_and_load_by_their_name(cache, released, model,
     for _ in range(2):
         assert zoo.local_file("zoo:occluded_duke") == cache / "occluded_duke.pth"
     assert asked == ["12rTyilUnwOy-lsaM65Y_ce_6AmOivgm1"]
-    assert os.listdir(cache) == ["occluded_duke.pth"]
+    assert sorted(os.listdir(cache)) == ["occluded_duke.pth", "occluded_duke.pth.sha256"]
     report = load_weights(model, "zoo:occluded_duke")
     assert report.naming == "released" and report.skipped == ["classifier.weight"]
     assert torch.equal(model.neck.weight, source.neck.weight)
     zoo.local_file("zoo:occluded_reid")
     assert asked[1:] == ["1J86byKnQocDK9XZeQuMvg-qvS_gN_zAd"]
+
+
+def test_the_digest_of_the_first_fetch_is_kept_and_a_change_is_said(cache, released, drive, capsys):
+    drive(released[0].read_bytes())
+    file, record = zoo.local_file("zoo:occluded_duke"), cache / "occluded_duke.pth.sha256"
+    first = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert record.read_text() == f"{first}  occluded_duke.pth\n"  # as sha256sum -c reads it
+    zoo.local_file("zoo:occluded_duke")
+    assert "SHA-256" not in capsys.readouterr().out
+    other = io.BytesIO()
+    torch.save(to_released(tiny_model(num_classes=6).state_dict()), other)
+    for change in (lambda: file.write_bytes(other.getvalue()), lambda: (file.unlink(), drive(other.getvalue()))):
+        change()
+        assert zoo.local_file("zoo:occluded_duke") == file  # in the cache, then fetched anew
+        (said,) = (line for line in capsys.readouterr().out.splitlines() if "SHA-256" in line)
+        assert first in said and hashlib.sha256(other.getvalue()).hexdigest() in said
+        assert record.read_text()[:64] == first
+
+
+def test_weights_of_another_digest_than_asked_for_are_refused_before_they_are_read(cache, released, model):
+    path, _ = released
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert load_weights(model, path, digest.upper()).loaded
+    config = load_config(overrides={**TINY_RUN, "model.load_weights": str(path), "model.load_sha256": "0" * 64})
+    with pytest.raises(DPMError, match=f"has the SHA-256 {digest}, not {'0' * 64}"):
+        build_model(config, SimpleNamespace(num_train_pids=5, num_cameras=3))
+    with pytest.raises(DPMError, match="model.load_sha256 needs model.load_weights"):
+        load_config(overrides={"model.load_sha256": digest})
 
 
 def test_a_file_placed_by_hand_is_used_and_named_where_it_is_damaged(cache, released, model):

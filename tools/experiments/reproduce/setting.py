@@ -10,12 +10,12 @@ import torch
 from yacs.config import CfgNode
 
 from dpm_plugin.config import flat, load_config, model_kwargs
-from dpm_plugin.models import MODELS
+from dpm_plugin.models import BASELINES, MODELS
 from dpm_plugin.torchreid_host import image_dataset_classes
 from dpm_plugin.utils.command import pairs
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import nearest
-from experiments.budget import schedule_overrides
+from experiments.budget import schedule_overrides, stock_overrides
 from experiments.run import Run
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -79,7 +79,8 @@ class Setting:
         same run are the same run.
         """
         own, model = dict(flat(self.config)), model or self.model
-        changes = {key: value for key, value in (changes or {}).items() if _plain(own[key]) != _plain(value)}
+        changes = (stock_overrides(model, self.config) if model in BASELINES else {}) | dict(changes or {})
+        changes = {key: value for key, value in changes.items() if _plain(own[key]) != _plain(value)}
         parts = [model, *(f"{key.rpartition('.')[2]}{_short(value)}" for key, value in changes.items())]
         overrides = dict(self.overrides) | changes
         return Run(label or "-".join(parts)[:80], self.config_file, model, tuple(overrides.items()), seed)

@@ -3,7 +3,6 @@
 import os
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,27 +14,9 @@ from dpm_plugin.apps.image_index import store
 from dpm_plugin.apps.image_index.indexing import list_images
 from dpm_plugin.apps.image_index.store import FOLDER, add_batch, read_index, writing
 from dpm_plugin.utils.images import read_image
+from helpers.image_index import MODEL, MeanColour, content, draw_images, update
 from helpers.images import cut, draw_noise
 from helpers.runs import untrained_run
-
-
-class MeanColour:
-    """An extractor that starts at once: an image's feature is its mean colour."""
-
-    batch_size = 2
-
-    def __init__(self):
-        self.prepared = []
-
-    def prepare(self, path):
-        return torch.tensor(np.asarray(read_image(path, upright=True), dtype=np.float32).mean(axis=(0, 1)) / 255)
-
-    def __call__(self, images):
-        self.prepared += images
-        return SimpleNamespace(embedding=torch.stack(images))
-
-
-from helpers.image_index import MODEL, content, draw_images, update
 
 pytestmark = pytest.mark.torchreid
 

@@ -4,9 +4,7 @@ import json
 import multiprocessing
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,27 +13,8 @@ from safetensors.torch import save_file
 from dpm_plugin import DPMError
 from dpm_plugin.apps.image_index import store
 from dpm_plugin.apps.image_index.store import FOLDER, add_batch, read_index
-from dpm_plugin.utils.images import read_image
-from helpers.images import cut, draw_noise
-
-
-class MeanColour:
-    """An extractor that starts at once: an image's feature is its mean colour."""
-
-    batch_size = 2
-
-    def __init__(self):
-        self.prepared = []
-
-    def prepare(self, path):
-        return torch.tensor(np.asarray(read_image(path, upright=True), dtype=np.float32).mean(axis=(0, 1)) / 255)
-
-    def __call__(self, images):
-        self.prepared += images
-        return SimpleNamespace(embedding=torch.stack(images))
-
-
 from helpers.image_index import MODEL, content, draw_images, update
+from helpers.images import cut, draw_noise
 
 pytestmark = pytest.mark.torchreid
 

@@ -127,8 +127,9 @@ def choose_queries(paths: Sequence[str], chosen: int | Sequence[str]) -> list[in
         parts = Path(name).parts
         fits = [name == path.stem or parts and path.parts[-len(parts) :] == parts for path in known]
         if not any(fits):
-            near = nearest(name, [path.name for path in known])
-            raise DPMError(f"no query is called '{name}'; the nearest name is '{near}'")
+            near = nearest(name, [path.name for path in known]) or nearest(name, [path.stem for path in known])
+            advice = f"the first is '{known[0].name}'" if near is None else f"the nearest name is '{near}'"
+            raise DPMError(f"no query is called '{name}'; {advice}")
         positions += [position for position, fit in enumerate(fits) if fit]
     return list(dict.fromkeys(positions))
 

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -9,6 +10,8 @@ from typing import NoReturn
 
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import short
+
+OPTION = re.compile(r"--|-[A-Za-z]$")  # --root, -t; not -0.5
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,7 +23,7 @@ class Parser(argparse.ArgumentParser):
 
 def pairs(words: Sequence[str]) -> list[tuple[str, str]]:
     """``KEY VALUE ...`` as [(key, value), ...]; DPMError where an option is among them or the last has no value."""
-    option = next((word for word in words if word.startswith("--")), None)
+    option = next((word for word in words if OPTION.match(word)), None)
     if option is not None:
         raise DPMError(f"option {short(option)} comes after the first KEY VALUE pair; put options before the pairs")
     if len(words) % 2:

@@ -174,6 +174,8 @@ def test_unquoted_off_and_none_in_yaml_are_words(tmp_path):
         ("train.lr", "'train.lr' has no"),
         ("train.lr 1 a", "'a' has no"),
         ("train.lr 1 --root x", "'--root' comes after"),
+        ("train.lr 1 -t x", "'-t' comes after"),
+        ("train.lr -1", "expected at least 0, got -1"),
     ],
 )
 def test_words_that_are_no_pairs_name_the_one_in_question(words, said):

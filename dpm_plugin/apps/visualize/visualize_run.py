@@ -13,7 +13,7 @@ from dpm_plugin.apps.query_page import Article, page
 from dpm_plugin.apps.visualize.png import draw_article
 from dpm_plugin.apps.visualize.query_article import query_article
 from dpm_plugin.apps.visualize.query_view import Viewer
-from dpm_plugin.apps.visualize.ranking import SAME
+from dpm_plugin.apps.visualize.ranking import MARGIN
 from dpm_plugin.inference.run_extractor import Extractor, evenly_spaced
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.images import read_image
@@ -102,8 +102,8 @@ def _intro(viewer: Viewer, count: int) -> str:
     )
     if run.model.has_mask:
         intro += (
-            f"The mask helped or hurt a query where its average precision (AP) rose or fell by {SAME} "
-            "or more; (was 5) is a gallery image's rank without the mask. "
+            f"The mask helped or hurt a query where its average precision (AP) rose or fell by {MARGIN} "
+            "or more, as another query's mask seldom makes it; (was 5) is a gallery image's rank without the mask. "
             f"The lists compare the features {run.feature} the neck. "
         )
     return intro + "The table is the evaluation of all queries."

@@ -92,13 +92,14 @@ def run(config: CfgNode, processes: Processes = ALONE) -> None:
     log = ("test" if config.test.evaluate else "train") + time.strftime(".log-%Y-%m-%d-%H-%M-%S")
     with logged(Path(config.data.save_dir) / log) if processes.is_main else contextlib.nullcontext():
         device = torch.cuda.get_device_name() if config.use_gpu else f"CPU, {torch.get_num_threads()} threads"
-        print(f"Show configuration\n{config}\n")
         if processes.size > 1:
             device = f"{processes.size} processes, each {device}"
         print(f"Python {platform.python_version()}, torch {torch.__version__}, {device}\n")
         engine = build.build_run(config, processes)
         size = sum(parameter.numel() for parameter in engine.model.parameters())
         print(f"Built model {config.model.name} with {size:,} parameters")
+        # Not sooner: what is wrong with names, data or weights is not to be sought below it.
+        print(f"Show configuration\n{config}\n")
         start_epoch = build.resume(config, engine, processes)
         engine.run(**engine_run_kwargs(config, start_epoch))
 

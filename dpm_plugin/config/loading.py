@@ -130,11 +130,20 @@ def _set(config, name, value, where):
         example = next(key for key in SCHEMA if key.startswith(name + "."))
         raise DPMError(f"{short(name)} {where} is a section; set one of its keys, such as {example}")
     if name not in SCHEMA:
-        raise DPMError(f"unknown key {short(name)} {where}; the nearest known key is '{nearest(name, SCHEMA)}'")
+        near = _nearest_key(name)
+        advice = "configs/REFERENCE.md lists all" if near is None else f"the nearest known key is '{near}'"
+        raise DPMError(f"unknown key {short(name)} {where}; {advice}")
     try:
         _store(config, name, convert(SCHEMA[name], value))
     except ValueError as error:
         raise DPMError(f"key '{name}' {where}: {error}") from error
+
+
+def _nearest_key(name):
+    """By spelling, else by the last part (``lr`` -> ``train.lr``); None where no key is near."""
+    last = name.rpartition(".")[2]
+    same_last = [key for key in SCHEMA if key.rpartition(".")[2] == last]
+    return nearest(name, SCHEMA, near=0.75) or nearest(name, same_last, near=0) or nearest(name, SCHEMA)
 
 
 def _store(config, name, value):

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from dpm_plugin.utils.text import short
 
 #: What writing to a pipe without reader, or to a terminal that is gone, fails with.
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
+OPTION = re.compile(r"--|-[A-Za-z]$")  # --root, -t; not -0.5
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,7 +27,7 @@ class Parser(argparse.ArgumentParser):
 
 def pairs(words: Sequence[str]) -> list[tuple[str, str]]:
     """``KEY VALUE ...`` as [(key, value), ...]; DPMError where an option is among them or the last has no value."""
-    option = next((word for word in words if word.startswith("--")), None)
+    option = next((word for word in words if OPTION.match(word)), None)
     if option is not None:
         raise DPMError(f"option {short(option)} comes after the first KEY VALUE pair; put options before the pairs")
     if len(words) % 2:

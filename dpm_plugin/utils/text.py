@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from dpm_plugin.utils.errors import DPMError
 
+NEAR = 0.6  # likeness, 0 to 1, from which on a name is worth suggesting
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 2, 4, 4, 4
@@ -20,16 +21,17 @@ def short(value: object) -> str:
         return "a number of thousands of digits"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name most like ``name``: by spelling, else by its last part (``lr`` -> ``train.lr``)."""
-    known, name = list(known), name[:100]  # the comparison below is slow on long texts
-    last = name.rsplit(".", 1)[-1]
-    same_last = [other for other in known if other.rsplit(".", 1)[-1] == last]
-    for names, cutoff in ((known, 0.75), (same_last, 0), (known, 0)):
-        found = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
-        if found:
-            return found[0]
-    return ""
+def nearest(name: str, known: Iterable[str], near: float = NEAR) -> str | None:
+    """The known name spelt most like ``name``; None where none has at least the likeness ``near``."""
+    found = difflib.get_close_matches(name[:100], list(known), n=1, cutoff=near)  # which is slow on long texts
+    return found[0] if found else None
+
+
+def known_instead(what: str, name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown ``name``: the nearest known one, or all where none is near."""
+    known = list(known)
+    near = nearest(name, known)
+    return f"known: {', '.join(known)}" if near is None else f"the nearest known {what} is '{near}'"
 
 
 def first_line(error: object) -> str:
@@ -38,10 +40,11 @@ def first_line(error: object) -> str:
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> DPMError:
-    """The error for a name that is not among ``known``: names the nearest and all of them."""
+    """The error for a name that is not among ``known``: names the nearest, if one is near, and all of them."""
     known = list(known)
     near = nearest(str(name).lower(), known)
-    return DPMError(f"unknown {what} '{name}'; did you mean '{near}'? Known: {', '.join(known)}")
+    advice = "known" if near is None else f"did you mean '{near}'? Known"
+    return DPMError(f"unknown {what} '{name}'; {advice}: {', '.join(known)}")
 
 
 def shown(path: str | os.PathLike) -> str:

@@ -202,12 +202,15 @@ def written_page(place, tmp_path_factory):
     return path
 
 
-def test_the_page_shows_both_lists_with_scores_and_needs_no_other_file(written_page):
+def test_the_page_shows_both_lists_with_names_and_scores_and_needs_no_other_file(written_page, place):
     text = written_page.read_text(encoding="utf-8")
     parsed = Tags(text)
     assert parsed.texts["h3"] == ["Query", "With the query's mask", "Without mask"] * 2
     assert sum(tag == "img" for tag, _ in parsed.tags) == 2 * (1 + 9 + 9)
     assert all(source.startswith("data:image/jpeg;base64,") for source in parsed.values("src"))
+    captions = [caption.split("\n") for caption in parsed.texts["figcaption"]]
+    assert sorted(name for name, _ in captions) == sorted(4 * read_index(place / "gallery").paths)
+    assert all(float(second[:5]) <= 1 for _, second in captions)
     assert "<li>25% hidden</li>" in text and ", 0% hidden</figcaption>" in text and "(was " in text
     assert "http" not in text.replace("http-equiv", "") and "<table>" not in text
     assert "default-src 'none'" in text

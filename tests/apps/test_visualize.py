@@ -77,10 +77,18 @@ def ranking(*right):
 
 
 def test_the_mask_helps_or_hurts_by_the_average_precision():
-    good, bad, none = ranking(1, 0, 1), ranking(0, 1, 1), ranking(0, 0, 0)
+    good, bad = ranking(1, 0, 1), ranking(0, 1, 1)
     assert [outcome(bad, good), outcome(good, bad), outcome(good, good)] == ["helped", "hurt", "same"]
-    late, later = ranking(*[0] * 40, 1), ranking(*[0] * 41, 1)  # 1/41 and 1/42: none that can be read
-    assert outcome(later, late) == "same"
+
+
+@pytest.mark.parametrize("first, second, said", [(9, 10, "same"), (2, 3, "hurt"), (4, 3, "helped"), (40, 41, "same")])
+def test_a_change_that_another_querys_mask_makes_as_well_neither_helps_nor_hurts(first, second, said):
+    off, on = (ranking(*[0] * (rank - 1), 1) for rank in (first, second))  # APs of 1/9 and 1/10, 1/2 and 1/3, ...
+    assert outcome(off, on) == said
+
+
+def test_without_mask_or_positive_there_is_no_outcome():
+    good, none = ranking(1, 0, 1), ranking(0, 0, 0)
     assert outcome(good, None) is None and outcome(none, none) is None
     assert none.first_match is None and none.average_precision is None
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from dpm_plugin.config import SCHEMA, flat, load_config
 from dpm_plugin.config.types import KINDS, convert, kind_of
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.text import nearest
 from helpers.config import error_of, write
 
 # ---- unknown keys ----
@@ -66,7 +65,13 @@ def test_a_misspelt_key_is_refused_with_a_known_key_at_least_as_close(pair):
     ],
 )
 def test_the_nearest_key_is_the_one_a_person_meant(typo, expected):
-    assert nearest(typo, SCHEMA) == expected
+    assert error_of(opts=[typo, "1"]).endswith(f"; the nearest known key is '{expected}'")
+
+
+def test_a_key_far_from_all_brings_no_suggestion():
+    assert error_of(opts=["batch", "1"]).endswith(
+        "unknown key 'batch' on the command line; configs/REFERENCE.md lists all"
+    )
 
 
 def test_an_unknown_key_in_a_file_names_key_file_and_line(tmp_path):
@@ -169,6 +174,8 @@ def test_unquoted_off_and_none_in_yaml_are_words(tmp_path):
         ("train.lr", "'train.lr' has no"),
         ("train.lr 1 a", "'a' has no"),
         ("train.lr 1 --root x", "'--root' comes after"),
+        ("train.lr 1 -t x", "'-t' comes after"),
+        ("train.lr -1", "expected at least 0, got -1"),
     ],
 )
 def test_words_that_are_no_pairs_name_the_one_in_question(words, said):

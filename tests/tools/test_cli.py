@@ -175,10 +175,11 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def mistake(tool, capsys, args):
-    """The one line on stderr of a run of the recipe that must end with exit code 2."""
+def mistake(tool, capsys, args, shows_config=False):
+    """The one line on stderr of a run of the recipe that must end with exit code 2, with no configuration above it."""
     assert tool.main(["--config-file", RECIPE, "--root", "data", *args.split()]) == 2
-    error = capsys.readouterr().err
+    out, error = capsys.readouterr()
+    assert ("Show configuration" in out) == shows_config
     assert error.startswith("error: ") and error.count("\n") == 1
     return error
 
@@ -190,6 +191,8 @@ def mistake(tool, capsys, args):
         ("-m osnet_x0_52 loss.name softmax", "'osnet_x0_"),
         ("-m osnet_x0_25", "loss.name dpm needs one of the plugin's models"),
         ("-s occluded_duck", "'occluded_duke'"),
+        ("-s mine", "unknown data set (data.sources, data.targets) 'mine'; known: "),
+        ("train.max_epoch 1 -t occluded_reid", "option '-t' comes after the first KEY VALUE pair"),
         ("-t ocluded_reid", "'occluded_reid'"),
         ("data.type video loss.name softmax", "data.type image"),
         ("data.type video loss.name softmax model.name osnet_x0_25", "'occluded_duke'"),
@@ -209,14 +212,14 @@ def mistake(tool, capsys, args):
     ],
 )
 def test_a_mistake_is_one_line_with_exit_code_2(tool, capsys, here, args, expected):
-    assert expected in mistake(tool, capsys, args)
+    assert expected in mistake(tool, capsys, args, shows_config="model.resume" in args)
 
 
 def test_a_corrupt_image_is_one_line_that_names_it_in_a_worker_too(tool, capsys, here):
     victim = next((here / "data" / "Occluded_Duke" / "bounding_box_train").iterdir())
     victim.write_bytes(b"no image")
     for workers in ("0", "1"):
-        error = mistake(tool, capsys, f"data.workers {workers}")
+        error = mistake(tool, capsys, f"data.workers {workers}", shows_config=True)
         assert victim.name in error and "Traceback" not in error
 
 

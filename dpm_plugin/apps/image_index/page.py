@@ -31,7 +31,7 @@ def answers_page(answers: Sequence[Answer], index: Index) -> str:
     thumbnail = lru_cache(maxsize=256)(_thumbnail)  # the lists of a query, and of like queries, share most images
 
     def ranked(kind: str, matches: Sequence[Match]) -> Panel:
-        tile = lambda each: Tile(thumbnail(each.path), f"rank {each.rank}", _caption(kind, each), shown(each.name))
+        tile = lambda each: Tile(thumbnail(each.path), f"rank {each.rank}", _caption(kind, each))
         return Panel("list", TITLES[kind], list(map(tile, matches)))
 
     def article(number: int, answer: Answer) -> Article:
@@ -46,7 +46,8 @@ def answers_page(answers: Sequence[Answer], index: Index) -> str:
 
 def _caption(kind: str, match: Match) -> str:
     was = f" (was {match.other_rank})" if kind == "mask on" and match.other_rank != match.rank else ""
-    return f"{match.score:.3f}{was}" + ("" if match.hidden is None else f", {match.hidden:.0%} hidden")
+    hidden = "" if match.hidden is None else f", {match.hidden:.0%} hidden"
+    return f"{shown(match.name)}\n{match.score:.3f}{was}{hidden}"
 
 
 def _thumbnail(path: Path) -> Image.Image:

@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-SAME = 0.001  # a smaller change of the average precision is none: it could not be read from the page
+# A smaller change of the average precision says nothing of the query's mask: on the synthetic benchmark that of another
+# query changes it by this much for 7 % of the queries, and by 0.001 for half of them.
+MARGIN = 0.05
 
 
 class Ranking(NamedTuple):
@@ -44,7 +46,7 @@ def rank_gallery(
 
 
 def outcome(off: Ranking, on: Ranking | None) -> str | None:
-    """What the mask did to one query: "helped", "hurt" or, for a change below SAME, "same" average precision.
+    """What the mask did to one query: "helped", "hurt" or, for a change below MARGIN, "same" average precision.
 
     None where ``on``, the ranking with the mask, is None, and without positive.
     """
@@ -52,4 +54,4 @@ def outcome(off: Ranking, on: Ranking | None) -> str | None:
     if before is None or after is None:
         return None
     gain = after - before
-    return "same" if abs(gain) < SAME else "helped" if gain > 0 else "hurt"
+    return "same" if abs(gain) < MARGIN else "helped" if gain > 0 else "hurt"

@@ -13,7 +13,7 @@ from dpm_plugin.apps.query_page import Article, page
 from dpm_plugin.apps.visualize.png import draw_article
 from dpm_plugin.apps.visualize.query_article import query_article
 from dpm_plugin.apps.visualize.query_view import Viewer
-from dpm_plugin.apps.visualize.ranking import SAME
+from dpm_plugin.apps.visualize.ranking import MARGIN
 from dpm_plugin.inference.run_extractor import Extractor, evenly_spaced
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.images import read_image
@@ -102,8 +102,8 @@ def _intro(viewer: Viewer, count: int) -> str:
     )
     if run.model.has_mask:
         intro += (
-            f"The mask helped or hurt a query where its average precision (AP) rose or fell by {SAME} "
-            "or more; (was 5) is a gallery image's rank without the mask. "
+            f"The mask helped or hurt a query where its average precision (AP) rose or fell by {MARGIN} "
+            "or more, as another query's mask seldom makes it; (was 5) is a gallery image's rank without the mask. "
             f"The lists compare the features {run.feature} the neck. "
         )
     return intro + "The table is the evaluation of all queries."
@@ -127,8 +127,9 @@ def choose_queries(paths: Sequence[str], chosen: int | Sequence[str]) -> list[in
         parts = Path(name).parts
         fits = [name == path.stem or parts and path.parts[-len(parts) :] == parts for path in known]
         if not any(fits):
-            near = nearest(name, [path.name for path in known])
-            raise DPMError(f"no query is called '{name}'; the nearest name is '{near}'")
+            near = nearest(name, [path.name for path in known]) or nearest(name, [path.stem for path in known])
+            advice = f"the first is '{known[0].name}'" if near is None else f"the nearest name is '{near}'"
+            raise DPMError(f"no query is called '{name}'; {advice}")
         positions += [position for position, fit in enumerate(fits) if fit]
     return list(dict.fromkeys(positions))
 

@@ -159,7 +159,7 @@ TRAIN = {
     "train.stepsize": Key([20], "epochs at which single_step (last of the list) or multi_step decay", low=1),
     "train.gamma": Key(0.1, "factor of each such decay", low=0),
     "train.print_freq": Key(20, "iterations between lines on screen", low=1),
-    "train.seed": Key(1, "random seed", low=0),
+    "train.seed": Key(1, "random seed", low=0, high=2**32 - 1),
     "train.warmup_epochs": Key(5, "[DPM] warmup_cosine: epochs of linear warm-up (released recipe)", low=0),
     "train.warmup_factor": Key(0.01, "[DPM] warmup_cosine: first rate, as a share of train.lr", low=0),
     "train.final_factor": Key(0.002, "[DPM] warmup_cosine: last rate, as a share of train.lr", low=0),

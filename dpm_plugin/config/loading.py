@@ -1,5 +1,6 @@
 """From a yaml file and the command line to a checked, frozen configuration."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from dpm_plugin.utils.command import pairs
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import first_line, nearest, short
 
+PATHS = ("data.root", "data.save_dir", "model.load_weights", "model.resume", "train.resume", "vit.pretrained_file")
 _SECTIONS = {name.rsplit(".", depth)[0] for name in SCHEMA for depth in range(1, name.count(".") + 1)}
 
 
@@ -82,6 +84,12 @@ def _conflicts(config):
     for name in ("norm_mean", "norm_std"):
         if len(data[name]) != 3:
             yield f"data.{name} needs one number for each of 3 channels, got {data[name]}"
+    if 0 in data.norm_std:
+        yield f"data.norm_std {data.norm_std} would divide by 0; give numbers above 0"
+    if train.batch_size == 1 and not test.evaluate:
+        yield "train.batch_size 1 leaves BatchNorm and the losses nothing to compare; give at least 2"
+    if not data.save_dir:
+        yield "data.save_dir is empty; name a folder, '.' for the current one"
     for name, value in (("test.ranks", test.ranks), ("train.stepsize", train.stepsize)):
         if not value:
             yield f"{name} is empty; give at least one number"
@@ -134,9 +142,10 @@ def _set(config, name, value, where):
         advice = "configs/REFERENCE.md lists all" if near is None else f"the nearest known key is '{near}'"
         raise DPMError(f"unknown key {short(name)} {where}; {advice}")
     try:
-        _store(config, name, convert(SCHEMA[name], value))
+        value = convert(SCHEMA[name], value)
     except ValueError as error:
         raise DPMError(f"key '{name}' {where}: {error}") from error
+    _store(config, name, os.path.expanduser(value) if name in PATHS else value)
 
 
 def _nearest_key(name):

@@ -161,7 +161,7 @@ TRAIN = {
     "train.stepsize": Key([20], "epochs at which single_step (last of the list) or multi_step decay", low=1),
     "train.gamma": Key(0.1, "factor of each such decay", low=0),
     "train.print_freq": Key(20, "iterations between lines on screen; there is one every 30 s and epoch too", low=1),
-    "train.seed": Key(1, "random seed", low=0),
+    "train.seed": Key(1, "random seed", low=0, high=2**32 - 1),
     "train.warmup_epochs": Key(
         5,
         "[DPM] warmup_cosine: the first epoch on the cosine; equal steps lead there, so 0 and 1 are no warm-up",

@@ -1,5 +1,6 @@
 """What every engine of this package adds to torchreid's training: sound checkpoints, exact resume, orderly stops."""
 
+import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,12 @@ class TrainingMixin(EvaluationMixin):
                     self._go_on(*resumed, options)
             try:
                 super().run(**options)
+            except OSError as error:
+                name = os.fsdecode(error.filename or "")
+                if not name.startswith(os.fspath(save_dir)):
+                    raise
+                advice = "was data.save_dir removed while the run was going?"
+                raise DPMError(f"'{name}' cannot be written: {error.strerror}; {advice}") from error
             except RuntimeError as error:
                 if KILLED not in str(error):
                     raise

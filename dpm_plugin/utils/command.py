@@ -6,8 +6,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import NoReturn, TextIO
 
 from dpm_plugin.utils.errors import DPMError
@@ -78,7 +79,8 @@ def exit_code(work: Callable[[], object], interrupted: str = "interrupted") -> i
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))
     try:
-        work()
+        with _tensorboard_quiet():
+            work()
         sys.stdout.flush()
     except DPMError as error:
         lines = filter(None, map(str.strip, str(error).splitlines()))
@@ -93,6 +95,22 @@ def exit_code(work: Callable[[], object], interrupted: str = "interrupted") -> i
     except KeyboardInterrupt as error:
         return _ended(128 + getattr(error, "signum", signal.SIGINT), str(error) or interrupted)
     return 0
+
+
+@contextmanager
+def _tensorboard_quiet() -> Iterator[None]:
+    """Without the traceback of TensorBoard's thread; what it met with on the disk is raised again in the main one."""
+    before = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if not (issubclass(args.exc_type, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+            before(args)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _ended(code: int, line: str) -> int:

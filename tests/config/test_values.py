@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dpm_plugin.config import SCHEMA, flat, load_config
+from dpm_plugin.config.loading import PATHS
 from dpm_plugin.config.types import KINDS, convert, kind_of
 from dpm_plugin.utils.errors import DPMError
 from helpers.config import error_of, write
@@ -122,6 +123,7 @@ def test_no_key_takes_a_mapping(name, value):
         ("vit.drop_path", "1.0", "at most 0.99"),
         ("adam.beta1", "nan", "a number"),
         ("train.optim", "lion", "adam, amsgrad, sgd, rmsprop, radam, adamw"),
+        ("train.seed", "4294967296", "at most 4294967295"),
     ],
 )
 def test_a_wrong_value_names_key_and_what_was_expected(key, text, expected):
@@ -153,7 +155,7 @@ def test_a_value_on_the_command_line_is_read_as_its_keys_type(key, text, value):
     assert got == value and type(got) is type(value)
 
 
-@given(st.floats(0, 10), st.integers(1, 10**6), st.booleans(), st.lists(st.integers(1, 99), min_size=1, max_size=4))
+@given(st.floats(0, 10), st.integers(2, 10**6), st.booleans(), st.lists(st.integers(1, 99), min_size=1, max_size=4))
 @settings(max_examples=50, deadline=None)
 def test_values_survive_yaml_and_the_command_line(tmp_path_factory, lr, size, flag, ranks):
     values = {"train.lr": lr, "train.batch_size": size, "model.pretrained": flag, "test.ranks": ranks}
@@ -161,6 +163,15 @@ def test_values_survive_yaml_and_the_command_line(tmp_path_factory, lr, size, fl
     by_file = load_config(write(tmp_path_factory.getbasetemp(), yaml.safe_dump(values)))
     assert dict(flat(by_opts)) == dict(flat(by_file))
     assert by_opts.train.lr == lr and by_opts.test.ranks == ranks
+
+
+@pytest.mark.parametrize("key", PATHS)
+def test_a_home_folder_is_meant_by_its_sign_wherever_a_path_is_set(key, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    section, name = key.split(".")
+    file = write(tmp_path, f"{section}: {{{name}: ~/place}}")
+    for config in (load_config(file), load_config(opts=[key, "~/place"]), load_config(overrides={key: "~/place"})):
+        assert dict(flat(config))[key] == str(tmp_path / "place")
 
 
 def test_unquoted_off_and_none_in_yaml_are_words(tmp_path):
@@ -180,3 +191,15 @@ def test_unquoted_off_and_none_in_yaml_are_words(tmp_path):
 )
 def test_words_that_are_no_pairs_name_the_one_in_question(words, said):
     assert said in error_of(opts=words.split())
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ("data.norm_std [0,0.5,0.5]", "divide by 0"),
+        ("train.batch_size 1", "at least 2"),
+        ("data.save_dir ''", "data.save_dir is empty"),
+    ],
+)
+def test_a_value_that_nothing_can_be_computed_with_is_refused_before_anything_is_built(words, said):
+    assert said in error_of(opts=[word.strip("'") for word in words.split()])

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -127,6 +128,13 @@ def test_a_loaders_process_killed_for_memory_is_one_line_and_the_run_goes_on_exa
     assert main(data__workers=1)[0] == 0
     whole, resumed = (read_checkpoint(tmp_path / name / "model" / "last.pth.tar") for name in ("whole", "run"))
     assert all(torch.equal(value, resumed["state_dict"][name]) for name, value in whole["state_dict"].items())
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_save_folder_that_is_removed_meanwhile_is_one_line_or_made_again(main, monkeypatch, tmp_path):
+    in_iteration(monkeypatch, 2, lambda: shutil.rmtree(tmp_path / "run"))
+    code, error = main(train__max_epoch=30, train__print_freq=1)
+    assert (code, error) == (0, "") or code == 2 and error.count("\n") == 1 and "was data.save_dir removed" in error
 
 
 def test_a_second_signal_does_not_wait():

@@ -73,8 +73,9 @@ class DPMImageDataManager(ImageDataManager):
         if corrupt not in CORRUPT:
             raise unknown("choice (data.corrupt)", corrupt, CORRUPT)
         self._synthetic = synthetic
-        self._camera_rows: dict[str, dict[int, int]] = {}
-        self._num_cameras = 0  # of the sources read so far
+        self._camera_offsets: dict[str, int] = {}
+        self._cameras: set[int] = set()  # of the sources read so far, shifted
+        self._next_offset = 0
 
         if processes.size > 1:
             arguments = torchreid_arguments
@@ -99,8 +100,8 @@ class DPMImageDataManager(ImageDataManager):
 
     @property
     def num_cameras(self) -> int:
-        """Rows that a camera embedding needs: the training cameras, numbered from 0 without gaps."""
-        return self._num_cameras
+        """Rows that a camera embedding needs: the largest camera id + 1. ``num_train_cams`` counts ids that occur."""
+        return 1 + max(camid for _, _, camid, _ in self.train_loader.dataset.train)
 
     @property
     def skipped(self) -> Counter[str] | None:
@@ -109,12 +110,12 @@ class DPMImageDataManager(ImageDataManager):
         counts = [dataset.skipped for dataset in datasets if isinstance(dataset, SkippingDataset)]
         return sum(counts, Counter()) if counts else None
 
-    def camera_rows(self, name: str) -> dict[int, int] | None:
-        """{camera id in the data set: row of the camera embedding} of the cameras in training source ``name``.
+    def camera_offset(self, name: str) -> int | None:
+        """What torchreid adds to the camera ids of training source ``name``, 0 for the first, and not in testing.
 
         None for a data set that is no source: its camera ids say nothing about training cameras.
         """
-        return self._camera_rows.get(name)
+        return self._camera_offsets.get(name)
 
     def _build_dataset(self, name, *, root, **options):
         cls = torchreid_host.image_dataset_classes()[name]
@@ -127,12 +128,11 @@ class DPMImageDataManager(ImageDataManager):
                 raise
             raise torchreid_sets.read_error(name, cls, root, error) from error
         if options["mode"] == "train" and name in self.sources:
-            # torchreid shifts a source by the number of cameras before it, so gaps would let two share a row.
-            rows = {camid: row for row, camid in enumerate(sorted({entry[2] for entry in dataset.train}))}
-            dataset.train = [(path, pid, rows[camid], dset) for path, pid, camid, dset in dataset.train]
-            dataset.data = dataset.train
-            self._camera_rows.setdefault(name, {camid: self._num_cameras + row for camid, row in rows.items()})
-            self._num_cameras += len(rows)
+            offset = self._next_offset
+            self._camera_offsets.setdefault(name, offset)
+            self._cameras |= {offset + camid for _, _, camid, _ in dataset.train}
+            # As torchreid's Dataset.__add__: the first set's own count, then that of the growing sum.
+            self._next_offset = len(self._cameras) if offset else dataset.num_train_cams
         return dataset
 
 

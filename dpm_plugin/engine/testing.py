@@ -74,8 +74,7 @@ class EvaluationMixin(Engine):
         phases: Phases = {}
         sides = []
         for side, loader in zip(SIDES, (query_loader, gallery_loader)):
-            rows = getattr(self.model, "num_cameras", None)
-            cameras = camera_choice(self.evaluation.cameras, side, self.datamanager, dataset_name, rows)
+            cameras = camera_choice(self.evaluation.cameras, side, self.datamanager, dataset_name)
             extract = partial(extract_features, device=self.device, amp=self.amp, processes=self.processes)
             with measure(phases, f"extract_{side}", self.device):
                 sides.append(extract(self.model, loader, cameras, name=f"{side} set of '{dataset_name}'"))

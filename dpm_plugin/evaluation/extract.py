@@ -1,6 +1,6 @@
 """From test images to retrieval features: the camera an image is taken for, one batch, a whole set, all processes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from dpm_plugin.data.sharing import EveryNthBatch
 from dpm_plugin.distributed.processes import ALONE, Processes
 from dpm_plugin.method.model import DPM
-from dpm_plugin.torchreid_host import ImageDataManager, image_dataset_classes
+from dpm_plugin.torchreid_host import ImageDataManager
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.runtime import autocast
 
@@ -58,7 +58,7 @@ def check_cameras(choice: str | Sequence[int]) -> None:
 
 
 def camera_choice(
-    choice: str | Sequence[int], side: str, datamanager: ImageDataManager, dataset: str, num_cameras: int | None = None
+    choice: str | Sequence[int], side: str, datamanager: ImageDataManager, dataset: str
 ) -> Callable[[Tensor], Tensor | None]:
     """The function from camera ids of test images, (B,), to rows of the camera embedding; None is the neutral camera.
 
@@ -67,32 +67,19 @@ def camera_choice(
             "ids", the data set's camera ids as they are; "none", always neutral; or (query index, gallery index).
         side: "query" or "gallery".
         datamanager, dataset: what was trained on, and the name of the test set; for "auto".
-        num_cameras: rows of the model's camera embedding. Where they are more than there are cameras, it was trained
-            when the ids of the first source were rows. Default: None, as many.
     """
-    if choice == "none":
-        return lambda camids: None
+    if choice == "ids":
+        return lambda camids: camids
     if not isinstance(choice, str):
         index = choice[SIDES.index(side)]
         return lambda camids: torch.full_like(camids, index)
-    cameras = getattr(image_dataset_classes().get(dataset), "test_cameras", {})  # of ids that are another camera
-    rows: Mapping[int, int] | None = None  # of cameras; None: the same
-    if choice == "auto":
-        is_known = dataset == datamanager.sources[0]
-        if hasattr(datamanager, "camera_rows"):  # torchreid's own manager says nothing of later sources
-            if num_cameras in (None, 0, datamanager.num_cameras):
-                rows = datamanager.camera_rows(dataset)
-                is_known = rows is not None
-            else:
-                cameras = {}
-        if not is_known:
-            return lambda camids: None
-
-    def rows_of(camids: Tensor) -> Tensor:
-        found = [cameras.get(camid, camid) for camid in camids.tolist()]
-        return camids.new_tensor(found if rows is None else [rows.get(camera, -1) for camera in found])
-
-    return rows_of
+    if choice == "none":
+        offset = None
+    elif hasattr(datamanager, "camera_offset"):
+        offset = datamanager.camera_offset(dataset)
+    else:  # torchreid's own manager says nothing of later sources, whose cameras are numbered on
+        offset = 0 if dataset == datamanager.sources[0] else None
+    return lambda camids: None if offset is None else camids + offset
 
 
 def embed_batch(
@@ -105,7 +92,6 @@ def embed_batch(
         amp: "off", "float16" or "bfloat16"; the features may be in that format. Default: "off".
     """
     images = images.to(device, non_blocking=True)
-    camids = None if camids is None else camids.to(device, non_blocking=True)
     with autocast(device, amp):
         if not isinstance(model, DPM):
             return {"embedding": model(images)}
@@ -141,7 +127,8 @@ def extract_features(
     pids, camids, paths = [], [], []
     with torch.inference_mode():
         for done, data in enumerate(loader, start=1):
-            waiting.append(embed_batch(model, data["img"], cameras(data["camid"]), device=device, amp=amp))
+            indices = cameras(data["camid"].to(device, non_blocking=True))
+            waiting.append(embed_batch(model, data["img"], indices, device=device, amp=amp))
             pids += data["pid"].tolist()
             camids += data["camid"].tolist()
             paths += data["impath"]

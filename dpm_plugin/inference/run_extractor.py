@@ -58,7 +58,7 @@ class Extractor:
 
     def cameras(self, side: str) -> Callable[[Tensor], Tensor | None]:
         """The function from camera ids of test images to rows of the camera embedding."""
-        return camera_choice(self._cameras, side, self.datamanager, self.dataset, self.model.num_cameras)
+        return camera_choice(self._cameras, side, self.datamanager, self.dataset)
 
     def features(self, loader: DataLoader, side: str) -> Features:
         """Features of the images of ``loader``, taken as ``side``."""

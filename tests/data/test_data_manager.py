@@ -1,7 +1,6 @@
 """The data manager: nothing created, errors that name the file, cameras, batches that can be filled."""
 
 import inspect
-import itertools
 import random
 
 import numpy as np
@@ -12,7 +11,6 @@ from PIL import Image
 from dpm_plugin import torchreid_host
 from dpm_plugin.data import DATASETS
 from dpm_plugin.data.datasets.occluded_duke import OccludedDuke
-from dpm_plugin.evaluation.extract import camera_choice
 from dpm_plugin.utils.errors import DPMError
 from helpers.data import draw, manager, touch, write_market, write_occluded_duke
 
@@ -112,28 +110,25 @@ def test_a_test_set_is_a_target_but_no_source(tmp_path):
         manager(tmp_path, "occluded_reid")
 
 
-def rows_of(data, name, side="query", num_cameras=None):
-    """The rows of the camera embedding that ``test.cameras auto`` gives to a test set."""
-    camids = torch.tensor([entry[2] for entry in data.test_dataset[name][side]])
-    rows = camera_choice("auto", side, data, name, num_cameras)(camids)
-    return None if rows is None else rows.tolist()
-
-
-def test_cameras_of_one_source_are_numbered_without_gaps_and_told_of_test_images(tmp_path):
+def test_camera_numbers_count_ids_up_to_the_largest_and_know_each_sources_shift(tmp_path):
     write_occluded_duke(tmp_path, cameras=(1, 8))
     write_market(tmp_path)
-    data = manager(tmp_path, targets=["occluded_duke", "market1501"])
-    assert (data.num_train_cams, data.num_cameras) == (2, 2)
-    assert {e[2] for e in data.train_loader.dataset.train} == {e[2] for e in data.train_loader.dataset.data} == {0, 1}
-    assert data.camera_rows("occluded_duke") == {0: 0, 7: 1} and data.camera_rows("market1501") is None
-    assert rows_of(data, "occluded_duke") == [0, 0] and rows_of(data, "market1501") is None
-    assert rows_of(data, "occluded_duke", "gallery") == [-1, -1]  # camera 2 was not in training: neutral
-    # A checkpoint of before, with a row for each number up to the largest, keeps its numbering.
-    assert rows_of(data, "occluded_duke", "gallery", num_cameras=8) == [1, 1]
+    for view in ("occluded_body_images", "whole_body_images"):
+        draw(tmp_path / "Occluded_REID" / view / "001" / "001_01.tif")
+    single = manager(tmp_path)
+    assert (single.num_train_cams, single.num_cameras) == (2, 8)
+    assert (single.camera_offset("occluded_duke"), single.camera_offset("market1501")) == (0, None)
+    both = manager(tmp_path, ["market1501", "occluded_duke"], ["occluded_duke", "occluded_reid"])
+    dataset = both.train_loader.dataset
+    shift = {dset: min(e[2] for e in dataset.train if e[3] == dset) for dset in (0, 1)}
+    assert both.camera_offset("market1501") == shift[0] == 0
+    assert both.camera_offset("occluded_duke") == shift[1] == 2  # market's two cameras; ours start at 0
+    assert both.camera_offset("occluded_reid") is None
+    assert both.num_cameras == 10 == 1 + max(e[2] for e in dataset.train)
 
 
 @pytest.mark.parametrize("sets", [("a", "b", "c"), ("c", "a", "b"), ("b", "c", "a")])
-def test_cameras_of_several_sources_share_no_row_and_no_row_is_empty(sets, tmp_path):
+def test_camera_shifts_of_three_sources_are_torchreids(sets, tmp_path):
     cameras = {"a": (1, 3), "b": (1, 2, 6), "c": (1, 2)}
     for name, used in cameras.items():
 
@@ -144,25 +139,9 @@ def test_cameras_of_several_sources_share_no_row_and_no_row_is_empty(sets, tmp_p
         torchreid_host.register_dataset(f"set_{name}", Named)
     names = [f"set_{name}" for name in sets]
     data = manager(tmp_path, names)
-    of_set = {
-        name: {e[2] for e in data.train_loader.dataset.train if e[3] == place} for place, name in enumerate(names)
-    }
-    assert data.num_cameras == 7 and sorted(row for rows in of_set.values() for row in rows) == list(range(7))
-    for name in sets:
-        rows = data.camera_rows(f"set_{name}")
-        assert list(rows) == [camera - 1 for camera in cameras[name]] and set(rows.values()) == of_set[f"set_{name}"]
-
-
-def test_occluded_and_whole_images_of_p_dukemtmc_have_the_row_of_their_camera(tmp_path):
-    for part, camera in itertools.product(("occluded_body_images", "whole_body_images"), (2, 5)):
-        draw(tmp_path / f"P-DukeMTMC-reID/train/{part}/0009/0009_c{camera}_f1.jpg")
-        draw(tmp_path / f"P-DukeMTMC-reID/test/{part}/0030/0030_c{camera}_f1.jpg")
-    data = manager(tmp_path, "p_dukemtmc")
-    assert (data.num_cameras, [e[2] for e in data.train_loader.dataset.train]) == (2, [0, 1, 0, 1])
-    assert [rows_of(data, "p_dukemtmc", side) for side in ("query", "gallery")] == [[0, 1], [0, 1]]
-    ids = camera_choice("ids", "gallery", data, "p_dukemtmc")
-    assert ids(torch.tensor([9, 12])).tolist() == [1, 4]
-    assert rows_of(data, "p_dukemtmc", "gallery", num_cameras=16) == [9, 12]  # as a checkpoint of before has them
+    for index, name in enumerate(names):
+        first = min(e[2] for e in data.train_loader.dataset.train if e[3] == index)
+        assert data.camera_offset(name) == first  # every set has a camera 0
 
 
 def test_workers_draw_different_augmentations_and_a_seed_repeats_them(tmp_path):
@@ -243,6 +222,6 @@ def test_a_target_can_also_give_training_images(tmp_path):
     write_occluded_duke(tmp_path)
     write_market(tmp_path)
     data = manager(tmp_path, "occluded_duke", "market1501", load_train_targets=True)
-    assert len(data.train_loader_t.dataset) == 4 and data.camera_rows("market1501") is None
+    assert len(data.train_loader_t.dataset) == 4 and data.camera_offset("market1501") is None
     with pytest.raises(DPMError, match="load_train_targets"):
         manager(tmp_path, "occluded_duke", "occluded_duke", load_train_targets=True)

@@ -196,15 +196,13 @@ def test_queries_and_gallery_share_no_camera_so_the_camera_rule_discards_nothing
         assert [e[2] for e in dataset.query + dataset.gallery] == [0, 1]
 
 
-def test_p_dukemtmc_tells_no_occlusion_by_its_training_cameras(tmp_path):
+def test_p_dukemtmc_takes_cameras_from_names_if_all_have_one_else_the_view(tmp_path):
     touch(tmp_path, *TINY["p_dukemtmc"])
-    dataset = load("p_dukemtmc", tmp_path, "train", combineall=True)
-    assert [e[2] for e in dataset.query + dataset.gallery] == [4, 12]
-    assert [e[2] for e in dataset.train] == [1, 1, 4, 4]
-    touch(tmp_path, "P-DukeMTMC-reID/test/whole_body_images/0030/0030_2.jpg")  # a name without a camera
-    dataset = load("p_dukemtmc", tmp_path, "train", combineall=True)
-    assert [e[2] for e in dataset.query + dataset.gallery] == [0, 8, 8]
-    assert {e[2] for e in dataset.train} == {0}
+    dataset = load("p_dukemtmc", tmp_path, "train")
+    assert [e[2] for e in dataset.train + dataset.query + dataset.gallery] == [1, 9, 4, 12]
+    touch(tmp_path, "P-DukeMTMC-reID/test/whole_body_images/0030/0030_2.jpg")
+    dataset = load("p_dukemtmc", tmp_path, "train")
+    assert [e[2] for e in dataset.train + dataset.query + dataset.gallery] == [0, 1, 0, 1, 1]
 
 
 def test_training_identities_are_numbered_in_order_whatever_order_the_disk_has(tmp_path, monkeypatch):

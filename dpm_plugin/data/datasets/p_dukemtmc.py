@@ -17,9 +17,9 @@ class PDukeMTMC(TwoViewDataset):
     images of the other 634.
 
     The protocol ranks every whole-body image for every occluded query, of the same camera too. The evaluation
-    discards gallery images of the query's identity *and* camera, so gallery images have ids of their own, 8 to 15 for
-    cameras 0 to 7; to a model they are of those (``test_cameras``), as an id of its own would tell what is occluded.
-    Cameras are taken from file names such as ``0001_c2_f0046182.jpg``; where one does not tell it, all are camera 0.
+    discards gallery images of the query's identity *and* camera, so occluded and whole images never share a camera
+    id: where every file name tells its camera, as ``0001_c2_f0046182.jpg``, an occluded image has ids 0 to 7 and a
+    whole one 8 to 15, otherwise 0 and 1. Training and test use the same ids, so a camera embedding fits both.
     """
 
     structure = FolderStructure(
@@ -36,16 +36,13 @@ class PDukeMTMC(TwoViewDataset):
         published={"train": (12927, 665), "query": (2163, 634), "gallery": (9053, 634)},
     )
 
-    test_cameras = {NUM_DUKE_CAMERAS + camera: camera for camera in range(NUM_DUKE_CAMERAS)}
-
     @classmethod
     def assign_cameras(cls, images: dict[str, Split]) -> dict[str, Split]:
-        matches = {path: DUKE_NAME.match(os.path.basename(path)) for split in images.values() for path, *_ in split}
-        camera = {path: int(match["camera"]) - 1 for path, match in matches.items() if match}
-        if len(camera) < len(matches):
-            camera = dict.fromkeys(matches, 0)
-        apart = {"gallery": NUM_DUKE_CAMERAS}
-        return {
-            name: [(path, pid, camera[path] + apart.get(name, 0)) for path, pid, _ in split]
-            for name, split in images.items()
-        }
+        numbered: dict[str, Split] = {name: [] for name in images}
+        for name, split in images.items():
+            for path, pid, view in split:
+                match = DUKE_NAME.match(os.path.basename(path))
+                if match is None:
+                    return images
+                numbered[name].append((path, pid, NUM_DUKE_CAMERAS * view + int(match["camera"]) - 1))
+        return numbered

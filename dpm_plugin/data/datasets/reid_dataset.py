@@ -1,7 +1,7 @@
 """What the plugin's data sets share: sorted reading, labels, counts, sets without training images."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from dpm_plugin.data.datasets.folders import FolderStructure, list_images, locate
@@ -27,7 +27,6 @@ class ReidImageDataset(ImageDataset):
 
     structure: FolderStructure
     train_on = "market1501"  # what a model for a test set is trained on
-    test_cameras: Mapping[int, int] = {}  # camera id of a test image -> its camera in training, where they differ
 
     def __init__(
         self,
@@ -98,8 +97,7 @@ class ReidImageDataset(ImageDataset):
         test = self.query + self.gallery
         pids = sorted({pid for _, pid, _, _ in test})
         label = {pid: self.num_train_pids + index for index, pid in enumerate(pids)}
-        camera = self.test_cameras.get
-        self.train = self.train + [(path, label[pid], camera(camid, camid), dset) for path, pid, camid, dset in test]
+        self.train = self.train + [(path, label[pid], camid, dset) for path, pid, camid, dset in test]
         self.num_train_pids = self.get_num_pids(self.train)
         self.num_train_cams = self.get_num_cams(self.train)
 

@@ -109,9 +109,12 @@ CASES = {
     "scaled half precision": dict(
         train__amp="float16", train__steps="simultaneous", train__optim="sgd", train__lr_scheduler="warmup_cosine"
     ),
+    "a constant rate of the mask generator": dict(
+        train__lr_scheduler="warmup_cosine", train__mask_schedule="constant", train__max_epoch=3
+    ),
     "softmax": dict(loss__name="softmax", sampler__train_sampler="RandomSampler", train__lr_scheduler="cosine"),
     "triplet": dict(loss__name="triplet", model__name="vit_baseline_tiny", loss__triplet__weight_x=1.0),
-    "images from processes": dict(data__workers=2),
+    "images from processes": dict(data__workers=2, train__lr_scheduler="multi_step"),
     "images from lasting processes": dict(data__workers=2, data__persistent_workers=True),
 }
 NIGHTLY = ("triplet", "images from lasting processes")

@@ -72,6 +72,18 @@ def test_the_schedule_is_the_recipes_at_every_epoch(mask_schedule):
         scheduler.step()
 
 
+@pytest.mark.parametrize("mask_schedule", ["cosine", "constant"])
+def test_an_optimizer_that_took_up_a_state_follows_the_schedule_as_before(mask_schedule):
+    alone, resumed = (build_optimizer(tiny_model()) for _ in range(2))
+    schedules = [build_scheduler(each, max_epoch=6, mask_schedule=mask_schedule) for each in (alone, resumed)]
+    for _ in range(6):
+        resumed.load_state_dict(resumed.state_dict())
+        schedules[1].load_state_dict(schedules[1].state_dict())
+        for schedule in schedules:
+            schedule.step()
+        assert [group["lr"] for group in resumed.param_groups] == [group["lr"] for group in alone.param_groups]
+
+
 def test_a_resumed_schedule_follows_the_new_length_at_the_old_epoch():
     old = build_scheduler(build_optimizer(tiny_model()), max_epoch=20)
     for _ in range(8):

@@ -3,6 +3,8 @@
 torchreid's own models keep torchreid's optimizers and engines; the plugin's models use the plugin's.
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,11 +16,13 @@ from dpm_plugin.config import arguments as settings
 from dpm_plugin.config import check_ignored
 from dpm_plugin.data import DPMImageDataManager
 from dpm_plugin.data.datasets import torchreid_sets
-from dpm_plugin.data.sharing import check_same_data
+from dpm_plugin.data.sharing import check_same_data, digest_of
 from dpm_plugin.distributed.processes import ALONE, Processes
 from dpm_plugin.distributed.sync_bn import synchronise_batch_norm
+from dpm_plugin.engine import run_folder
 from dpm_plugin.engine.engine import ImageDPMEngine
 from dpm_plugin.engine.run_checkpoints import FOLDER, newest_checkpoint, restore
+from dpm_plugin.engine.run_record import recorded_cameras
 from dpm_plugin.engine.stock import SoftmaxEngine, TripletEngine
 from dpm_plugin.engine.testing import EvaluationOptions
 from dpm_plugin.engine.training import TrainingMixin, TrainingOptions
@@ -30,7 +34,10 @@ from dpm_plugin.torchreid_host import data, engine, model_names, models, video_d
 from dpm_plugin.torchreid_host import optim as stock_optim
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import known_instead
-from dpm_plugin.weights.load import load_weights
+from dpm_plugin.weights.files import read_checkpoint, read_state
+from dpm_plugin.weights.key_names import to_own_names
+from dpm_plugin.weights.load import CAMERAS, load_weights, rows_of
+from dpm_plugin.weights.published import local_file
 
 DataManager: TypeAlias = data.ImageDataManager | data.VideoDataManager
 
@@ -46,6 +53,10 @@ def check_names(config: CfgNode, processes: Processes = ALONE) -> None:
     if processes.size > 1 and (name not in MODELS or config.loss.name != "dpm"):
         what = f"'{name}' with {config.loss.name}; start it without torchrun"
         raise DPMError(f"several processes train the plugin's models with loss.name dpm only, not {what}")
+    has_weights = config.model.load_weights or config.model.resume or train.resume
+    if config.test.evaluate and not has_weights and (name in MODELS or not config.model.pretrained):
+        what = "model.load_weights FILE, or train.resume auto for the run in data.save_dir"
+        raise DPMError(f"test.evaluate True would evaluate random weights; give {what}")
     if name not in MODELS:
         if config.loss.name == "dpm":
             raise DPMError(
@@ -110,8 +121,12 @@ def build_model(config: CfgNode, datamanager: DataManager, processes: Processes 
     """
     name, classes = config.model.name, datamanager.num_train_pids
     if name in MODELS:
+        cameras, _ = _cameras_to_evaluate(config, datamanager)
+        if config.vit.camera_embedding and cameras != datamanager.num_cameras:
+            what = f"'{config.model.load_weights}' has {cameras} cameras, data.sources {datamanager.num_cameras}"
+            print(f"=> {what}: where test.cameras is auto, a data set that it was not trained on gets the neutral one")
         with processes.main_first():  # it may download weights
-            model = MODELS[name](**settings.model_kwargs(config, classes, datamanager.num_cameras))
+            model = MODELS[name](**settings.model_kwargs(config, classes, cameras))
     elif config.model.pretrained and weights_by_plain_http(name):
         why = f"torchreid fetches the ImageNet weights of '{name}' by plain HTTP and executes what is in them"
         raise DPMError(f"{why}; set model.pretrained False, or choose another model")
@@ -122,11 +137,31 @@ def build_model(config: CfgNode, datamanager: DataManager, processes: Processes 
             layers = ", ".join(child for child, _ in model.named_children())
             raise DPMError(f"train.open_layers names '{layer}', which '{name}' does not have; it has {layers}")
     if config.model.load_weights:
-        load_weights(model, config.model.load_weights, config.model.load_sha256)
+        report, own = load_weights(model, config.model.load_weights, config.model.load_sha256), model.state_dict()
+        lacking = [key for key in report.missing + report.skipped if own[key].is_floating_point()]
+        lacking = [key for key in lacking if not key.startswith("classifier")]  # which no evaluation uses
+        if config.test.evaluate and lacking:
+            what = f"lacks {len(lacking)} tensors that '{name}' is evaluated with, the first is '{lacking[0]}'"
+            raise DPMError(f"'{config.model.load_weights}' {what}; set model.name and vit as it was trained")
     model = model.cuda() if config.use_gpu else model
     if config.train.sync_bn:
         synchronise_batch_norm(model, processes)
     return model
+
+
+def _cameras_to_evaluate(config: CfgNode, datamanager: DataManager) -> tuple[int, Mapping[str, int] | None]:
+    """Rows of the camera embedding, and the cameras that training knew (None: those of the data manager).
+
+    Those of the weights to evaluate, if any: today's data sets need not be what these were trained on.
+    """
+    if not (config.test.evaluate and config.model.load_weights):
+        return datamanager.num_cameras, None
+    path = local_file(config.model.load_weights)
+    cameras = recorded_cameras(read_checkpoint(path))
+    rows = rows_of(to_own_names(read_state(path)).state, CAMERAS, f"'{path}'")
+    if cameras is None and rows != datamanager.num_cameras:
+        return rows, {}
+    return rows, cameras
 
 
 def build_optimizer(config: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -159,8 +194,11 @@ def build_engine(
     if config.data.type == "video":
         engines = {"softmax": engine.VideoSoftmaxEngine, "triplet": engine.VideoTripletEngine}
         return engines[config.loss.name](datamanager, model, **kwargs)
-    kwargs["training"] = TrainingOptions(**settings.training_kwargs(config, processes.seed(config.train.seed)))
-    kwargs["evaluation"] = EvaluationOptions(**settings.evaluation_kwargs(config))
+    # Sorted by path below data.root: file systems list in any order.
+    images = digest_of(sorted(datamanager.train_loader.dataset.train))
+    kwargs["training"] = TrainingOptions(**settings.training_kwargs(config, processes.seed(config.train.seed), images))
+    _, cameras = _cameras_to_evaluate(config, datamanager) if config.model.name in MODELS else (0, None)
+    kwargs["evaluation"] = EvaluationOptions(**settings.evaluation_kwargs(config), trained_cameras=cameras)
     kwargs["processes"] = processes
     if config.loss.name == "dpm":
         gather = processes.all_gather
@@ -189,6 +227,8 @@ def resume(config: CfgNode, engine: engine.Engine, processes: Processes = ALONE)
         source = processes.broadcast(lambda: newest_checkpoint(folder))
         if source is None:
             print(f"=> No checkpoint in '{folder}': from the beginning")
+    if not source and config.test.evaluate and not config.model.load_weights and config.model.name in MODELS:
+        raise DPMError(f"test.evaluate True would evaluate random weights: no checkpoint in '{config.data.save_dir}'")
     if not source:
         return None
     if isinstance(engine, TrainingMixin):
@@ -196,3 +236,33 @@ def resume(config: CfgNode, engine: engine.Engine, processes: Processes = ALONE)
     epoch = restore(source, engine.model, engine.optimizer, engine.scheduler)["epoch"]  # of a video engine
     print(f"=> Resumed from '{source}' after epoch {epoch}")
     return epoch
+
+
+@contextmanager
+def save_folder(config: CfgNode) -> Iterator[Path]:
+    """The folder that a run writes to, held for it alone while it trains: ``data.save_dir``, or one for an evaluation.
+
+    Raises:
+        DPMError: another process trains there, or a run lies there that is neither resumed nor to be overwritten.
+    """
+    folder = Path(config.data.save_dir)
+    if config.test.evaluate:
+        yield run_folder.evaluation_folder(folder)
+        return
+    with run_folder.owned(folder):
+        if _starts_afresh(config) and not config.train.overwrite:
+            run_folder.refuse_used(folder)
+        yield folder
+
+
+def clear_folder(config: CfgNode) -> None:
+    """With ``train.overwrite`` remove an older run from the folder of one that is about to begin."""
+    if config.train.overwrite and not config.test.evaluate and _starts_afresh(config):
+        run_folder.clear(config.data.save_dir)
+
+
+def _starts_afresh(config: CfgNode) -> bool:
+    """Whether the run goes on from no checkpoint of its own folder."""
+    source = config.train.resume or config.model.resume
+    own = Path(config.data.save_dir) / FOLDER
+    return source != "auto" and not (source and Path(source).resolve().parent == own.resolve())

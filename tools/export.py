@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any fo
 
 from dpm_plugin.inference.export import INSTALL, export
 from dpm_plugin.inference.extractor import DPMExtractor
+from dpm_plugin.inference.open_run import NAMED
 from dpm_plugin.utils.command import Parser, exit_code
 
 
@@ -17,11 +18,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="export", description="Write a trained model as ONNX (.onnx) or torch.export (.pt2) file.")
     parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's data.save_dir, a checkpoint, or zoo:NAME")
     parser.add_argument("out", metavar="OUT", help="file to write; ends in .onnx or .pt2")
-    parser.add_argument("--config-file", help="yaml file with the settings of a checkpoint that lies in no run")
+    parser.add_argument("--config-file", help="yaml file with the settings of a checkpoint that does not say them")
+    parser.add_argument("--checkpoint", choices=tuple(NAMED), help="which one of a run's folder (default: last)")
     options = parser.parse_args(argv)
 
     def work() -> None:
-        extractor = DPMExtractor(options.source, config_file=options.config_file, device="cpu")
+        which, settings = options.checkpoint, options.config_file
+        extractor = DPMExtractor(options.source, checkpoint=which, config_file=settings, device="cpu")
         done = export(extractor, options.out)
         size = ", ".join(map(str, extractor.image_size))
         outputs = ", ".join(f"{name} (B, {extractor.model.feature_dim})" for name in done.outputs)

@@ -90,7 +90,11 @@ def run(config: CfgNode, processes: Processes = ALONE) -> None:
     build.check_names(config, processes)
     utils.set_random_seed(processes.seed(config.train.seed))
     log = ("test" if config.test.evaluate else "train") + time.strftime(".log-%Y-%m-%d-%H-%M-%S")
-    with logged(Path(config.data.save_dir) / log) if processes.is_main else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        folder = Path(config.data.save_dir)
+        if processes.is_main:
+            folder = stack.enter_context(build.save_folder(config))
+            stack.enter_context(logged(folder / log))
         device = torch.cuda.get_device_name() if config.use_gpu else f"CPU, {torch.get_num_threads()} threads"
         if processes.size > 1:
             device = f"{processes.size} processes, each {device}"
@@ -101,7 +105,9 @@ def run(config: CfgNode, processes: Processes = ALONE) -> None:
         # Not sooner: what is wrong with names, data or weights is not to be sought below it.
         print(f"Show configuration\n{config}\n")
         start_epoch = build.resume(config, engine, processes)
-        engine.run(**engine_run_kwargs(config, start_epoch))
+        if processes.is_main:
+            build.clear_folder(config)
+        engine.run(**{**engine_run_kwargs(config, start_epoch), "save_dir": str(folder)})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

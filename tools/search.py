@@ -15,6 +15,7 @@ from dpm_plugin.apps.image_index.page import answers_page
 from dpm_plugin.apps.image_index.searching import Answer, Match, search
 from dpm_plugin.apps.image_index.store import FOLDER, Index, read_index
 from dpm_plugin.inference.extractor import DPMExtractor
+from dpm_plugin.inference.open_run import NAMED, run_checkpoint
 from dpm_plugin.utils.command import Parser, exit_code
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import check_output, write_file
@@ -46,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     query.add_argument("--html", metavar="FILE", help="write them as one page that needs no other file")
     query.set_defaults(work=_query)
     for command in (index, query):
-        settings = "yaml file with the settings of a checkpoint that lies in no run"
+        which = "which one of a run's folder, given as --model (default: last)"
+        command.add_argument("--checkpoint", choices=tuple(NAMED), help=which)
+        settings = "yaml file with the settings of a checkpoint that does not say them"
         command.add_argument("--config-file", metavar="FILE", help=settings)
         command.add_argument("--batch-size", type=int, default=32, help="images in one forward pass (default: 32)")
         command.add_argument("--device", help="torch device (default: cuda where there is one, else cpu)")
@@ -55,8 +58,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _index(options: argparse.Namespace) -> None:
     list_images(options.folder, leave_out=options.index)  # a wrong folder is said before the model is opened
-    extractor = _open(options, options.model, options.config_file)
-    model = describe(extractor, options.model, options.config_file)
+    source = _source(options)
+    extractor = _open(options, source, options.config_file)
+    model = describe(extractor, source, options.config_file)
     done = index_images(options.folder, extractor, model, options.index)
     _list_unreadable(done.unreadable)
     changes = f"{done.embedded:,} embedded now, {done.removed:,} that are gone removed"
@@ -67,7 +71,7 @@ def _query(options: argparse.Namespace) -> None:
     index = read_index(options.index)
     for out in filter(None, (options.json, options.html)):
         check_output(out, options.images)
-    source = options.model or index.model["source"]
+    source = _source(options) if options.model else index.model["source"]
     config_file = options.config_file if options.model else options.config_file or index.model["config_file"]
     if source is None:
         raise DPMError(f"index '{shown(index.folder)}' does not say where its model lies; name it with --model")
@@ -81,6 +85,11 @@ def _query(options: argparse.Namespace) -> None:
         write_file(options.json, json.dumps(_as_json(answers, unreadable, index), indent=1) + "\n")
     if options.html:
         write_file(options.html, answers_page(answers, index))
+
+
+def _source(options: argparse.Namespace) -> str:
+    which = options.checkpoint
+    return options.model if which is None else str(run_checkpoint(options.model, which))
 
 
 def _open(options: argparse.Namespace, source: str, config_file: str | None) -> DPMExtractor:

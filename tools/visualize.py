@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
 from dpm_plugin.apps.visualize import DRIVERS, visualize_run
+from dpm_plugin.inference.open_run import NAMED
 from dpm_plugin.utils.command import Parser, exit_code
 from dpm_plugin.utils.runtime import pick_device
 
@@ -29,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--drivers", choices=tuple(DRIVERS), default="paint", help=drivers)
     parser.add_argument("--target", help="one of the run's test data sets (default: the first)")
+    which = "the run's checkpoint (default: last)"
+    parser.add_argument("--checkpoint", choices=tuple(NAMED), default="last", help=which)
     parser.add_argument("--device", help="torch device (default: cuda where there is one, else cpu)")
     options = parser.parse_args(argv)
 
@@ -43,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             dataset=options.target,
             device=pick_device(options.device),
             drivers=options.drivers,
+            checkpoint=options.checkpoint,
         )
         print(f"Open {index} in a browser")
 

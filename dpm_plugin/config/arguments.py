@@ -124,10 +124,12 @@ def engine_kwargs(config: CfgNode) -> Arguments:
     return kwargs | (_pick(config.video, "pooling_method") if config.data.type == "video" else {})
 
 
-def training_kwargs(config: CfgNode, seed: int) -> Arguments:
-    """Arguments of ``TrainingOptions``; ``seed`` is this process's."""
-    kept = _pick(config.train, "checkpoint_every", "keep_checkpoints", "non_finite", "non_finite_limit")
-    return dict(kept, position_seed=seed if config.train.deterministic else None)
+def training_kwargs(config: CfgNode, seed: int, images: str) -> Arguments:
+    """Arguments of ``TrainingOptions``; ``seed`` is this process's, ``images`` the digest of the training images."""
+    names = ("checkpoint_every", "keep_checkpoints", "keep_epochs", "non_finite", "non_finite_limit")
+    record = None if config.test.evaluate else dict(config=_plain(config), images=images)
+    position_seed = seed if config.train.deterministic else None
+    return dict(_pick(config.train, *names), position_seed=position_seed, record=record)
 
 
 def evaluation_kwargs(config: CfgNode) -> Arguments:

@@ -70,6 +70,8 @@ def _conflicts(config):
         yield "model.load_sha256 needs model.load_weights, whose file it is compared with"
     if train.resume and config.model.resume and train.resume != config.model.resume:
         yield "train.resume and model.resume name different checkpoints; set one of them"
+    if train.overwrite and train.resume == "auto":
+        yield "train.overwrite True and train.resume auto exclude each other; set one of them"
     for name in ("checkpoint_every", "non_finite", "deterministic") if is_video else ():
         if train[name] != defaults[name]:
             yield f"train.{name} {train[name]} works with data.type image only"

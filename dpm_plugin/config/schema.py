@@ -47,7 +47,9 @@ DATA = {
     "data.k_tfm": Key(1, "augmented views per image", low=1),
     "data.norm_mean": Key([0.485, 0.456, 0.406], "mean subtracted from each channel (ImageNet's)"),
     "data.norm_std": Key([0.229, 0.224, 0.225], "deviation each channel is divided by (ImageNet's)"),
-    "data.save_dir": Key("log", "folder for logs, checkpoints and results.json"),
+    "data.save_dir": Key(
+        "log", "folder for logs, checkpoints and results.json; test.evaluate in a run's folder: its evaluations/<time>"
+    ),
     "data.persistent_workers": Key(
         False, "[DPM] keep the processes of data.workers from epoch to epoch, which draws other random numbers"
     ),
@@ -134,6 +136,12 @@ TRAIN = {
         3,
         "[DPM] newest checkpoints to keep: last.pth.tar, last-1.pth.tar, ...; best.pth.tar and evaluated epochs' stay",
         low=1,
+    ),
+    "train.keep_epochs": Key(
+        0, "[DPM] newest evaluated epochs whose weights to keep (model/model.pth.tar-<epoch>); 0: all", low=0
+    ),
+    "train.overwrite": Key(
+        False, "[DPM] start afresh in a data.save_dir that holds a run; its checkpoints and results.json are removed"
     ),
     "train.non_finite": Key(
         "stop",

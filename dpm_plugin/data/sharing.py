@@ -1,7 +1,7 @@
 """Which images each of several processes reads: a part of every training batch, every n-th test batch."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,12 @@ class EveryNthBatch(Sampler):
         return len(self.batches(self.processes.rank))
 
 
+def digest_of(entries: Iterable[tuple]) -> str:
+    """SHA-256 of the names and labels of images, (path, identity, camera, ...) each, in their order."""
+    names = repr([(Path(path).name, labels) for path, *labels in entries])
+    return hashlib.sha256(names.encode()).hexdigest()
+
+
 def check_same_data(datamanager: ImageDataManager, processes: Processes) -> None:
     """Refuse, by a DPMError on each, processes that list their images differently: they would share out other data.
 
@@ -88,8 +94,7 @@ def check_same_data(datamanager: ImageDataManager, processes: Processes) -> None
     lists = {"the training set": datamanager.train_loader.dataset.train}
     for name, parts in datamanager.test_dataset.items():
         lists.update({f"{side} of '{name}'": entries for side, entries in parts.items()})
-    names = {what: repr([(Path(path).name, labels) for path, *labels in entries]) for what, entries in lists.items()}
-    own = {what: hashlib.sha256(text.encode()).hexdigest() for what, text in names.items()}
+    own = {what: digest_of(entries) for what, entries in lists.items()}
     everyone = processes.gather(own) or []  # on rank 0
     others = ((rank, what) for what in own for rank, each in enumerate(everyone) if each.get(what) != own[what])
     other = processes.broadcast(lambda: next(others, None))

@@ -44,6 +44,8 @@ class ImageDPMEngine(TrainingMixin):
         DPMError: unknown choices; in training, a non-finite loss, gradient or weight.
     """
 
+    gives_cameras = True
+
     def __init__(
         self,
         datamanager: ImageDataManager,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dpm_plugin.utils.errors import DPMError
 
 GRADIENT = "gradient"  # begins the names of gradient norms among an iteration's numbers
-ADVICE = "lower train.lr or switch train.amp off"
+ADVICE = "go on with train.amp off, or start anew with a lower train.lr"
 KEPT = f"the checkpoint of the last good epoch is kept; {ADVICE}"
 
 

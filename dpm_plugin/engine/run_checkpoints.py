@@ -1,15 +1,19 @@
 """The checkpoints of a run: what they hold, which there are in its folder, and which one to go on from.
 
-``model/last.pth.tar`` is the newest, ``last-1.pth.tar`` the one before and so on; ``model.pth.tar-<epoch>`` is
-torchreid's, of every evaluated epoch; ``best.pth.tar`` the evaluated one of the highest rank-1.
+``model/last.pth.tar`` is the newest, ``last-1.pth.tar`` the one before and so on: these hold all that resuming needs.
+``model.pth.tar-<epoch>``, torchreid's name, are the weights of every evaluated epoch, and ``best.pth.tar`` those of the
+highest rank-1, of equal ones of the highest mAP, of equal ones again the first.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from dpm_plugin.engine.run_record import check_same_run
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import put_copy
 from dpm_plugin.weights.files import plain_tensors, read_checkpoint, write_checkpoint
@@ -20,7 +24,12 @@ BEST = "best.pth.tar"
 
 
 def restore(
-    path: str | Path, model: nn.Module, optimizer: Any = None, scheduler: Any = None, scaler: Any = None
+    path: str | Path,
+    model: nn.Module,
+    optimizer: Any = None,
+    scheduler: Any = None,
+    scaler: Any = None,
+    record: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Put a checkpoint's weights and training state into the parts of a run; returns the checkpoint's content.
 
@@ -29,13 +38,18 @@ def restore(
     Args:
         path: a file written by this package or by torchreid.
         optimizer, scheduler, scaler: each takes up its state where the file has one. Default: the run has none.
+        record: of the run that trains on, see :func:`~dpm_plugin.engine.run_record.check_same_run`. Default: None, the
+            weights are only evaluated, and need no training state.
 
     Raises:
-        DPMError: unreadable, or of another model; names what differs.
+        DPMError: unreadable, or of another model or run; names what differs.
     """
     checkpoint = read_checkpoint(path)
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "epoch" not in checkpoint:
+    needed = {"state_dict", "epoch"} | ({"optimizer"} if record is not None and optimizer is not None else set())
+    if not isinstance(checkpoint, dict) or needed - set(checkpoint) or not isinstance(checkpoint["epoch"], int):
         raise DPMError(f"'{path}' holds weights but no training state, so it can't be resumed; use model.load_weights")
+    if record is not None:
+        check_same_run(checkpoint, record, f"checkpoint '{path}'")
     state = plain_tensors(checkpoint["state_dict"], path)
     own, given = ({(key, tensor.shape) for key, tensor in tensors.items()} for tensors in (model.state_dict(), state))
     differing = sorted({key for key, _ in own ^ given})
@@ -46,9 +60,12 @@ def restore(
     model.load_state_dict(state)
     for name, part in (("optimizer", optimizer), ("scheduler", scheduler), ("scaler", scaler)):
         if part is not None and checkpoint.get(name):
+            keys = set(part.param_groups[0]) if name == "optimizer" else set()
             try:
                 part.load_state_dict(checkpoint[name])
-            except (ValueError, KeyError, TypeError) as error:
+                if lost := keys - set(part.param_groups[0] if keys else ()):
+                    raise KeyError(f"no {', '.join(sorted(lost))} in it; was it another train.optim?")
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise DPMError(f"the {name} state in '{path}' does not fit this run's {name}: {error}") from error
     return checkpoint
 
@@ -77,6 +94,21 @@ def _keep_older(path: Path, keep: int) -> None:
         put_copy(path, older(1))
 
 
+def keep_newest(folder: Path, keep: int) -> None:
+    """Remove all files ``model.pth.tar-<epoch>`` of ``folder`` but the ``keep`` written last; 0 keeps all."""
+    found = [path for path in folder.glob("model.pth.tar-*") if path.name.rpartition("-")[2].isdecimal()]
+    for path in sorted(found, key=lambda path: path.stat().st_mtime_ns)[:-keep] if keep else ():
+        path.unlink()
+
+
+def disk_needed(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoints: int, epochs: int) -> int:
+    """About the bytes of so many checkpoints, and of the weights of so many evaluated epochs."""
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    has = optimizer.defaults.get  # of the tensors that an optimizer keeps for each parameter
+    moments = 2 * bool(has("betas")) + bool(has("amsgrad")) + bool(has("momentum")) + bool(has("alpha"))
+    return weights * (epochs + checkpoints * (1 + moments))
+
+
 def newest_checkpoint(folder: str | Path) -> Path | None:
     """Path of the newest checkpoint in ``folder`` that can be read; None where there is no checkpoint at all.
 
@@ -85,14 +117,20 @@ def newest_checkpoint(folder: str | Path) -> Path | None:
     folder, last = Path(folder), Path(folder) / LAST
     if _progress(last) is not None:
         return last
-    others = [path for pattern in ("last-*.pth.tar", "model.pth.tar-*", BEST) for path in sorted(folder.glob(pattern))]
-    found = [(progress, path) for path in others if (progress := _progress(path)) is not None]
+    everything = all_checkpoints(folder)
+    found = [(progress, path) for path in everything if path != last and (progress := _progress(path)) is not None]
     if found:
         return max(found, key=lambda each: each[0])[1]
-    if others or last.exists():
+    if everything:
         advice = "remove them to start from the beginning, or name another one in train.resume"
-        raise DPMError(f"none of the {len(others) + last.exists()} checkpoints in '{folder}' can be read; {advice}")
+        raise DPMError(f"none of the {len(everything)} checkpoints in '{folder}' can be resumed; {advice}")
     return None
+
+
+def all_checkpoints(folder: str | Path) -> list[Path]:
+    """Every checkpoint in ``folder``, a run's ``model``, readable or not."""
+    patterns = (LAST, "last-*.pth.tar", "model.pth.tar-*", BEST)
+    return [path for pattern in patterns for path in sorted(Path(folder).glob(pattern))]
 
 
 def _progress(path: Path) -> tuple[int, int, bool] | None:
@@ -101,8 +139,10 @@ def _progress(path: Path) -> tuple[int, int, bool] | None:
         return None
     try:
         content = read_checkpoint(path)
+        if "optimizer" not in content:  # the weights of an evaluated epoch
+            return None
         progress = content.get("progress") or {}
         return int(content["epoch"]), int(progress.get("iteration", 0)), bool(progress.get("evaluated", False))
-    except (DPMError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (DPMError, AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         print(f"=> '{path}' is passed over: {error}")
         return None

@@ -1,5 +1,6 @@
 """What every engine of this package adds to torchreid's evaluation: five rows and results.json."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,14 @@ from torch.utils.data import DataLoader
 
 from dpm_plugin.data.skipping import describe_skipped, merge_skipped
 from dpm_plugin.distributed.processes import ALONE, Processes
-from dpm_plugin.evaluation.extract import SIDES, Features, camera_choice, check_cameras, extract_features
+from dpm_plugin.evaluation.extract import (
+    SIDES,
+    Features,
+    camera_choice,
+    check_cameras,
+    extract_features,
+    trained_cameras,
+)
 from dpm_plugin.evaluation.protocol import evaluate, format_headline, format_table
 from dpm_plugin.evaluation.results import library_versions, write_results
 from dpm_plugin.evaluation.visrank import visualize_ranks
@@ -26,12 +34,14 @@ class EvaluationOptions:
         feature: space of the headline row, "after" or "before" the neck. Default: "after".
         mask: whether the headline row applies the query's mask. Default: True.
         cameras: see :func:`~dpm_plugin.evaluation.extract.camera_choice`. Default: "auto".
+        trained_cameras: what "auto" goes by, where the model was not trained by this engine. Default: None.
         run_info: what the ``run`` section of results.json says of the run. Default: nothing.
     """
 
     feature: str = "after"
     mask: bool = True
     cameras: str | tuple[int, int] = "auto"
+    trained_cameras: Mapping[str, int] | None = None
     run_info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -47,6 +57,8 @@ class EvaluationMixin(Engine):
         processes: those that share the test batches out; rank 0 alone writes. Default: one.
     """
 
+    gives_cameras = False  # whether training tells the model the camera of an image
+
     def __init__(
         self,
         *torchreid: Any,
@@ -58,8 +70,12 @@ class EvaluationMixin(Engine):
         super().__init__(*torchreid, **torchreid_options)
         self.evaluation, self.amp, self.processes = evaluation or EvaluationOptions(), amp, processes
         self.run_phases: Phases = {}  # those before an evaluation
-        self.in_training = False  # whether an evaluation is one of an epoch
+        self.in_training = False  # whether an evaluation is one of an epoch; this and the next for results.json
         self.skipped_iterations = 0
+        self.last_mAP = 0.0  # of the last evaluation
+        of_data = trained_cameras(self.datamanager) if self.gives_cameras else {}
+        given = self.evaluation.trained_cameras
+        self.trained_cameras: Mapping[str, int] = of_data if given is None else given
 
     @property
     def device(self) -> torch.device:
@@ -74,13 +90,15 @@ class EvaluationMixin(Engine):
         phases: Phases = {}
         sides = []
         for side, loader in zip(SIDES, (query_loader, gallery_loader)):
-            cameras = camera_choice(self.evaluation.cameras, side, self.datamanager, dataset_name)
+            cameras = camera_choice(self.evaluation.cameras, side, self.trained_cameras, dataset_name)
             extract = partial(extract_features, device=self.device, amp=self.amp, processes=self.processes)
             with measure(phases, f"extract_{side}", self.device):
                 sides.append(extract(self.model, loader, cameras, name=f"{side} set of '{dataset_name}'"))
         skipped = getattr(self.datamanager, "skipped", None)  # of data.corrupt skip
         skipped = None if skipped is None else self.processes.gather(skipped)
-        return self.processes.broadcast(lambda: self._report(dataset_name, sides, phases, skipped, **options))
+        found = self.processes.broadcast(lambda: self._report(dataset_name, sides, phases, skipped, **options))
+        self.last_mAP = float(found[1])
+        return found
 
     def _report(
         self,

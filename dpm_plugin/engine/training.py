@@ -1,8 +1,9 @@
 """What every engine of this package adds to torchreid's training: sound checkpoints, exact resume, orderly stops."""
 
 import os
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,9 @@ import torch
 from dpm_plugin.engine.lines import PrintFrequency
 from dpm_plugin.engine.non_finite import ADVICE, GRADIENT, KEPT, Snapshot, check_weights, gradient_norm, not_finite
 from dpm_plugin.engine.resumable_loader import ResumableLoader, as_tensors
-from dpm_plugin.engine.run_checkpoints import BEST, FOLDER, LAST, restore, write_last
+from dpm_plugin.engine.run_checkpoints import BEST, FOLDER, LAST, disk_needed, keep_newest, restore, write_last
+from dpm_plugin.engine.run_folder import evaluation_folder
+from dpm_plugin.engine.run_record import recorded_cameras
 from dpm_plugin.engine.stop_signals import Stopped, StopSignals
 from dpm_plugin.engine.testing import EvaluationMixin
 from dpm_plugin.utils.errors import DPMError
@@ -32,17 +35,22 @@ class TrainingOptions:
     Attributes:
         checkpoint_every: iterations between checkpoints. Default: 0, at the end of each epoch only.
         keep_checkpoints: newest ones to keep, see :mod:`~dpm_plugin.engine.run_checkpoints`. Default: 3.
+        keep_epochs: newest evaluated epochs whose weights to keep. Default: 0, all.
         non_finite: "stop" the run at a loss or gradient that is not finite, or "skip" the iteration: it is undone,
             which takes a second copy of weights and optimizer state, and counted. Default: "stop".
         non_finite_limit: iterations skipped in a row that stop the run all the same. Default: 10.
         position_seed: see :class:`~dpm_plugin.engine.resumable_loader.ResumableLoader`. Default: None.
+        record: what checkpoints say of the run, see :mod:`~dpm_plugin.engine.run_record`; None: what is resumed is only
+            evaluated. Default: nothing.
     """
 
     checkpoint_every: int = 0
     keep_checkpoints: int = 3
+    keep_epochs: int = 0
     non_finite: str = "stop"
     non_finite_limit: int = 10
     position_seed: int | None = None
+    record: Mapping[str, Any] | None = field(default_factory=dict)
 
 
 class TrainingMixin(EvaluationMixin):
@@ -50,7 +58,8 @@ class TrainingMixin(EvaluationMixin):
 
     A checkpoint is torchreid's (``state_dict``, ``epoch``, ``rank1``, ``optimizer``, ``scheduler``) with
     ``progress``: how many batches of the running epoch are done, the random generators now and when that epoch began,
-    of every process and its loader's processes, and counters.
+    of every process and its loader's processes, and counters; and the run's record
+    (:mod:`~dpm_plugin.engine.run_record`).
 
     Args:
         training: Default: ``TrainingOptions()``. Others: see :class:`~dpm_plugin.engine.testing.EvaluationMixin`.
@@ -60,7 +69,7 @@ class TrainingMixin(EvaluationMixin):
         super().__init__(*torchreid, **options)
         self.training = training or TrainingOptions()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=False)
-        self.best_rank1: float | None = None  # of the evaluations so far
+        self.best: tuple[float, float] | None = None  # rank-1 and mAP of the best evaluation so far
         self.skipped_in_a_row = 0
         self.stop = StopSignals()
         self.train_loader: Any  # torchreid's, then the resumable one over it
@@ -71,8 +80,11 @@ class TrainingMixin(EvaluationMixin):
     ) -> None:
         """torchreid's ``run``; a run that was resumed after its last epoch is evaluated, not trained again.
 
-        A signal ends training after the iteration with a checkpoint, and raises :class:`Stopped`.
+        A signal ends it after the iteration with a checkpoint and :class:`Stopped`. With ``test_only`` it writes to
+        :func:`~dpm_plugin.engine.run_folder.evaluation_folder` of ``save_dir``.
         """
+        if test_only and self.processes.is_main:
+            save_dir = str(evaluation_folder(save_dir))
         resumed, self._resumed = self._resumed, None
         resumed = resumed if resumed is not None and resumed[0] == start_epoch else None
         last_epoch_ended = resumed is not None and max_epoch == start_epoch and not resumed[1]["own"]["iteration"]
@@ -89,6 +101,8 @@ class TrainingMixin(EvaluationMixin):
                 self.max_epoch = max_epoch
                 for folder in (save_dir, Path(save_dir) / FOLDER) if self.processes.is_main else ():
                     remove_leftovers(folder)
+                if self.processes.is_main:
+                    self._announce_size(**options)
                 if resumed is not None:
                     self._go_on(*resumed, options)
             try:
@@ -114,21 +128,35 @@ class TrainingMixin(EvaluationMixin):
 
         DPMError where it is unreadable, or of another model or number of batches an epoch.
         """
-        content = restore(path, self.model, self.optimizer, self.scheduler, self.scaler)
+        content = restore(path, self.model, self.optimizer, self.scheduler, self.scaler, self.training.record)
+        if (cameras := recorded_cameras(content)) is not None:
+            self.trained_cameras = cameras
         epoch, progress, within = content["epoch"], content.get("progress"), ""
         if progress is not None:
             try:
-                self.best_rank1 = progress["best_rank1"]
-                self.skipped_iterations, self.skipped_in_a_row = progress["skipped"], progress["skipped_in_a_row"]
+                if progress["best_rank1"] is not None:  # 0.1.0 did not record the mAP: only a higher rank-1 is better
+                    self.best = float(progress["best_rank1"]), float(progress.get("best_mAP", "inf"))
+                self.skipped_iterations = int(progress["skipped"])
+                self.skipped_in_a_row = int(progress["skipped_in_a_row"])
                 rank, states = self.processes.rank, progress["processes"]
                 own = states[rank] if rank < len(states) else {**states[0], "start": None, "now": None, "workers": {}}
                 self._resumed = epoch, {**progress, "own": own}
                 within = f", iteration {own['iteration']} of {own['batches']}" if own["iteration"] else ""
-            except (KeyError, IndexError, TypeError) as error:
+            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
                 advice = "resume from another checkpoint, or start from its weights by model.load_weights"
-                raise DPMError(f"the progress in '{path}' is damaged: it lacks {error}; {advice}") from error
+                raise DPMError(
+                    f"the progress in '{path}' is damaged ({type(error).__name__}: {error}); {advice}"
+                ) from error
         print(f"=> Resumed from '{path}' after epoch {epoch}{within}")
         return epoch
+
+    def _announce_size(self, eval_freq: int = -1, start_eval: int = 0, **others: Any) -> None:
+        evaluated = 1 + sum(eval_freq > 0 and epoch % eval_freq == 0 for epoch in range(start_eval, self.max_epoch))
+        keep = self.training.keep_epochs
+        epochs = evaluated if keep == 0 else min(evaluated, keep + 1)  # best.pth.tar may be none of the kept
+        size = disk_needed(self.model, self.optimizer, self.training.keep_checkpoints, epochs)
+        keys = "train.keep_checkpoints, train.keep_epochs"
+        print(f"=> Checkpoints will take about {size / 1e9:,.1f} GB in '{self.save_dir}' ({keys})")
 
     def _go_on(self, finished: int, progress: dict, options: dict) -> None:
         """Put the random generators back; make up for the evaluation that an interruption prevented."""
@@ -221,22 +249,26 @@ class TrainingMixin(EvaluationMixin):
     def save_model(self, epoch: int, rank1: float, save_dir: str, is_best: bool = False) -> None:
         """Write ``save_dir/model/model.pth.tar-<epoch + 1>`` after an evaluation.
 
-        It is ``best.pth.tar`` too where its rank-1 is the highest so far, and ``last.pth.tar`` unless the run ends
-        here: a run of more epochs goes on as if it had always had them.
+        It holds the weights alone, and is ``best.pth.tar`` too where rank-1, or with the same rank-1 mAP, is the
+        highest so far. ``last.pth.tar`` says that it was evaluated unless the run ends here: a run of more epochs goes
+        on as if it had always had them.
         """
-        if best := self.best_rank1 is None or float(rank1) > self.best_rank1:
-            self.best_rank1 = float(rank1)
+        found = float(rank1), self.last_mAP
+        if best := self.best is None or found > self.best:
+            self.best = found
         state = self.checkpoint_state(epoch, rank1)
         if not self.processes.is_main:
             return
         path = Path(save_dir) / FOLDER / f"model.pth.tar-{epoch + 1}"
-        write_checkpoint(state, path)
+        training = ("optimizer", "scheduler", "scaler", "progress")
+        write_checkpoint({name: part for name, part in state.items() if name not in training}, path)
         print(f'Checkpoint saved to "{path}"')
         try:
             if best:
                 put_copy(path, path.with_name(BEST))
             if epoch + 1 < getattr(self, "max_epoch", 0):
-                put_copy(path, path.with_name(LAST))
+                write_checkpoint(state, path.with_name(LAST))
+            keep_newest(path.parent, self.training.keep_epochs)
         except OSError as error:
             raise DPMError(f"'{path.parent}' cannot be written: {error}; its checkpoints are intact") from error
 
@@ -250,6 +282,7 @@ class TrainingMixin(EvaluationMixin):
     def checkpoint_state(self, epoch: int, rank1: float | None = None) -> dict[str, Any]:
         """A checkpoint's content after epoch index ``epoch`` and an evaluation, or none; every process calls this."""
         state: dict[str, Any] = {"state_dict": self.model.state_dict(), "epoch": epoch + 1}
+        state |= {**(self.training.record or {}), "cameras": dict(self.trained_cameras)}
         if rank1 is not None:
             state["rank1"] = float(rank1)  # a numpy scalar would be unreadable under weights_only=True
         scaler = self.scaler if self.scaler.is_enabled() else None
@@ -259,7 +292,8 @@ class TrainingMixin(EvaluationMixin):
         state["progress"] = {
             "iteration": self._loader().done,
             "evaluated": rank1 is not None,
-            "best_rank1": self.best_rank1,
+            "best_rank1": self.best and self.best[0],
+            "best_mAP": self.best and self.best[1],
             "skipped": self.skipped_iterations,
             "skipped_in_a_row": self.skipped_in_a_row,
             "processes": as_tensors(self.processes.gather(self._loader().state())),

@@ -1,6 +1,6 @@
 """From test images to retrieval features: the camera an image is taken for, one batch, a whole set, all processes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,28 +58,31 @@ def check_cameras(choice: str | Sequence[int]) -> None:
 
 
 def camera_choice(
-    choice: str | Sequence[int], side: str, datamanager: ImageDataManager, dataset: str
+    choice: str | Sequence[int], side: str, trained: Mapping[str, int], dataset: str
 ) -> Callable[[Tensor], Tensor | None]:
     """The function from camera ids of test images, (B,), to rows of the camera embedding; None is the neutral camera.
 
     Args:
-        choice: "auto", the data set's own cameras where it is a training source and the neutral camera elsewhere;
+        choice: "auto", the data set's own cameras where the model was trained with them, the neutral camera elsewhere;
             "ids", the data set's camera ids as they are; "none", always neutral; or (query index, gallery index).
         side: "query" or "gallery".
-        datamanager, dataset: what was trained on, and the name of the test set; for "auto".
+        trained, dataset: see :func:`trained_cameras`, and the name of the test set; for "auto".
     """
     if choice == "ids":
         return lambda camids: camids
     if not isinstance(choice, str):
         index = choice[SIDES.index(side)]
         return lambda camids: torch.full_like(camids, index)
-    if choice == "none":
-        offset = None
-    elif hasattr(datamanager, "camera_offset"):
-        offset = datamanager.camera_offset(dataset)
-    else:  # torchreid's own manager says nothing of later sources, whose cameras are numbered on
-        offset = 0 if dataset == datamanager.sources[0] else None
+    offset = None if choice == "none" else trained.get(dataset)
     return lambda camids: None if offset is None else camids + offset
+
+
+def trained_cameras(datamanager: ImageDataManager) -> dict[str, int]:
+    """Training data set -> what is added to its camera ids, which are then rows of the camera embedding."""
+    if not hasattr(datamanager, "camera_offset"):  # torchreid's own manager numbers later sources' cameras on
+        return {datamanager.sources[0]: 0}
+    offsets = {name: datamanager.camera_offset(name) for name in datamanager.sources}
+    return {name: offset for name, offset in offsets.items() if offset is not None}
 
 
 def embed_batch(

@@ -80,13 +80,15 @@ def _read(path: Path) -> dict[str, dict]:
     """The file's content; one that is missing starts empty, one that is not ours is kept aside."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content["run"], dict) and isinstance(content["datasets"], dict):
+        entries = content["datasets"].values()
+        epochs = [past["epoch"] for entry in entries for past in entry.get("history", [])]
+        if isinstance(content["run"], dict) and all(isinstance(epoch, int) for epoch in epochs):
             return content
     except FileNotFoundError:
         return {"run": {}, "datasets": {}}
     except OSError as error:
         raise DPMError(f"'{path}' cannot be read: {error}") from error
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     aside = path.with_name(path.name + ".unreadable")
     warnings.warn(f"'{path}' does not hold results; it is kept as '{aside}' and a new one is started", stacklevel=2)

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from dpm_plugin.data.transforms import evaluation_transform
-from dpm_plugin.inference.open_run import open_trained
+from dpm_plugin.inference.open_run import open_trained, run_checkpoint
 from dpm_plugin.method.model import DPM
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.images import Undecodable, read_image, to_rgb
@@ -42,6 +42,7 @@ class DPMExtractor:
             together with ``config_file``, or a model, which is put on ``device`` in eval mode.
         image_size: (height, width) in pixels; with a model only, and then needed.
         mean, std: three numbers each, as in its training; with a model only, and then needed.
+        checkpoint: "last" or "best", with a run's folder only. Default: None, the last.
         config_file: yaml file of settings such as ``configs/released/dpm_occduke.yaml``.
         device: torch device or its name. Default: the GPU where there is one, else the CPU.
         batch_size: images in one forward pass. Default: 32.
@@ -61,6 +62,7 @@ class DPMExtractor:
         image_size: tuple[int, int] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        checkpoint: str | None = None,
         config_file: str | Path | None = None,
         device: str | torch.device | None = None,
         batch_size: int = 32,
@@ -83,7 +85,8 @@ class DPMExtractor:
         else:
             if given:
                 raise DPMError(f"{', '.join(given)} belong to a model; '{source}' has its own settings")
-            self.model, self.config, _ = open_trained(source, self.device, config_file)
+            source = source if checkpoint is None else run_checkpoint(source, checkpoint)
+            self.model, self.config, *_ = open_trained(source, self.device, config_file)
             data = self.config.data
             self.image_size, self.mean, self.std = (
                 (data.height, data.width),

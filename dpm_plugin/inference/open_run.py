@@ -1,6 +1,7 @@
 """Open a trained model again with its settings: from a run's folder, a checkpoint, or published weights."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,21 +9,40 @@ import torch
 from yacs.config import CfgNode
 
 from dpm_plugin.config import SCHEMA, flat, load_config, model_kwargs
+from dpm_plugin.engine.run_checkpoints import BEST, FOLDER, LAST
+from dpm_plugin.engine.run_record import recorded_cameras, recorded_settings
 from dpm_plugin.method.model import DPM
 from dpm_plugin.models import MODELS
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.weights.files import plain_tensors, read_checkpoint, read_state
 from dpm_plugin.weights.key_names import to_own_names
-from dpm_plugin.weights.load import load_weights
+from dpm_plugin.weights.load import CAMERAS, load_weights, rows_of
 from dpm_plugin.weights.published import local_file, published
+
+#: Checkpoints of a run that have names of their own.
+NAMED = {"last": LAST, "best": BEST}
 
 
 class Trained(NamedTuple):
-    """``model`` is in eval mode, ``config`` what it was trained with, ``epoch`` how many epochs it saw, if known."""
+    """``model`` is in eval mode, ``config`` what it was trained with.
+
+    ``epoch`` is how many epochs it saw and ``cameras`` the cameras it was trained with
+    (:func:`~dpm_plugin.evaluation.extract.trained_cameras`); None where the file does not say.
+    """
 
     model: DPM
     config: CfgNode
     epoch: int | None
+    cameras: Mapping[str, int] | None = None
+
+
+def run_checkpoint(folder: str | Path, name: str) -> Path:
+    """The path of the checkpoint "last" or "best" (highest rank-1, then mAP) of the run in ``folder``; or DPMError."""
+    if name not in NAMED:
+        raise DPMError(f"checkpoint '{name}' is unknown; choose one of {', '.join(NAMED)}")
+    if not Path(folder).expanduser().is_dir():
+        raise DPMError(f"checkpoint '{name}' is one of a run's folder (data.save_dir), which '{folder}' is not")
+    return Path(folder).expanduser() / FOLDER / NAMED[name]
 
 
 def open_trained(
@@ -31,11 +51,10 @@ def open_trained(
     """Open a run or a single checkpoint.
 
     Args:
-        source: a run's folder (``data.save_dir``), a checkpoint in one (``RUN/model/...``), ``zoo:NAME`` for
-            published weights, which bring their settings, or, with ``config_file``, any file that
-            :func:`dpm_plugin.load_weights` reads.
+        source: a run's folder (``data.save_dir``), a checkpoint of one, ``zoo:NAME`` for published weights, which bring
+            their settings, or, with ``config_file``, any file that :func:`dpm_plugin.load_weights` reads.
         device: of the model. Default: "cpu".
-        config_file: yaml file with the settings of a checkpoint that lies in no run. Default: None.
+        config_file: yaml file with the settings of a checkpoint that does not say them. Default: None.
 
     Raises:
         DPMError: nothing there, no settings for it, or settings of another model.
@@ -50,39 +69,42 @@ def open_trained(
         raise DPMError(f"'{source}' does not exist; name a run's folder (data.save_dir) or a checkpoint in one")
     if source.is_dir():
         return open_run(source, device)
-    folder = _run_of(source)
-    if folder is None:
+    content = read_checkpoint(source)
+    if not _is_of_plugin(source, content):
         run = "finished run of tools/main.py with one of the plugin's models"
         raise DPMError(f"'{source}' lies in no {run}, so its settings are not known; name a config file as well")
-    return open_run(folder, device, checkpoint=source)
+    return open_run(_folder_of(source), device, checkpoint=source)
 
 
 def open_run(
     folder: str | Path,
     device: str | torch.device = "cpu",
     root: str | Path | None = None,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path = "last",
 ) -> Trained:
-    """Open what ``tools/main.py`` left in ``folder``, its ``data.save_dir``: ``results.json`` and a checkpoint.
+    """Open what ``tools/main.py`` left in ``folder``, its ``data.save_dir``.
+
+    The settings are those that the checkpoint was trained with; for one of 0.1.0, those in ``results.json``.
 
     Args:
         device: of the model. Default: "cpu".
         root: data root of the opened configuration. Default: the run's.
-        checkpoint: Default: ``model/last.pth.tar``.
+        checkpoint: "last", "best" or a path. Default: "last".
 
     Raises:
         DPMError: a file is missing or unreadable, or the run's model is not one of the plugin's.
     """
     folder = Path(folder)
-    overrides = {key: value for key, value in flat(_settings(folder)) if key in SCHEMA}
-    overrides["data.save_dir"] = str(folder)
+    path = folder / FOLDER / NAMED[str(checkpoint)] if str(checkpoint) in NAMED else Path(checkpoint)
+    content = read_checkpoint(path) if path.is_file() else {}
+    recorded = recorded_settings(content)
+    overrides = (recorded or _settings(folder)) | {"data.save_dir": str(folder)}
     if root is not None:
         overrides["data.root"] = str(root)
     config = load_config(overrides=overrides)
     if config.model.name not in MODELS:
         raise DPMError(f"'{folder}' trained '{config.model.name}'; this needs one of {', '.join(sorted(MODELS))}")
-    path = folder / "model" / "last.pth.tar" if checkpoint is None else Path(checkpoint)
-    content = read_checkpoint(path)
+    content = content or read_checkpoint(path)  # which says that there is no file
     try:
         state, epoch = plain_tensors(content["state_dict"], path), int(content["epoch"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -91,9 +113,9 @@ def open_run(
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        files = f"results.json and {path.parent.name}/{path.name}"
+        files = f"{'the settings' if recorded else 'results.json'} and {path.parent.name}/{path.name}"
         raise DPMError(f"'{folder}': {files} are of different models ({error})") from error
-    return Trained(model.to(device).eval(), config, epoch)
+    return Trained(model.to(device).eval(), config, epoch, recorded_cameras(content))
 
 
 def load_as_trained(model: DPM, path: str | Path) -> None:
@@ -104,35 +126,41 @@ def load_as_trained(model: DPM, path: str | Path) -> None:
     computes what was trained. Every other model, and every other file, is left to :func:`dpm_plugin.load_weights`.
     Raises DPMError for a file that is unreadable or of another model.
     """
-    folder = _run_of(path) if getattr(model, "default_shape", False) else None
-    if folder is None:
+    if not (getattr(model, "default_shape", False) and _is_of_plugin(path, read_checkpoint(path))):
         load_weights(model, path)
         return
-    trained, config, epoch = open_run(folder, next(model.parameters()).device, checkpoint=path)
+    folder = _folder_of(path)
+    opened = open_run(folder, next(model.parameters()).device, checkpoint=Path(path).expanduser())
+    trained = opened.model
     if (trained.backbone.backbone_name, trained.has_mask) != (model.backbone.backbone_name, model.has_mask):
-        raise DPMError(f"'{path}' is of '{config.model.name}', not of the model that was built; build that one")
+        raise DPMError(f"'{path}' is of '{opened.config.model.name}', not of the model that was built; build that one")
     for part in ("backbone", "mask_blocks", "mask_generator", "neck"):
         setattr(model, part, getattr(trained, part))
     if trained.num_classes == model.num_classes:  # else it is to be trained anew
         model.classifier = trained.classifier
     model.train(model.training)
-    print(f"=> '{path}': as trained by '{folder}' ({epoch} epochs)")
+    print(f"=> '{path}': as trained by '{folder}' ({opened.epoch} epochs)")
 
 
-def _run_of(checkpoint: str | Path) -> Path | None:
-    """The run's folder that ``RUN/model/<checkpoint>`` lies in; None where there is none of a plugin's model."""
-    folder = Path(checkpoint).expanduser().absolute().parent.parent
+def _folder_of(checkpoint: str | Path) -> Path:
+    return Path(checkpoint).expanduser().absolute().parent.parent
+
+
+def _is_of_plugin(path: str | Path, content: Any) -> bool:
+    """Whether a checkpoint of this content at ``RUN/model/<name>`` is of a run of one of the plugin's models."""
     try:
-        return folder if _settings(folder)["model"]["name"] in MODELS else None
-    except (DPMError, KeyError, TypeError):
-        return None
+        settings = recorded_settings(content) or _settings(_folder_of(path))
+        return settings.get("model.name") in MODELS
+    except (DPMError, TypeError):
+        return False
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """The configuration in a run's results.json, as nested dicts."""
+    """{key: value} of the configuration in a run's results.json."""
     try:
-        return dict(json.loads((folder / "results.json").read_text(encoding="utf-8"))["run"]["config"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        config = json.loads((folder / "results.json").read_text(encoding="utf-8"))["run"]["config"]
+        return {key: value for key, value in flat(config) if key in SCHEMA}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"results.json with its settings cannot be read ({error})"
         raise DPMError(f"'{folder}' is no finished run of tools/main.py: {why}") from error
 
@@ -141,14 +169,7 @@ def _build(config: CfgNode, state: dict[str, torch.Tensor], source: str) -> DPM:
     """The untrained model of these settings, with the classes and cameras of ``state``, read from ``source``."""
     if "classifier.weight" not in state:
         raise DPMError(f"{source} is no checkpoint of '{config.model.name}': it lacks 'classifier.weight'")
-    counts = []
-    for name in ("classifier.weight", "backbone.camera_embedding"):  # (N, D), (cameras, C)
-        rows = state.get(name)
-        if rows is not None and (rows.dim() != 2 or 0 in rows.shape):  # rows without numbers can be billions
-            shape = f"has shape {tuple(rows.shape)}, not one row for each class or camera"
-            raise DPMError(f"tensor '{name}' in {source} {shape}; the file is damaged")
-        counts.append(0 if rows is None else len(rows))
-    arguments = model_kwargs(config, *counts)
+    arguments = model_kwargs(config, *(rows_of(state, name, source) for name in ("classifier.weight", CAMERAS)))
     return MODELS[config.model.name](**{**arguments, "pretrained": False})
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Subset
 from dpm_plugin.build import build_datamanager
 from dpm_plugin.config import evaluation_kwargs
 from dpm_plugin.engine.testing import EvaluationOptions
-from dpm_plugin.evaluation.extract import Features, camera_choice, extract_features
+from dpm_plugin.evaluation.extract import Features, camera_choice, extract_features, trained_cameras
 from dpm_plugin.inference.open_run import open_run
 from dpm_plugin.method.vit import EncoderOutput
 from dpm_plugin.utils.errors import DPMError
@@ -23,6 +23,7 @@ class Extractor:
     Args:
         folder, root, device: see :func:`~dpm_plugin.inference.open_run.open_run`.
         dataset: name of one of the run's targets. Default: the first.
+        checkpoint: "last", "best" or a path. Default: "last".
 
     Attributes:
         model, config, epoch: see :class:`dpm_plugin.inference.open_run.Trained`.
@@ -39,9 +40,11 @@ class Extractor:
         root: str | Path | None = None,
         device: str | torch.device = "cpu",
         dataset: str | None = None,
+        checkpoint: str | Path = "last",
     ) -> None:
         self.device = torch.device(device)
-        self.model, self.config, self.epoch = open_run(folder, self.device, root)
+        trained = open_run(folder, self.device, root, checkpoint)
+        self.model, self.config, self.epoch = trained.model, trained.config, trained.epoch
         targets = list(self.config.data.targets) or list(self.config.data.sources)
         if dataset is not None and dataset not in targets:
             raise DPMError(f"'{folder}' was not evaluated on '{dataset}', but on {', '.join(targets)}")
@@ -49,6 +52,8 @@ class Extractor:
         self.datamanager = build_datamanager(self.config)
         options = EvaluationOptions(**evaluation_kwargs(self.config))
         self.feature, self.mask, self._cameras = options.feature, options.mask, options.cameras
+        of_data = trained_cameras(self.datamanager) if self.config.loss.name == "dpm" else {}
+        self._trained_cameras = of_data if trained.cameras is None else trained.cameras
 
     def loader(self, side: str, positions: Iterable[int] | None = None) -> DataLoader:
         """Batches of ``side``, "query" or "gallery": all images or those at ``positions``."""
@@ -58,7 +63,7 @@ class Extractor:
 
     def cameras(self, side: str) -> Callable[[Tensor], Tensor | None]:
         """The function from camera ids of test images to rows of the camera embedding."""
-        return camera_choice(self._cameras, side, self.datamanager, self.dataset)
+        return camera_choice(self._cameras, side, self._trained_cameras, self.dataset)
 
     def features(self, loader: DataLoader, side: str) -> Features:
         """Features of the images of ``loader``, taken as ``side``."""

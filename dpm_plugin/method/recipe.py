@@ -104,10 +104,10 @@ class WarmupCosine:
     ) -> None:
         if mask_schedule not in ("cosine", "constant"):
             raise DPMError(f"train.mask_schedule '{mask_schedule}' is unknown; choose 'cosine' or 'constant'")
-        groups = optimizer.param_groups
-        kept = [group for group in groups if mask_schedule == "constant" and group.get("part") == "mask"]
-        self._constant = [(group, group["lr"]) for group in kept]
-        base_lr = groups[-1]["lr"]
+        groups, constant = optimizer.param_groups, mask_schedule == "constant"
+        # By number: an optimizer that takes up a state replaces its groups.
+        self._constant = {i: group["lr"] for i, group in enumerate(groups) if constant and group.get("part") == "mask"}
+        self._optimizer, base_lr = optimizer, groups[-1]["lr"]
         self._cosine = CosineLRScheduler(
             optimizer,
             t_initial=max(1, max_epoch),
@@ -128,8 +128,8 @@ class WarmupCosine:
         """Set the learning rates of the epoch after ``state["last_epoch"]`` finished ones."""
         self.last_epoch = int(state["last_epoch"])
         self._cosine.step(self.last_epoch + 1)  # epochs count from 1: the coming one
-        for group, lr in self._constant:
-            group["lr"] = lr
+        for number, lr in self._constant.items():
+            self._optimizer.param_groups[number]["lr"] = lr
 
 
 build_scheduler = WarmupCosine  # the name that goes with build_optimizer, as in torchreid

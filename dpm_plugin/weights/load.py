@@ -18,6 +18,7 @@ from dpm_plugin.weights.resize import fit_embeddings
 
 ENCODER = "backbone.transformer."
 BLOCKS = ENCODER + "blocks."
+CAMERAS = "backbone.camera_embedding"  # (cameras, C)
 ENVIRONMENT_VARIABLE = "DPM_PRETRAINED"
 
 
@@ -98,6 +99,19 @@ def load_weights(model: nn.Module, path: str | Path, sha256: str = "") -> LoadRe
     model.load_state_dict({**own, **fits})
     print(f"=> '{path}': {report}")
     return report
+
+
+def rows_of(state: Mapping[str, Tensor], name: str, source: str) -> int:
+    """Classes or cameras in a state dict that was read from ``source``: rows of tensor ``name``, 0 where it is missing.
+
+    Raises:
+        DPMError: it is no matrix, or empty.
+    """
+    rows = state.get(name)
+    if rows is not None and (rows.dim() != 2 or 0 in rows.shape):  # rows without numbers can be billions
+        shape = f"has shape {tuple(rows.shape)}, not one row for each class or camera"
+        raise DPMError(f"tensor '{name}' in {source} {shape}; the file is damaged")
+    return 0 if rows is None else len(rows)
 
 
 def _check_numbers(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:

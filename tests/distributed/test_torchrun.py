@@ -101,19 +101,21 @@ def test_its_first_epoch_and_evaluation_equal_those_of_one_process(robbed):
     assert first == one["datasets"]["synthetic_occluded"]["history"][0]
 
 
-def resumed(processes, folder, data, path):
-    """State after one more epoch, with the momentum of the first."""
-    _, model, _ = finished_run(folder, data, processes, model__resume=str(path), **{**CHANGES, "train__max_epoch": 2})
+def resumed(processes, folder, data, path, epochs):
+    """State after one more epoch, with the momentum of those before."""
+    changes = {**CHANGES, "train__max_epoch": epochs}
+    _, model, _ = finished_run(folder, data, processes, model__resume=str(path), **changes)
     return model.state_dict()
 
 
 def test_its_checkpoint_is_resumed_by_two_processes_as_by_one(robbed, tmp_path):
     folder, *_ = robbed
-    arguments = folder / "data", folder / "two" / "model" / "model.pth.tar-1"
+    path = folder / "two" / "model" / "last.pth.tar"
+    arguments = folder / "data", path, checkpoint.read_checkpoint(path)["epoch"] + 1
     expected = resumed(ALONE, tmp_path / "one", *arguments)
     for found in results_of(in_processes(tmp_path, resumed, tmp_path / "two", *arguments)):
         assert_equal(found, expected)
-    assert checkpoint.read_checkpoint(tmp_path / "two" / "model" / "last.pth.tar")["epoch"] == 2
+    assert checkpoint.read_checkpoint(tmp_path / "two" / "model" / "last.pth.tar")["epoch"] == arguments[2]
 
 
 DRAWING = dict(train__resume="auto", train__max_epoch=2, train__sync_bn=True, train__batch_size=8)

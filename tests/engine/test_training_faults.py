@@ -22,8 +22,7 @@ from dpm_plugin.weights import files as checkpoint
 from dpm_plugin.weights.files import read_checkpoint
 from helpers.data import write_occluded_duke
 from helpers.model import batch, engine_for, tiny_model
-from helpers.runs import SETTINGS
-from helpers.scripts import load_tool
+from helpers.runs import main_of
 
 pytestmark = pytest.mark.slow
 
@@ -38,23 +37,8 @@ def root(tmp_path_factory):
 @pytest.fixture
 def main(root, tmp_path, capsys):
     """``main(**settings)`` runs tools/main.py; returns (exit code, stderr). Folder: tmp_path / "run"."""
-    module = load_tool("main")
-
-    def call(**changes):
-        changes = {name.replace("__", "."): value for name, value in changes.items()}
-        settings = {
-            **SETTINGS,
-            "data.root": root,
-            "data.save_dir": tmp_path / "run",
-            "synthetic.train_images": 4,
-            "train.max_epoch": 2,
-            "train.resume": "auto",
-            **changes,
-        }
-        code = module.main([str(word) for pair in settings.items() for word in pair])
-        return code, capsys.readouterr().err
-
-    return call
+    call = main_of(root, tmp_path / "run", capsys)
+    return lambda **changes: call(**{"train__resume": "auto", **changes})[::2]
 
 
 def in_iteration(monkeypatch, number, act):
@@ -239,7 +223,10 @@ def test_a_checkpoint_that_cannot_be_read_back_never_takes_the_name(tmp_path, mo
 COUNTERS = {"best_rank1": None, "skipped": 0, "skipped_in_a_row": 0}
 
 
-@pytest.mark.parametrize("progress", [{}, [], {**COUNTERS, "processes": []}])
+ODD = [7, {**COUNTERS, "processes": 7}, {**COUNTERS, "best_rank1": "high"}, {**COUNTERS, "processes": [7]}]
+
+
+@pytest.mark.parametrize("progress", [{}, [], {**COUNTERS, "processes": []}, *ODD])
 def test_a_checkpoint_whose_progress_is_damaged_is_an_error_that_names_it(progress, tmp_path):
     engine = engine_for(tiny_model(), [batch()])
     state = {**engine.checkpoint_state(0), "progress": progress}

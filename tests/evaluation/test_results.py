@@ -72,7 +72,11 @@ def test_later_evaluations_replace_the_entry_and_extend_the_history(result, tmp_
     assert content["datasets"]["market1501"]["epoch"] == 1 and content["run"] == {"seed": 1}
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"run": {}}', '{"run": 1, "datasets": {}}'])
+ODD_HISTORIES = ["1", '{"occluded_duke": 1}', '{"a": {"history": 1}}', '{"a": {"history": [{"epoch": "x"}]}}']
+ODD = ["{", "[]", '{"run": {}}', '{"run": 1, "datasets": {}}', "[" * 10**5]
+
+
+@pytest.mark.parametrize("text", ODD + [f'{{"run": {{}}, "datasets": {odd}}}' for odd in ODD_HISTORIES])
 def test_a_file_that_is_not_results_is_kept_aside(result, tmp_path, text):
     path = tmp_path / "results.json"
     path.write_text(text)

@@ -20,6 +20,7 @@ from experiments.reproduce import occlusion, redrawn
 from experiments.reproduce.occlusion import occlusion_curve
 from experiments.reproduce.redrawn import query_rows, redrawn_queries
 from helpers.reproduce import read_csv
+from helpers.runs import change as edit_checkpoint
 from helpers.runs import finished_run
 
 pytestmark = pytest.mark.slow
@@ -248,11 +249,9 @@ def test_the_baseline_alone_has_a_curve_too(runs, root, tmp_path):
 
 
 def edited(run, to, change):
-    """A copy of the run with ``change(configuration)`` applied to its results.json."""
+    """A copy of the run with ``change(configuration)`` applied to its checkpoint."""
     shutil.copytree(run[0], to)
-    content = json.loads((to / "results.json").read_text(encoding="utf-8"))
-    change(content["run"]["config"])
-    (to / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    edit_checkpoint(to / "model" / "last.pth.tar", lambda content: change(content["config"]))
     return to
 
 

@@ -10,7 +10,8 @@ from dpm_plugin.config import engine_run_kwargs, evaluation_kwargs, load_config,
 from dpm_plugin.distributed.processes import ALONE
 from dpm_plugin.models import MODELS
 from dpm_plugin.torchreid_host import utils
-from dpm_plugin.weights.files import write_checkpoint
+from dpm_plugin.weights.files import read_checkpoint, write_checkpoint
+from helpers.scripts import load_tool
 
 SETTINGS = {
     "model.name": "dpm_vit_tiny",
@@ -87,3 +88,35 @@ def untrained_run(folder, root="reid-data", seed=0, **changes):
     content = {"run": evaluation_kwargs(config)["run_info"], "datasets": {}}
     (Path(folder) / "results.json").write_text(json.dumps(content), encoding="utf-8")
     return Path(folder), model.eval(), config
+
+
+def change(path, edit):
+    """Call ``edit`` with the content of a checkpoint, a dict, and write it again."""
+    content = read_checkpoint(path)
+    edit(content)
+    write_checkpoint(content, path)
+
+
+def as_of_0_1_0(path):
+    """Take from a checkpoint what version 0.1.0 did not write: what it records of its run."""
+
+    def edit(content):
+        for name in ("config", "images", "cameras"):
+            content.pop(name)
+        content.get("progress", {}).pop("best_mAP", None)
+
+    change(path, edit)
+
+
+def main_of(root, folder, capsys):
+    """``main(**settings)`` runs tools/main.py on a tiny run in ``folder``; returns (exit code, stdout, stderr)."""
+    module = load_tool("main")
+
+    def call(**changes):
+        changes = {name.replace("__", "."): value for name, value in changes.items()}
+        places = {"data.root": root, "data.save_dir": folder}
+        settings = {**SETTINGS, **places, "synthetic.train_images": 4, "train.max_epoch": 2, **changes}
+        code = module.main([str(word) for pair in settings.items() for word in pair])
+        return code, *capsys.readouterr()
+
+    return call

@@ -157,9 +157,12 @@ def test_a_baseline_has_no_mask(tmp_path):
         ({"source": "gone"}, "'gone' does not exist"),
         ({"source": "{run}/model/gone.pth.tar"}, "gone.pth.tar' does not exist"),
         ({"source": "gone.pth", "config_file": RECIPE}, "'gone.pth' does not exist"),
-        ({"source": "{tmp}/cut.pth"}, "lies in no finished run"),
+        ({"source": "{tmp}/cut.pth"}, "cannot be read as plain weights"),
         ({"source": "{tmp}/cut/model/last.pth.tar"}, "cannot be read as plain weights"),
-        ({"source": "{run}/results.json"}, "lies in no finished run"),
+        ({"source": "{run}/results.json"}, "cannot be read as plain weights"),
+        ({"source": "{tmp}/old.pth"}, "lies in no finished run"),
+        ({"source": "{run}/model/last.pth.tar", "checkpoint": "best"}, "which '.*last.pth.tar' is not"),
+        ({"source": "{run}", "checkpoint": "first"}, "choose one of last, best"),
         ({"source": "{run}", "mean": [0.5] * 3}, "mean belong to a model"),
         ({"source": "{run}", "device": "abacus"}, "device 'abacus'"),
         ({"source": "{run}", "batch_size": 0}, "batch_size"),
@@ -171,6 +174,7 @@ def test_a_wrong_source_is_one_line(run, tmp_path, arguments, said):
     shutil.copytree(run[0], tmp_path / "cut")
     for path in (tmp_path / "cut.pth", tmp_path / "cut" / "model" / "last.pth.tar"):
         path.write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "old.pth").write_bytes(whole)  # of a version that did not record the settings
     source = arguments.pop("source")
     if isinstance(source, str):
         source = source.format(tmp=tmp_path, run=run[0])

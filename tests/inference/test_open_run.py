@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from dpm_plugin import DPMError
-from dpm_plugin.inference.open_run import open_run
-from helpers.runs import finished_run
+from dpm_plugin.inference.open_run import open_run, open_trained
+from helpers.runs import as_of_0_1_0, change, finished_run
 
 pytestmark = pytest.mark.torchreid
 
@@ -84,14 +84,49 @@ def test_a_run_without_its_checkpoint_names_the_missing_file(dpm, tmp_path):
 @pytest.mark.parametrize(
     "section, key, value, says",
     [
-        ("vit", "embed_dim", 32, "results.json and model/last.pth.tar are of different models"),
+        ("vit", "embed_dim", 32, "and model/last.pth.tar are of different models"),
         ("model", "name", "osnet_x0_25", "trained 'osnet_x0_25'; this needs one of dpm_vit,"),
     ],
 )
-def test_settings_of_another_model_are_an_error(dpm, tmp_path, section, key, value, says):
+@pytest.mark.parametrize("old", [False, True])
+def test_settings_of_another_model_are_an_error(dpm, tmp_path, old, section, key, value, says):
     path = copied(dpm, tmp_path / "run") / "results.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content["run"]["config"][section][key] = value
-    path.write_text(json.dumps(content), encoding="utf-8")
+    if old:
+        as_of_0_1_0(path.parent / "model" / "last.pth.tar")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["run"]["config"][section][key] = value
+        path.write_text(json.dumps(content), encoding="utf-8")
+    else:
+        change(path.parent / "model" / "last.pth.tar", lambda state: state["config"][section].update({key: value}))
     with pytest.raises(DPMError, match=says):
         open_run(path.parent)
+
+
+def test_a_checkpoint_opens_by_its_own_settings_wherever_it_lies_and_one_of_0_1_0_by_its_runs(dpm, tmp_path):
+    folder, model, config = dpm
+    spoiled = copied(dpm, tmp_path / "run")
+    (spoiled / "results.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    alone = shutil.copy(folder / "model" / "last.pth.tar", tmp_path / "a" / "b" / "alone.pth")
+    old = copied(dpm, tmp_path / "old")
+    as_of_0_1_0(old / "model" / "last.pth.tar")
+    for opened in (open_run(spoiled), open_trained(alone), open_run(old), open_trained(old / "model" / "last.pth.tar")):
+        assert opened.config.loss == config.loss and opened.config.vit == config.vit
+        assert torch.equal(opened.model.classifier.weight, model.classifier.weight)
+    assert open_run(folder).cameras == {"synthetic_occluded": 0} and open_run(old).cameras is None
+    as_of_0_1_0(alone)
+    with pytest.raises(DPMError, match="lies in no finished run"):
+        open_trained(alone)
+
+
+@pytest.mark.parametrize("odd", [7, {}, {3: 4}, {"vit": {"stride": {}}}, {"model": torch.zeros(2)}, "itself"])
+def test_a_damaged_record_is_one_line(dpm, tmp_path, odd):
+    folder = copied(dpm, tmp_path / "run")
+    (folder / "results.json").unlink()
+    if odd == "itself":
+        odd = {}
+        odd["vit"] = odd
+    change(folder / "model" / "last.pth.tar", lambda state: state.update(config=odd, cameras=odd))
+    with pytest.raises(DPMError) as caught:
+        open_run(folder)
+    assert "\n" not in str(caught.value)

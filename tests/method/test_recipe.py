@@ -79,6 +79,18 @@ def test_the_first_epoch_is_a_step_above_warmup_factor_and_one_epoch_is_no_warm_
     assert optimizer.param_groups[-1]["lr"] == pytest.approx(share, abs=2e-4)
 
 
+@pytest.mark.parametrize("mask_schedule", ["cosine", "constant"])
+def test_an_optimizer_that_took_up_a_state_follows_the_schedule_as_before(mask_schedule):
+    alone, resumed = (build_optimizer(tiny_model()) for _ in range(2))
+    schedules = [build_scheduler(each, max_epoch=6, mask_schedule=mask_schedule) for each in (alone, resumed)]
+    for _ in range(6):
+        resumed.load_state_dict(resumed.state_dict())
+        schedules[1].load_state_dict(schedules[1].state_dict())
+        for schedule in schedules:
+            schedule.step()
+        assert [group["lr"] for group in resumed.param_groups] == [group["lr"] for group in alone.param_groups]
+
+
 def test_a_resumed_schedule_follows_the_new_length_at_the_old_epoch():
     old = build_scheduler(build_optimizer(tiny_model()), max_epoch=20)
     for _ in range(8):

@@ -24,7 +24,7 @@ def trained(tmp_path, amp="off"):
     engine.save_dir, engine.epoch = str(tmp_path), 0
     engine.train()
     engine.save_model(0, np.float64(0.5), str(tmp_path))
-    return engine, tmp_path / "model" / "model.pth.tar-1"
+    return engine, tmp_path / "model" / "last.pth.tar"
 
 
 def parts(seed=1):
@@ -40,7 +40,7 @@ def assert_same_state(model, engine):
 
 def test_torchreids_own_call_resumes_our_checkpoint_under_weights_only(tmp_path):
     engine, path = trained(tmp_path)
-    assert torch.load(path, weights_only=True)["rank1"] == 0.5
+    assert torch.load(path.with_name("model.pth.tar-1"), weights_only=True)["rank1"] == 0.5
     model, optimizer, scheduler = parts()
     assert utils.resume_from_checkpoint(str(path), model, optimizer, scheduler) == 1
     assert_same_state(model, engine)

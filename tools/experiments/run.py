@@ -19,7 +19,7 @@ MAIN = Path(__file__).resolve().parents[1] / "main.py"
 #: Keys that do not determine what is learned: where files lie, the seed (it names the folder itself), speed.
 NEUTRAL = (
     "data.root data.save_dir data.workers dist.timeout model.resume train.resume train.checkpoint_every "
-    "train.keep_checkpoints train.seed train.print_freq use_gpu"
+    "train.keep_checkpoints train.keep_epochs train.overwrite train.seed train.print_freq use_gpu"
 ).split()
 #: Keys that are part of a folder's name only where they are not at their defaults: ways to compute the same thing.
 OPTIONAL = (
@@ -89,7 +89,7 @@ class Run:
         command = [sys.executable, str(MAIN), "--config-file", self.config_file, "-m", self.model]
         command += [] if root is None else ["--root", str(root)]
         command += [*self._texts(), "train.seed", str(self.seed), "data.save_dir", str(self.folder(base))]
-        return command + ([] if resume is None else ["model.resume", str(resume)])
+        return command + (["train.overwrite", "True"] if resume is None else ["model.resume", str(resume)])
 
     def results(self, base: str | Path) -> dict | None:
         """What ``results.json`` of the finished run says; None where the run is missing or unfinished."""

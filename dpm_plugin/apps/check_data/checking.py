@@ -193,7 +193,7 @@ def _same_names(splits: Mapping[str, Sequence[Entry]]) -> Iterator[Finding]:
 def _same_people(splits: Mapping[str, Sequence[Entry]]) -> Iterator[Finding]:
     """People of the training images in the test: one finding, with an image of the first of them from either side."""
     train, test = ({entry.pid: entry.path for name in names for entry in splits.get(name, ())} for names in SIDES)
-    if both := sorted(train.keys() & test.keys()):
+    if both := sorted(pid for pid in train.keys() & test.keys() if pid is not None):
         more = ", ..." if len(both) > 5 else ""
         detail = f"{len(both):,} in training and in the test: {', '.join(map(str, both[:5]))}{more}"
         yield Finding("same_people", [train[both[0]], test[both[0]]], detail)

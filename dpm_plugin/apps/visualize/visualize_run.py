@@ -34,6 +34,7 @@ def visualize_run(
     dataset: str | None = None,
     device: str | torch.device = "cpu",
     drivers: str = "paint",
+    checkpoint: str | Path = "last",
 ) -> Path:
     """Draw what a finished run sees in its queries.
 
@@ -47,6 +48,7 @@ def visualize_run(
         dataset: one of the run's targets. Default: the first.
         device: torch device. Default: "cpu".
         drivers: "paint" or "gradient", see :mod:`dpm_plugin.apps.visualize.attribution`. Default: "paint".
+        checkpoint: "last", "best" or a path. Default: "last".
 
     Returns:
         the path of ``index.html``; beside it lies one PNG a query.
@@ -56,7 +58,7 @@ def visualize_run(
     """
     if topk < 1:
         raise DPMError(f"topk, the number of gallery images, must be at least 1, got {topk}")
-    run = Extractor(folder, root=root, device=device, dataset=dataset)
+    run = Extractor(folder, root=root, device=device, dataset=dataset, checkpoint=checkpoint)
     shown: Any = run.loader("query").dataset
     positions = choose_queries([path for path, *_ in shown.query], queries)
     viewer = Viewer(run, channels, drivers)

@@ -171,7 +171,7 @@ def _check_runs(groups: dict[str, list[Path]], root: str | Path | None) -> tuple
         raise DPMError("the occlusion curve needs the folder of at least one finished run")
     first = spec = data_root = None
     for group, folder in ((group, folder) for group, folders in groups.items() for folder in folders):
-        model, config, _ = open_run(folder, root=root)
+        model, config, *_ = open_run(folder, root=root)
         targets = list(config.data.targets) or list(config.data.sources)
         if DATASET not in targets:
             raise DPMError(

@@ -1,0 +1,75 @@
+"""Who may write to a run's folder, ``data.save_dir``: one training at a time, and no evaluation where a run lies."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from dpm_plugin.engine.run_checkpoints import FOLDER, all_checkpoints, newest_checkpoint
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.files import locked
+from dpm_plugin.weights.files import read_checkpoint
+
+LOCK = ".training.lock"  # in the run's folder, from the first training on
+PATIENCE = 10.0  # seconds that the loader processes of a killed run may take to notice
+EVALUATIONS = "evaluations"
+
+
+def evaluation_folder(folder: str | Path) -> Path:
+    """Where an evaluation writes: ``folder``, or where a run lies there a new ``folder/evaluations/<time>``."""
+    folder = Path(folder)
+    if not (folder / LOCK).exists() and not all_checkpoints(folder / FOLDER):
+        return folder
+    stamp = time.strftime("%Y-%m-%d-%H-%M-%S")
+    for name in itertools.chain([stamp], (f"{stamp}-{number}" for number in itertools.count(2))):
+        own = folder / EVALUATIONS / name
+        try:
+            own.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise DPMError(f"data.save_dir '{folder}' cannot be written: {error.strerror}") from error
+        print(f"=> '{folder}' holds a run, which stays as it is: this evaluation goes to '{own}'")
+        return own
+    raise AssertionError("the names never end")
+
+
+@contextmanager
+def owned(folder: str | Path) -> Iterator[None]:
+    """Hold ``folder`` for one training; it is made where missing.
+
+    Raises:
+        DPMError: another process trains there, or it cannot be written.
+    """
+    deadline, is_held = time.monotonic() + PATIENCE, False
+    with ExitStack() as lock:
+        while not is_held:
+            try:
+                lock.enter_context(locked(Path(folder) / LOCK, wait=False))
+                is_held = True
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    advice = "wait for it, or set another data.save_dir"
+                    raise DPMError(f"another process trains in '{folder}'; {advice}") from error
+                time.sleep(0.2)
+            except OSError as error:
+                raise DPMError(f"data.save_dir '{folder}' cannot be written: {error.strerror}") from error
+        yield
+
+
+def refuse_used(folder: str | Path) -> None:
+    """Raise DPMError where ``folder`` holds the checkpoints of a run, which a fresh one would replace."""
+    what, newest = "a run whose checkpoints cannot be read", None
+    with suppress(DPMError):
+        if (newest := newest_checkpoint(Path(folder) / FOLDER)) is None:
+            return
+        what = f"a run of {read_checkpoint(newest)['epoch']} epochs"
+    advice = "train.resume auto goes on with it; or set another data.save_dir, or train.overwrite True"
+    raise DPMError(f"'{folder}' holds {what}; {advice}")
+
+
+def clear(folder: str | Path) -> None:
+    """Remove the checkpoints and results of the run in ``folder``, so that nothing of it is taken for a later one's."""
+    for path in [Path(folder) / "results.json", *all_checkpoints(Path(folder) / FOLDER)]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,69 @@
+"""What a checkpoint records of its run beside its state, and which of it may change where the run is resumed.
+
+``config``: every setting as nested dicts; ``images``: a digest of the training images; ``cameras``: see
+:func:`~dpm_plugin.evaluation.extract.trained_cameras`. Checkpoints of 0.1.0 have none of these.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dpm_plugin.config import SCHEMA, flat
+from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.text import short
+
+#: Where files lie; no word is lost about these.
+PLACES = frozenset(
+    "data.root data.save_dir model.load_weights model.resume train.overwrite train.resume train.start_epoch".split()
+)
+#: What may change too, and all of ``test``: the length, what is kept and printed, ways to compute much the same thing.
+MAY_CHANGE = frozenset(
+    "cuhk03.use_metric_cuhk03 data.corrupt data.persistent_workers data.targets data.workers dist.timeout "
+    "market1501.use_500k_distractors model.pretrained train.accumulate train.amp train.checkpoint_every "
+    "train.compile train.conv_layout train.grad_checkpointing train.keep_checkpoints train.keep_epochs "
+    "train.max_epoch train.non_finite train.non_finite_limit train.optim_form train.print_freq train.steps use_gpu "
+    "vit.pretrained_file".split()
+)
+ADVICE = "set them back, or start a new run from its weights: model.load_weights and another data.save_dir"
+
+
+def recorded_settings(checkpoint: Any) -> dict[str, Any]:
+    """{key: value} of the configuration in the content of a checkpoint; empty where there is none, or a damaged one."""
+    config = checkpoint.get("config") if isinstance(checkpoint, dict) else None
+    try:
+        return {key: value for key, value in flat(config) if key in SCHEMA} if isinstance(config, dict) else {}
+    except (TypeError, RecursionError):  # other keys than texts; a dict that holds itself
+        return {}
+
+
+def recorded_cameras(checkpoint: Any) -> dict[str, int] | None:
+    """The ``cameras`` in the content of a checkpoint; None where it does not say."""
+    cameras = checkpoint.get("cameras") if isinstance(checkpoint, dict) else None
+    plain = isinstance(cameras, dict) and all(isinstance(number, int) for number in cameras.values())
+    return cameras if plain else None
+
+
+def check_same_run(checkpoint: Mapping[str, Any], own: Mapping[str, Any], source: str) -> None:
+    """Refuse to resume with settings or training images that give another result; print what else has changed.
+
+    Args:
+        checkpoint: content of a checkpoint; what it does not record is not compared.
+        own: ``config`` and ``images`` of the run that resumes.
+        source: names the checkpoint in messages.
+
+    Raises:
+        DPMError: names what has changed.
+    """
+    before, now = recorded_settings(checkpoint), dict(flat(own.get("config", {})))
+    changed = {
+        key: f"{key} {short(before[key])}, now {short(now[key])}"
+        for key in now
+        if key in before and repr(before[key]) != repr(now[key]) and key not in PLACES
+    }
+    refused = [text for key, text in changed.items() if key not in MAY_CHANGE and not key.startswith("test.")]
+    if refused:
+        more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
+        raise DPMError(f"{source} is of a run with other settings: {'; '.join(refused[:5])}{more}; {ADVICE}")
+    if own.get("images") and str(checkpoint.get("images", own["images"])) != own["images"]:
+        raise DPMError(f"{source} was trained on other images or identities than data.root holds now; {ADVICE}")
+    if changed:
+        print(f"=> Changed since the checkpoint: {'; '.join(changed.values())}")

@@ -74,6 +74,11 @@ def install_layout_names() -> None:
     importlib.import_module("torchreid.reid")  # for those who only import torchreid and go on by attributes
 
 
+def version() -> str:
+    """torchreid's, of the code that is imported: another than the installed one may come first in the path."""
+    return str(sys.modules["torchreid"].__version__)
+
+
 def _module_of(obj):
     return importlib.import_module(obj.__module__)
 

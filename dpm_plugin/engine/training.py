@@ -292,8 +292,7 @@ class TrainingMixin(EvaluationMixin):
         state["progress"] = {
             "iteration": self._loader().done,
             "evaluated": rank1 is not None,
-            "best_rank1": self.best and self.best[0],
-            "best_mAP": self.best and self.best[1],
+            **dict(zip(("best_rank1", "best_mAP"), self.best or (None, None))),
             "skipped": self.skipped_iterations,
             "skipped_in_a_row": self.skipped_in_a_row,
             "processes": as_tensors(self.processes.gather(self._loader().state())),

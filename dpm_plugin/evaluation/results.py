@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from dpm_plugin import torchreid_host
 from dpm_plugin.evaluation.protocol import Result
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import write_file
@@ -73,7 +74,7 @@ def library_versions() -> dict[str, str | None]:
     for name in versions:
         with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-    return versions
+    return versions | {"torchreid": torchreid_host.version()}
 
 
 def _read(path: Path) -> dict[str, dict]:

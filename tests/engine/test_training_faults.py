@@ -26,8 +26,6 @@ from helpers.runs import main_of
 
 pytestmark = pytest.mark.slow
 
-# ---- tools/main.py in this process ----
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 import cv2
 import numpy as np
@@ -58,6 +59,12 @@ def test_results_hold_rows_counts_phases_and_the_run(result, tmp_path):
     assert entry["phases"]["extract_query"] == {"seconds": 1.5, "peak_memory_mb": None}
     assert content["run"]["model"] == "dpm_vit" and content["run"]["versions"]["torch"]
     assert os.listdir(path.parent) == ["results.json"]
+
+
+def test_torchreids_version_is_that_of_the_code_that_runs_not_of_what_is_installed(torchreid_layout, monkeypatch):
+    assert torchreid_layout == "installed" or library_versions()["torchreid"] == "1.4.0"
+    monkeypatch.setattr(sys.modules["torchreid"], "__version__", "1.5.0")
+    assert library_versions()["torchreid"] == "1.5.0"
 
 
 def test_later_evaluations_replace_the_entry_and_extend_the_history(result, tmp_path):

@@ -32,9 +32,9 @@ setup(
     install_requires=[
         "torch>=2.6",  # allow-listed globals under weights_only=True
         "torchvision",
-        "timm>=1.0",
+        "timm>=1.0.21",  # older ones cannot build a ViT on the meta device
         "numpy>=2",  # torchreid's CUHK03 metric uses np.bool
-        "Pillow",
+        "Pillow>=10.3",  # 16-bit PNG
         "PyYAML",
         "safetensors",
         "yacs",

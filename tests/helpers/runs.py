@@ -63,7 +63,8 @@ def finished_run(folder, root, processes=ALONE, prepare=lambda engine: None, **c
     utils.set_random_seed(processes.seed(config.train.seed))
     engine = build.build_run(config, processes)
     prepare(engine)
-    start_epoch = None if config.test.evaluate else build.resume(config, engine, processes)  # it refuses random weights
+    has_weights = config.train.resume or not config.test.evaluate  # an evaluation of random weights would be refused
+    start_epoch = build.resume(config, engine, processes) if has_weights else None
     engine.run(**engine_run_kwargs(config, start_epoch))
     return Path(folder), engine.model.eval(), config
 

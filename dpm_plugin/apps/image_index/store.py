@@ -97,7 +97,7 @@ def _read(folder: Path) -> Index:
                     blocks.append(file.get_tensor("embedding"))
                     entries += json.loads((file.metadata() or {}).get("pictures", "[]"))
             except (OSError, RuntimeError, SafetensorError) as error:  # each may mean that it has gone
-                if path.exists():
+                if path.exists() and "No such file" not in str(error):  # it may be there again by now
                     raise
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
         shape = len(entries), content["model"]["feature_dim"]

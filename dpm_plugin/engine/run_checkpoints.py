@@ -96,7 +96,7 @@ def _keep_older(path: Path, keep: int) -> None:
 
 def keep_newest(folder: Path, keep: int) -> None:
     """Remove all files ``model.pth.tar-<epoch>`` of ``folder`` but the ``keep`` written last; 0 keeps all."""
-    found = [path for path in folder.glob("model.pth.tar-*") if path.name.rpartition("-")[2].isdecimal()]
+    found = folder.glob("model.pth.tar-[0-9]*")
     for path in sorted(found, key=lambda path: path.stat().st_mtime_ns)[:-keep] if keep else ():
         path.unlink()
 
@@ -129,7 +129,7 @@ def newest_checkpoint(folder: str | Path) -> Path | None:
 
 def all_checkpoints(folder: str | Path) -> list[Path]:
     """Every checkpoint in ``folder``, a run's ``model``, readable or not."""
-    patterns = (LAST, "last-*.pth.tar", "model.pth.tar-*", BEST)
+    patterns = (LAST, "last-[0-9]*.pth.tar", "model.pth.tar-[0-9]*", BEST)
     return [path for pattern in patterns for path in sorted(Path(folder).glob(pattern))]
 
 

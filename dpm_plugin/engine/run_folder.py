@@ -1,6 +1,5 @@
 """Who may write to a run's folder, ``data.save_dir``: one training at a time, and no evaluation where a run lies."""
 
-import itertools
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,18 +20,19 @@ def evaluation_folder(folder: str | Path) -> Path:
     folder = Path(folder)
     if not (folder / LOCK).exists() and not all_checkpoints(folder / FOLDER):
         return folder
-    stamp = time.strftime("%Y-%m-%d-%H-%M-%S")
-    for name in itertools.chain([stamp], (f"{stamp}-{number}" for number in itertools.count(2))):
-        own = folder / EVALUATIONS / name
+    first, number = folder / EVALUATIONS / time.strftime("%Y-%m-%d-%H-%M-%S"), 1
+    own = first
+    while True:
         try:
             own.mkdir(parents=True)
         except FileExistsError:
-            continue
+            number += 1
+            own = first.with_name(f"{first.name}-{number}")
         except OSError as error:
             raise DPMError(f"data.save_dir '{folder}' cannot be written: {error.strerror}") from error
-        print(f"=> '{folder}' holds a run, which stays as it is: this evaluation goes to '{own}'")
-        return own
-    raise AssertionError("the names never end")
+        else:
+            print(f"=> '{folder}' holds a run, which stays as it is: this evaluation goes to '{own}'")
+            return own
 
 
 @contextmanager
@@ -64,7 +64,8 @@ def refuse_used(folder: str | Path) -> None:
     with suppress(DPMError):
         if (newest := newest_checkpoint(Path(folder) / FOLDER)) is None:
             return
-        what = f"a run of {read_checkpoint(newest)['epoch']} epochs"
+        epochs = read_checkpoint(newest)["epoch"]
+        what = f"a run of {epochs} epoch{'' if epochs == 1 else 's'}"
     advice = "train.resume auto goes on with it; or set another data.save_dir, or train.overwrite True"
     raise DPMError(f"'{folder}' holds {what}; {advice}")
 

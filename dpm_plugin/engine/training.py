@@ -102,7 +102,7 @@ class TrainingMixin(EvaluationMixin):
                 for folder in (save_dir, Path(save_dir) / FOLDER) if self.processes.is_main else ():
                     remove_leftovers(folder)
                 if self.processes.is_main:
-                    self._announce_size(**options)
+                    self._announce_size(options.get("eval_freq", -1), options.get("start_eval", 0))
                 if resumed is not None:
                     self._go_on(*resumed, options)
             try:
@@ -150,7 +150,7 @@ class TrainingMixin(EvaluationMixin):
         print(f"=> Resumed from '{path}' after epoch {epoch}{within}")
         return epoch
 
-    def _announce_size(self, eval_freq: int = -1, start_eval: int = 0, **others: Any) -> None:
+    def _announce_size(self, eval_freq: int, start_eval: int) -> None:
         evaluated = 1 + sum(eval_freq > 0 and epoch % eval_freq == 0 for epoch in range(start_eval, self.max_epoch))
         keep = self.training.keep_epochs
         epochs = evaluated if keep == 0 else min(evaluated, keep + 1)  # best.pth.tar may be none of the kept

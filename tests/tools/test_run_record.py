@@ -10,11 +10,13 @@ import torch
 from dpm_plugin import DPMError
 from dpm_plugin.engine import run_folder
 from dpm_plugin.engine.engine import ImageDPMEngine
+from dpm_plugin.inference.extractor import DPMExtractor
 from dpm_plugin.inference.open_run import open_run
 from dpm_plugin.inference.run_extractor import Extractor
 from dpm_plugin.weights.files import read_checkpoint
-from helpers.data import write_occluded_duke
+from helpers.data import draw, write_occluded_duke
 from helpers.runs import as_of_0_1_0, change, finished_run, main_of, untrained_run
+from helpers.scripts import load_tool
 
 pytestmark = [pytest.mark.slow, pytest.mark.torchreid, pytest.mark.filterwarnings("ignore:occluded_duke")]
 
@@ -194,6 +196,29 @@ def test_best_is_the_highest_rank_1_then_the_highest_map_then_the_first(run, roo
 
     finished_run(run.parent / "other", root, prepare=several)
     assert kept == [1, 2, 2, 4, 4]
+
+
+def test_best_and_last_are_opened_by_name_in_every_tool(run, root, tmp_path, monkeypatch, capsys):
+    double = lambda content: content["state_dict"].update({"neck.weight": content["state_dict"]["neck.weight"] * 2})
+    change(run / "model" / "best.pth.tar", double)
+    last, best = (DPMExtractor(run, checkpoint=name, device="cpu").model.neck.weight for name in ("last", "best"))
+    assert torch.equal(best, read_checkpoint(run / "model" / "best.pth.tar")["state_dict"]["neck.weight"])
+    assert not torch.equal(best, last) and torch.equal(last, DPMExtractor(run, device="cpu").model.neck.weight)
+    draw(tmp_path / "images" / "a.jpg")
+    export, search, visualize = map(load_tool, ("export", "search", "visualize"))
+    opened = []
+    monkeypatch.setattr(export, "export", lambda extractor, out: opened.append(extractor.model) or ended())
+    assert export.main([str(run), "a.onnx", "--checkpoint", "best"]) == 2
+    index = [str(tmp_path / "images"), "--model", str(run), "--checkpoint", "best"]
+    assert search.main(["index", *index]) == 0
+    assert search.main(["query", str(tmp_path / "images" / "a.jpg"), "--index", index[0]]) == 0
+    monkeypatch.setattr(visualize, "visualize_run", lambda *args, checkpoint, **options: opened.append(checkpoint))
+    assert visualize.main([str(run), "--checkpoint", "best"]) == 0
+    assert torch.equal(opened[0].neck.weight, best) and opened[1] == "best"
+
+
+def ended():
+    raise DPMError("read only")
 
 
 def test_epochs_hold_weights_alone_as_many_as_asked_for_and_the_sum_is_said(main, tmp_path):

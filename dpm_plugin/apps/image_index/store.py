@@ -15,7 +15,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -62,23 +62,33 @@ def read_index(place: str | Path) -> Index:
         raise DPMError(f"there is no index in '{shown(place)}'; make one with tools/search.py index")
     for tried in range(TRIES):
         time.sleep(0.01 * tried)
-        before, error = _version(folder), None
+        before, error = _stamps(folder), None
         try:
             index = _read(folder)
         except (DPMError, FileNotFoundError) as caught:
             error = caught
-        if before == _version(folder) and not isinstance(error, FileNotFoundError):  # else it was merged meanwhile
-            if error is not None:
-                raise error
+        after = _stamps(folder)
+        if error is None and before[0] == after[0]:  # else it was merged meanwhile
             return index
+        if isinstance(error, DPMError) and before == after:  # else a file went, and may be there again by now
+            raise error
     if error is None or isinstance(error, DPMError):
         raise DPMError(f"another process keeps writing index '{shown(folder)}'; wait for it")
     missing = f"'{shown(error.filename)}' is missing; put it back, or index into another folder"
     raise DPMError(f"index '{shown(folder)}' is incomplete: {missing}") from error
 
 
-def _version(folder: Path) -> tuple[int, ...]:
-    found = os.stat(folder / "index.json")
+def _stamps(folder: Path) -> list[tuple[int, ...]]:
+    """What tells one state of ``index.json``, the first, and of the batches from another."""
+    stamps = [_stamp(folder / "index.json")]
+    for path in _files(folder, "batch"):
+        with suppress(FileNotFoundError):
+            stamps.append(_stamp(path))
+    return stamps
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    found = os.stat(path)
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
@@ -97,7 +107,7 @@ def _read(folder: Path) -> Index:
                     blocks.append(file.get_tensor("embedding"))
                     entries += json.loads((file.metadata() or {}).get("pictures", "[]"))
             except (OSError, RuntimeError, SafetensorError) as error:  # each may mean that it has gone
-                if path.exists() and "No such file" not in str(error):  # it may be there again by now
+                if path.exists():
                     raise
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
         shape = len(entries), content["model"]["feature_dim"]

@@ -34,7 +34,7 @@ from dpm_plugin.torchreid_host import data, engine, model_names, models, video_d
 from dpm_plugin.torchreid_host import optim as stock_optim
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import known_instead
-from dpm_plugin.weights.files import read_checkpoint, read_state
+from dpm_plugin.weights.files import read_checkpoint, state_of
 from dpm_plugin.weights.key_names import to_own_names
 from dpm_plugin.weights.load import CAMERAS, load_weights, rows_of
 from dpm_plugin.weights.published import local_file
@@ -157,8 +157,9 @@ def _cameras_to_evaluate(config: CfgNode, datamanager: DataManager) -> tuple[int
     if not (config.test.evaluate and config.model.load_weights):
         return datamanager.num_cameras, None
     path = local_file(config.model.load_weights)
-    cameras = recorded_cameras(read_checkpoint(path))
-    rows = rows_of(to_own_names(read_state(path)).state, CAMERAS, f"'{path}'")
+    content = read_checkpoint(path)
+    cameras = recorded_cameras(content)
+    rows = rows_of(to_own_names(state_of(content, path)).state, CAMERAS, f"'{path}'")
     if cameras is None and rows != datamanager.num_cameras:
         return rows, {}
     return rows, cameras

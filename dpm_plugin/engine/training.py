@@ -58,8 +58,7 @@ class TrainingMixin(EvaluationMixin):
 
     A checkpoint is torchreid's (``state_dict``, ``epoch``, ``rank1``, ``optimizer``, ``scheduler``) with
     ``progress``: how many batches of the running epoch are done, the random generators now and when that epoch began,
-    of every process and its loader's processes, and counters; and the run's record
-    (:mod:`~dpm_plugin.engine.run_record`).
+    of every process and its loader's, and counters; and the run's record (:mod:`~dpm_plugin.engine.run_record`).
 
     Args:
         training: Default: ``TrainingOptions()``. Others: see :class:`~dpm_plugin.engine.testing.EvaluationMixin`.
@@ -99,9 +98,9 @@ class TrainingMixin(EvaluationMixin):
         with nullcontext() if test_only else self.stop:
             if not test_only:
                 self.max_epoch = max_epoch
-                for folder in (save_dir, Path(save_dir) / FOLDER) if self.processes.is_main else ():
-                    remove_leftovers(folder)
                 if self.processes.is_main:
+                    for folder in (save_dir, Path(save_dir) / FOLDER):
+                        remove_leftovers(folder)
                     self._announce_size(options.get("eval_freq", -1), options.get("start_eval", 0))
                 if resumed is not None:
                     self._go_on(*resumed, options)
@@ -143,10 +142,9 @@ class TrainingMixin(EvaluationMixin):
                 self._resumed = epoch, {**progress, "own": own}
                 within = f", iteration {own['iteration']} of {own['batches']}" if own["iteration"] else ""
             except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+                why = f"{type(error).__name__}: {error}"
                 advice = "resume from another checkpoint, or start from its weights by model.load_weights"
-                raise DPMError(
-                    f"the progress in '{path}' is damaged ({type(error).__name__}: {error}); {advice}"
-                ) from error
+                raise DPMError(f"the progress in '{path}' is damaged ({why}); {advice}") from error
         print(f"=> Resumed from '{path}' after epoch {epoch}{within}")
         return epoch
 
@@ -289,10 +287,12 @@ class TrainingMixin(EvaluationMixin):
         for name, part in (("optimizer", self.optimizer), ("scheduler", self.scheduler), ("scaler", scaler)):
             if part is not None:
                 state[name] = part.state_dict()
+        best_rank1, best_mAP = self.best or (None, None)
         state["progress"] = {
             "iteration": self._loader().done,
             "evaluated": rank1 is not None,
-            **dict(zip(("best_rank1", "best_mAP"), self.best or (None, None))),
+            "best_rank1": best_rank1,
+            "best_mAP": best_mAP,
             "skipped": self.skipped_iterations,
             "skipped_in_a_row": self.skipped_in_a_row,
             "processes": as_tensors(self.processes.gather(self._loader().state())),

@@ -73,7 +73,7 @@ def open_trained(
     if not _is_of_plugin(source, content):
         run = "finished run of tools/main.py with one of the plugin's models"
         raise DPMError(f"'{source}' lies in no {run}, so its settings are not known; name a config file as well")
-    return open_run(_folder_of(source), device, checkpoint=source)
+    return _open(_folder_of(source), source, content, device)
 
 
 def open_run(
@@ -96,7 +96,13 @@ def open_run(
     """
     folder = Path(folder)
     path = folder / FOLDER / NAMED[str(checkpoint)] if str(checkpoint) in NAMED else Path(checkpoint)
-    content = read_checkpoint(path) if path.is_file() else {}
+    return _open(folder, path, read_checkpoint(path) if path.is_file() else {}, device, root)
+
+
+def _open(
+    folder: Path, path: Path, content: Any, device: str | torch.device, root: str | Path | None = None
+) -> Trained:
+    """The run in ``folder`` by its checkpoint ``path``, whose ``content`` is empty where there is no such file."""
     recorded = recorded_settings(content)
     overrides = (recorded or _settings(folder)) | {"data.save_dir": str(folder)}
     if root is not None:
@@ -126,11 +132,12 @@ def load_as_trained(model: DPM, path: str | Path) -> None:
     computes what was trained. Every other model, and every other file, is left to :func:`dpm_plugin.load_weights`.
     Raises DPMError for a file that is unreadable or of another model.
     """
-    if not (getattr(model, "default_shape", False) and _is_of_plugin(path, read_checkpoint(path))):
+    content = read_checkpoint(path) if getattr(model, "default_shape", False) else None
+    if content is None or not _is_of_plugin(path, content):
         load_weights(model, path)
         return
     folder = _folder_of(path)
-    opened = open_run(folder, next(model.parameters()).device, checkpoint=Path(path).expanduser())
+    opened = _open(folder, Path(path).expanduser(), content, next(model.parameters()).device)
     trained = opened.model
     if (trained.backbone.backbone_name, trained.has_mask) != (model.backbone.backbone_name, model.has_mask):
         raise DPMError(f"'{path}' is of '{opened.config.model.name}', not of the model that was built; build that one")

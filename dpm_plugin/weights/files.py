@@ -79,12 +79,17 @@ def _load_torch_file(path: Path) -> Any:
 
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint as a flat dict, wrappers and ``module.`` prefixes removed.
+    """The tensors of a checkpoint as a flat dict; DPMError: see :func:`read_checkpoint` and :func:`state_of`."""
+    return state_of(read_checkpoint(path), path)
+
+
+def state_of(content: Any, path: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors in ``content``, read from ``path``: wrappers and ``module.`` prefixes removed.
 
     Raises:
-        DPMError: see :func:`read_checkpoint` and :func:`plain_tensors`.
+        DPMError: see :func:`plain_tensors`.
     """
-    state = read_checkpoint(path)
+    state = content
     for _ in range(MOST_WRAPPERS):  # a pickle can hold itself
         names = ("state_dict", "model") if isinstance(state, dict) else ()
         state = next((state[name] for name in names if isinstance(state.get(name), dict)), state)

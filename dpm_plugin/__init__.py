@@ -19,6 +19,9 @@ from dpm_plugin.models import (
     MODELS,
     by_name,
     dpm_vit,
+    dpm_vit_parts,
+    dpm_vit_parts_small,
+    dpm_vit_parts_tiny,
     dpm_vit_small,
     dpm_vit_tiny,
     vit_baseline,
@@ -32,7 +35,8 @@ from dpm_plugin.weights.load import load_weights
 __version__ = "0.1.0"
 __all__ = ["DPM", "DPMError", "DPMExtractor", "ImageDPMEngine", "harden", "load_weights", "register"]
 __all__ += ["DPMLoss", "HeadEnrichLoss", "MaskedArcFace", "SoftMarginTripletLoss"]
-__all__ += ["dpm_vit", "dpm_vit_small", "dpm_vit_tiny", "vit_baseline", "vit_baseline_small", "vit_baseline_tiny"]
+__all__ += ["dpm_vit", "dpm_vit_small", "dpm_vit_tiny", "dpm_vit_parts", "dpm_vit_parts_small", "dpm_vit_parts_tiny"]
+__all__ += ["vit_baseline", "vit_baseline_small", "vit_baseline_tiny"]
 __all__ += ["evaluate_rank", "query_mask_distance"]
 
 

@@ -110,6 +110,12 @@ VIT = {  # [DPM] the plugin's models; torchreid's ignore this section
         kind="ints",
     ),
     "vit.mask_pool": Key("avg", "pooling inside the mask generator: avg as in Eq. 3, max as released", ("avg", "max")),
+    "vit.parts": Key(
+        0,
+        "beyond the paper: horizontal stripes that have a feature each beside the class token; 0 is the model's own",
+        low=0,
+    ),
+    "vit.part_dim": Key(0, "channels of a part feature; 0 is as many as a token has", low=0),
     "vit.neck": Key(True, "BatchNorm between the feature and both heads (released recipe)"),
     "vit.embed_dim": Key(0, "feature width D; 0 is the backbone's own", low=0),
     "vit.depth": Key(0, "number of blocks; 0 is the backbone's own", low=0),

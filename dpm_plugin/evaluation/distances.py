@@ -1,7 +1,8 @@
 """The rows of an evaluation: which distances each one has, computed when they are asked for.
 
-A row is named ``space/mask``: the feature ``before`` or ``after`` the neck, the query's mask ``off``, ``on``
-or, as a control, ``shuffled`` over the queries (a gain that survives it is not the mask seeing its image).
+A row is named ``space/mask``: the feature ``before`` or ``after`` the neck, the query's mask ``off``, ``on`` or, as
+controls, ``shuffled`` over the queries or ``static``, the gallery's mean mask for all of them. A gain that survives a
+control is not the mask seeing its image.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from dpm_plugin import torchreid_host
 from dpm_plugin.evaluation.extract import Features
 from dpm_plugin.evaluation.rerank import check_memory, masked_reranking, rerank_distances
 from dpm_plugin.evaluation.search import MaskedBlocks
-from dpm_plugin.method.retrieval import query_mask_distance, shuffled_masks
+from dpm_plugin.method.retrieval import query_mask_distance, shuffled_masks, static_masks
 
 SPACES = {"before": "cls", "after": "embedding"}  # field of Features that holds it
 RERANKED = "+rerank"  # ends the name of a re-ranked row
@@ -53,6 +54,7 @@ def row_distances(
         headline = f"{feature}/on" if mask and "on" in masks else f"{feature}/off"
         if query.mask is not None and len(query) > 1:
             rows[f"{feature}/shuffled"] = *rows[headline][:2], shuffled_masks(query.mask)
+            rows[f"{feature}/static"] = *rows[headline][:2], static_masks(query.mask, gallery.mask)
         for name, row in rows.items():
             distances[name] = Distances(partial(query_mask_distance, *row), partial(MaskedBlocks, *row))
         reranked = partial(masked_reranking, *rows[headline])

@@ -57,7 +57,7 @@ class RetrievalGraph(nn.Module):
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Images (B, 3, H, W) to embedding (B, D) and mask (B, D), float32; the embedding alone without mask branch."""
-        heads = self.model.heads(self.model.backbone(images, None, blocks=self.model.mask_blocks))
+        heads = self.model.heads(self.model.backbone(images, None, blocks=self.model.map_blocks))
         return tuple(getattr(heads, name).float() for name in self.outputs)
 
 

@@ -141,7 +141,7 @@ def load_as_trained(model: DPM, path: str | Path) -> None:
     trained = opened.model
     if (trained.backbone.backbone_name, trained.has_mask) != (model.backbone.backbone_name, model.has_mask):
         raise DPMError(f"'{path}' is of '{opened.config.model.name}', not of the model that was built; build that one")
-    for part in ("backbone", "mask_blocks", "mask_generator", "neck"):
+    for part in ("backbone", "part_features", "mask_blocks", "mask_generator", "neck"):
         setattr(model, part, getattr(trained, part))
     if trained.num_classes == model.num_classes:  # else it is to be trained anew
         model.classifier = trained.classifier

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dpm_plugin.method.part_features import stripe_means
 from dpm_plugin.utils.errors import DPMError
 
 PAPER_BLOCKS = (2, 4, 10, 12)  # of ViT-B's 12 blocks, paper section 3.2
@@ -40,16 +41,21 @@ class HierarchicalMaskGenerator(nn.Module):
     zero: the mask starts at 0.5 in every channel. (The paper only says "convolutional
     layers"; this is the released architecture.)
 
+    With parts (beyond the paper) the maps keep their size, and beside the mask of the class token each stripe has one
+    of its own, from the mean of the maps in it and one linear layer for all stripes.
+
     Args:
         dim: channels c of one patch map.
         num_maps: number M of patch maps, the open gates of G.
         pool: "avg" (the paper) or "max" (the released implementation). Default: "avg".
+        parts: number K of stripes. Default: 0, the paper.
+        part_dim: channels P of a part feature. Default: 0.
 
     Shape:
-        list of M maps (B, c, h, w) -> mask (B, c), values in (0, 1), float32.
+        list of M maps (B, c, h, w) -> mask (B, D = c + K * P), values in (0, 1), float32.
     """
 
-    def __init__(self, dim: int, num_maps: int = 4, pool: str = "avg") -> None:
+    def __init__(self, dim: int, num_maps: int = 4, pool: str = "avg", parts: int = 0, part_dim: int = 0) -> None:
         super().__init__()
         if pool not in ("avg", "max"):
             raise DPMError(f"mask_pool '{pool}' is unknown; choose 'avg' or 'max'")
@@ -59,25 +65,33 @@ class HierarchicalMaskGenerator(nn.Module):
         self.conv2 = _conv_bn_relu(2 * dim, dim)
         self.conv3 = _conv_bn_relu(dim, dim)
         self.linear = nn.Linear(dim, dim)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
+        self.parts = parts
+        self.part_linear = nn.Linear(dim, part_dim) if parts else None
+        for linear in filter(None, (self.linear, self.part_linear)):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
 
     def forward(self, patch_maps: Sequence[Tensor]) -> Tensor:
         return self.logits(patch_maps).sigmoid()  # Eq. 3
 
     def logits(self, patch_maps: Sequence[Tensor]) -> Tensor:
-        """The mask before its sigmoid, (B, c) float32; a saturated mask no longer tells its logits apart."""
+        """The mask before its sigmoid, (B, D) float32; a saturated mask no longer tells its logits apart."""
         x = torch.cat(list(patch_maps), dim=1)  # (B, M * c, h, w)
         memory_format = self.memory_format
         if memory_format is None and x.device.type == "cpu" and self.linear.in_features >= WIDE:
             memory_format = torch.contiguous_format
         if memory_format is not None:  # else as they come from the tokens, which is channels-last
             x = x.contiguous(memory_format=memory_format)
-        x = _halve(self.conv1(x))  # (B, 2c, h / 2, w / 2)
-        x = _halve(self.conv2(x))  # (B, c, h / 4, w / 4)
+        halve = nn.Identity() if self.parts else _halve
+        x = halve(self.conv1(x))  # (B, 2c, h / 2, w / 2)
+        x = halve(self.conv2(x))  # (B, c, h / 4, w / 4)
         x = self.conv3(x)  # (B, c, h / 4, w / 4)
-        x = x.mean(dim=(2, 3)) if self.pool == "avg" else x.amax(dim=(2, 3))  # (B, c)
-        return self.linear(x).float()
+        pooled = x.mean(dim=(2, 3)) if self.pool == "avg" else x.amax(dim=(2, 3))  # (B, c)
+        logits = self.linear(pooled)  # (B, c)
+        if self.part_linear is not None:
+            of_parts = self.part_linear(stripe_means(x, self.parts))  # (B, K, P)
+            logits = torch.cat([logits, of_parts.flatten(1)], dim=1)  # (B, D)
+        return logits.float()
 
 
 def _conv_bn_relu(channels_in: int, channels_out: int) -> nn.Sequential:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dpm_plugin.method.losses import DPMOutput
 from dpm_plugin.method.mask_generator import HierarchicalMaskGenerator, check_blocks, default_blocks
+from dpm_plugin.method.part_features import PartFeatures
 from dpm_plugin.method.vit import EncoderOutput, ViT
 from dpm_plugin.utils.errors import DPMError
 
@@ -23,7 +24,7 @@ class Embedding(NamedTuple):
     """Retrieval outputs for B images, float32.
 
     Attributes:
-        cls: class token before the neck, (B, D).
+        cls: class token before the neck, with parts their features behind it, (B, D).
         embedding: after the neck, (B, D); equal to ``cls`` without a neck.
         mask: (B, D) in (0, 1), or None for a model without mask branch.
         head_logits: last block's class-to-patch logits, (B, N, P); None where they were not asked for.
@@ -66,6 +67,9 @@ class DPM(nn.Module):
             Default: None.
         mask_pool: "avg" or "max" pooling in the mask generator. Default: "avg".
         neck: BatchNorm between class token and heads (its bias stays 0, as released). Default: True.
+        parts: number K of stripes with a feature each beside the class token, beyond the paper, see
+            :mod:`~dpm_plugin.method.part_features`. Default: 0, the paper.
+        part_dim: channels P of a part feature; 0 for as many as a token has. Default: 0.
         Others: see :class:`dpm_plugin.method.vit.ViT`.
 
     Raises:
@@ -87,6 +91,8 @@ class DPM(nn.Module):
         mask_blocks: Iterable[int] | None = None,
         mask_pool: str = "avg",
         neck: bool = True,
+        parts: int = 0,
+        part_dim: int = 0,
         embed_dim: int | None = None,
         depth: int | None = None,
         num_heads: int | None = None,
@@ -95,6 +101,8 @@ class DPM(nn.Module):
         super().__init__()
         if loss not in ("softmax", "triplet", "dpm"):
             raise DPMError(f"loss '{loss}' is unknown to this model; choose 'softmax', 'triplet' or 'dpm'")
+        if part_dim and not parts:
+            raise DPMError(f"part_dim {part_dim} would be ignored: the model has no parts; set parts (vit.parts) too")
         self.loss = loss
         self.num_classes = num_classes
         self.backbone = ViT(
@@ -115,11 +123,15 @@ class DPM(nn.Module):
             mask_blocks = default_blocks(self.backbone.depth)
         mask_blocks = tuple(mask_blocks)
         self.mask_blocks = check_blocks(mask_blocks, self.backbone.depth) if mask_blocks else ()
+        self.part_features = PartFeatures(dim, parts, part_dim) if parts else None
         self.mask_generator = None
         if self.mask_blocks:
-            self.mask_generator = HierarchicalMaskGenerator(dim, len(self.mask_blocks), mask_pool)
-        self.neck = BNNeck(dim) if neck else nn.Identity()
-        self.classifier = nn.Linear(dim, num_classes, bias=False)  # its weight is W, shared by both heads
+            self.mask_generator = HierarchicalMaskGenerator(
+                dim, len(self.mask_blocks), mask_pool, parts, part_dim or dim
+            )
+        width = self.feature_dim
+        self.neck = BNNeck(width) if neck else nn.Identity()
+        self.classifier = nn.Linear(width, num_classes, bias=False)  # its weight is W, shared by both heads
         nn.init.normal_(self.classifier.weight, std=0.02)
 
     @property
@@ -134,8 +146,14 @@ class DPM(nn.Module):
 
     @property
     def feature_dim(self) -> int:
-        """D of the embedding."""
-        return self.backbone.dim
+        """D of the embedding: C, with parts C + K * P."""
+        return self.backbone.dim + (0 if self.part_features is None else self.part_features.width)
+
+    @property
+    def map_blocks(self) -> tuple[int, ...]:
+        """Blocks whose patch maps the mask generator and, the last, the part features see."""
+        last = () if self.part_features is None else (self.backbone.depth,)
+        return tuple(dict.fromkeys(self.mask_blocks + last))
 
     def forward(
         self, images: Tensor, camids: Tensor | None = None, return_featuremaps: bool = False
@@ -146,12 +164,13 @@ class DPM(nn.Module):
         """
         if return_featuremaps:
             return self.backbone(images, camids, blocks=(self.backbone.depth,)).patch_maps[0]
-        cls = self.backbone(images, camids).cls
-        embedding = self.neck(cls)
+        last = () if self.part_features is None else (self.backbone.depth,)
+        features = self._features(self.backbone(images, camids, blocks=last))
+        embedding = self.neck(features)
         if not self.training:
             return embedding.float()
         logits = self.classifier(embedding)
-        return (logits, cls) if self.loss == "triplet" else logits
+        return (logits, features) if self.loss == "triplet" else logits
 
     def set_conv_layout(self, layout: str) -> None:
         """Memory layout of the convolutions; values change by rounding only.
@@ -169,12 +188,21 @@ class DPM(nn.Module):
 
     def encode(self, images: Tensor, camids: Tensor | None = None) -> EncoderOutput:
         """The encoder's part of a training forward: everything that step two needs no gradient through."""
-        return self.backbone(images, camids, blocks=self.mask_blocks, need_heads=self.has_mask)
+        return self.backbone(images, camids, blocks=self.map_blocks, need_heads=self.has_mask)
 
     def heads(self, encoded: EncoderOutput) -> DPMOutput:
-        """EncoderOutput to DPMOutput: neck and mask generator."""
-        mask = None if self.mask_generator is None else self.mask_generator(encoded.patch_maps)  # (B, D), Eq. 3
-        return DPMOutput(encoded.cls, self.neck(encoded.cls), self.classifier.weight, mask, encoded.head_logits)
+        """EncoderOutput to DPMOutput: part features, neck and mask generator."""
+        features = self._features(encoded)  # (B, D)
+        mask = None
+        if self.mask_generator is not None:
+            mask = self.mask_generator(encoded.patch_maps[: len(self.mask_blocks)])  # (B, D), Eq. 3
+        return DPMOutput(features, self.neck(features), self.classifier.weight, mask, encoded.head_logits)
+
+    def _features(self, encoded: EncoderOutput) -> Tensor:
+        """The class token and, with parts, their features behind it, (B, D)."""
+        if self.part_features is None:
+            return encoded.cls
+        return torch.cat([encoded.cls, self.part_features(encoded.patch_maps[-1])], dim=1)
 
     def embed(self, images: Tensor, camids: Tensor | None = None, need_heads: bool = False) -> Embedding:
         """Features and masks for retrieval, in the model's current mode; call ``eval()`` first.
@@ -187,7 +215,7 @@ class DPM(nn.Module):
         Returns:
             Embedding.
         """
-        encoded = self.backbone(images, camids, blocks=self.mask_blocks, need_heads=need_heads)
+        encoded = self.backbone(images, camids, blocks=self.map_blocks, need_heads=need_heads)
         output = self.heads(encoded)
 
         def as_float(value: Tensor | None) -> Tensor | None:

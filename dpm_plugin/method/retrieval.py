@@ -80,6 +80,18 @@ def check_chunk_size(chunk_size: int) -> None:
         raise DPMError(f"chunk_size must be at least 1, got {chunk_size}")
 
 
+def static_masks(mask: Tensor, gallery_mask: Tensor) -> Tensor:
+    """Give every query the gallery's mean mask: the control for "is one mask for all images as good?".
+
+    Args:
+        mask, gallery_mask: (Q, D), (G, D).
+
+    Returns:
+        (Q, D), all rows equal.
+    """
+    return gallery_mask.mean(dim=0, keepdim=True).expand(len(mask), -1)
+
+
 def shuffled_masks(mask: Tensor, seed: int = 0) -> Tensor:
     """Give every query another query's mask: the control for "does the mask see this image at all?".
 

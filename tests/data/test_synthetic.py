@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from dpm_plugin.data.datasets import SyntheticOccluded
 from dpm_plugin.data.synthetic import Occluder, SyntheticSpec, generate, occluders, render
 from dpm_plugin.data.synthetic.identity import id_ranges, identity, lookalikes
+from dpm_plugin.data.synthetic.render import BANDS
 from dpm_plugin.utils.errors import DPMError
 
 generating = sys.modules["dpm_plugin.data.synthetic.generate"]
@@ -42,9 +43,9 @@ def test_bytes_do_not_depend_on_the_run_or_the_number_of_workers(dataset, tmp_pa
 
 
 def test_an_image_does_not_depend_on_what_was_drawn_before_it():
-    first, _, _ = render(TINY, "query", 12, 1)
+    first = render(TINY, "query", 12, 1).pixels
     render(TINY, "train", 2, 0)
-    again, _, _ = render(TINY, "query", 12, 1)
+    again = render(TINY, "query", 12, 1).pixels
     assert np.array_equal(first, again)
 
 
@@ -61,7 +62,8 @@ def test_every_query_is_hidden_within_the_bounds_and_no_gallery_image_is(dataset
         assert TINY.hidden_min <= record["hidden"] <= TINY.hidden_max
         assert record["occluder"] in occluders.KINDS
     for path, *_ in dataset.gallery:
-        assert dataset.visibility[path] == {"hidden": 0.0, "occluder": "none"}
+        record = dataset.visibility[path]
+        assert (record["hidden"], record["occluder"], max(record["hidden_bands"])) == (0.0, "none", 0.0)
 
 
 @settings(max_examples=25, deadline=None)
@@ -73,7 +75,7 @@ def test_every_query_is_hidden_within_the_bounds_and_no_gallery_image_is(dataset
     width=st.floats(0.06, 0.1),
 )
 def test_a_prescribed_hidden_share_is_kept_for_every_kind(pid, index, kind, low, width):
-    pixels, share, got = render(TINY, "query", pid, index, occluder=Occluder(kind, low, low + width))
+    pixels, share, got, *_ = render(TINY, "query", pid, index, occluder=Occluder(kind, low, low + width))
     assert low <= share <= low + width
     assert kind in (None, got) or got == "wall"
     assert pixels.shape == (64, 32, 3) and pixels.dtype == np.uint8
@@ -90,12 +92,26 @@ def test_hidden_share_counts_the_covered_pixels_of_the_person():
 def test_without_its_occluder_a_query_keeps_its_person_and_place():
     changed = []
     for pid in range(10, 19):
-        hidden, share, _ = render(TINY, "query", pid, 0)
-        clear, none, kind = render(TINY, "query", pid, 0, occluder=None)
+        hidden, share, *_ = render(TINY, "query", pid, 0)
+        clear, none, kind, *_ = render(TINY, "query", pid, 0, occluder=None)
         assert share > 0 and none == 0 and kind == "none"
         # No JPEG yet: what the occluder leaves free is equal to the last bit, but for blur at its rim.
         changed.append(np.mean(np.any(hidden != clear, axis=2)))
     assert min(changed) > 0 and np.mean(changed) < 0.8
+
+
+def test_what_is_hidden_in_a_band_is_what_changes_there(dataset):
+    record = dataset.visibility[dataset.query[0][0]]
+    assert len(record["person_bands"]) == len(record["hidden_bands"]) == BANDS
+    for pid in range(10, 19):
+        drawn, clear = render(TINY, "query", pid, 0), render(TINY, "query", pid, 0, occluder=None)
+        assert sum(drawn.person_bands) == pytest.approx(1) and sum(drawn.hidden_bands) == pytest.approx(drawn.hidden)
+        assert all(hidden <= person for hidden, person in zip(drawn.hidden_bands, drawn.person_bands))
+        assert drawn.person_bands == clear.person_bands and sum(clear.hidden_bands) == 0
+        changed = np.any(drawn.pixels != clear.pixels, axis=2)  # (64, 32); blur carries a change two pixels on
+        edges = [64 * band // BANDS for band in range(BANDS + 1)]
+        touched = [changed[max(top - 2, 0) : bottom + 3].any() for top, bottom in zip(edges, edges[1:])]
+        assert all(there for there, hidden in zip(touched, drawn.hidden_bands) if hidden > 0.002)
 
 
 def test_the_stated_share_of_training_images_is_occluded(dataset):

@@ -143,7 +143,7 @@ def naive_accuracy(run, spec, root, occluder, keep=None, mask=None):
         gallery.append((embed(run, path, camid).embedding[0], pid, camid))
     queries = []
     for pid, index in query_rows(spec):
-        pixels, _, kind = render(spec, "query", pid, index, occluder=occluder)
+        pixels, _, kind, *_ = render(spec, "query", pid, index, occluder=occluder)
         camid = int(relative_path(spec, "query", pid, index)[len("query/0001_c")]) - 1
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "JPEG", quality=camera(spec.seed, spec.cameras, camid).quality)
@@ -186,7 +186,7 @@ def test_share_0_is_the_evaluation_of_unoccluded_queries_by_hand(curve, runs, sp
 def test_a_share_is_drawn_within_its_bounds_and_evaluated_without_the_queries_of_another_kind(curve, runs, spec, root):
     occluder = Occluder("corner", 0.55, 0.65)
     drawn = [render(spec, "query", *row, occluder=occluder) for row in query_rows(spec)]
-    hidden = [share for _, share, kind in drawn if kind == "corner"]
+    hidden = [each.hidden for each in drawn if each.occluder == "corner"]
     got = point(curve, "DPM, mask on", "corner", 0.6)
     assert 2 <= len(hidden) < 8  # the case has both: corners, and walls that took their place
     assert got["queries"] == len(hidden) and got["hidden"] == pytest.approx(np.mean(hidden))

@@ -30,6 +30,8 @@ def fingerprint(extractor: DPMExtractor) -> str:
     settings: list[object] = [extractor.image_size, extractor.mean, extractor.std, backbone.backbone_name]
     settings += [backbone.transformer.patch_embed.stride, backbone.transformer.blocks[0].attn.num_heads]
     settings += [backbone.camera_weight, model.mask_blocks, None if generator is None else generator.pool]
+    if model.part_features is not None:  # without parts the digest stays what it was
+        settings.append(model.part_features.parts)
     digest = hashlib.sha256(json.dumps(settings).encode())
     for name, value in sorted(model.state_dict().items()):
         if not name.startswith("classifier."):

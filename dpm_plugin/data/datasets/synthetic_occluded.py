@@ -19,7 +19,9 @@ class SyntheticOccluded(ImageDataset):
 
     Attributes:
         dataset_dir: the folder that holds the images.
-        visibility: {absolute image path: {"hidden": share from 0 to 1, "occluder": kind}}.
+        visibility: {absolute image path: {"hidden": share from 0 to 1, "occluder": kind, "person_bands": [...],
+            "hidden_bands": [...]}}, see :class:`~dpm_plugin.data.synthetic.render.Drawn`; a set that was drawn by 0.1.0
+            has no bands.
     """
 
     def __init__(self, root: str | Path = "", spec: SyntheticSpec | None = None, **kwargs) -> None:

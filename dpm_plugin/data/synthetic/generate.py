@@ -53,7 +53,8 @@ def generate(spec: SyntheticSpec, root: str | Path, workers: int | None = None, 
     """Make sure that the data set of ``spec`` lies below ``root`` and return its folder.
 
     ``<root>/synthetic_occluded/<digest of the spec>/`` holds the folders of images, ``spec.json`` and
-    ``visibility.json``: per file the hidden share of the person and the kind of occluder. It appears in one step
+    ``visibility.json``: per file the hidden share of the person, also by bands of the image's height
+    (:class:`~dpm_plugin.data.synthetic.render.Drawn`), and the kind of occluder. It appears in one step
     when complete: a process that dies leaves a temporary folder that the next one removes, and of several
     processes one draws while the others wait.
 
@@ -107,8 +108,9 @@ def _write_and_rename(spec, target, workers, verbose):
                 progress.at(len(records))
         if len(records) != len(rows):
             raise DPMError("synthetic_occluded: a worker was killed (out of memory?); try again with more memory")
-        for name, content in (("visibility", dict(sorted(records.items()))), ("spec", spec.as_dict())):
-            (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+        lines = (f" {json.dumps(name)}: {json.dumps(record)}" for name, record in sorted(records.items()))
+        (folder / "visibility.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")  # a line an image
+        (folder / "spec.json").write_text(json.dumps(spec.as_dict(), indent=1) + "\n")
         try:
             folder.rename(target)
         except OSError:
@@ -120,12 +122,13 @@ def _write_and_rename(spec, target, workers, verbose):
 
 
 def _draw(spec, folder, rows):
-    """Draw ``rows``; yields (relative path, {"hidden": share, "occluder": kind}) of each."""
+    """Draw ``rows``; yields (relative path, all that :class:`Drawn` says beside the pixels) of each."""
     for row in rows:
-        pixels, hidden, kind = render(spec, *row)
+        drawn = render(spec, *row)
         name = relative_path(spec, *row)
-        save_jpeg(pixels, folder / name, spec, *row)
-        yield name, {"hidden": round(hidden, 4), "occluder": kind}
+        save_jpeg(drawn.pixels, folder / name, spec, *row)
+        bands = {side: [round(share, 4) for share in getattr(drawn, side)] for side in ("person_bands", "hidden_bands")}
+        yield name, {"hidden": round(drawn.hidden, 4), "occluder": drawn.occluder, **bands}
 
 
 def _draw_in_processes(spec, folder, rows, workers):

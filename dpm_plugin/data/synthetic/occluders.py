@@ -144,7 +144,7 @@ def paint(kind: str, size: tuple[int, int], who: Identity, view: Camera, rng: ra
 
 def place(
     layer: Image.Image, kind: str, body: np.ndarray, low: float, high: float, target: float, from_left: bool
-) -> tuple[int, int, float] | None:
+) -> tuple[int, int] | None:
     """Slide ``layer``, an RGBA occluder of ``kind``, over the person until about ``target`` of it is hidden.
 
     Args:
@@ -153,7 +153,7 @@ def place(
         from_left: for kinds from the side: which one.
 
     Returns:
-        (dx, dy, share) of the place nearest to ``target``, or None where no place is within the bounds.
+        (dx, dy) of the place nearest to ``target``, or None where no place is within the bounds.
     """
     height, width = body.shape
     body, cover = body > 127, np.asarray(layer.getchannel("A")) > 127
@@ -165,15 +165,21 @@ def place(
         offsets = [(0, int(part * height) * (1 if start == "below" else -1)) for part in parts if part > 0]
     coarse = [hidden_share(body[::4, ::4], cover[::4, ::4], dx // 4, dy // 4) for dx, dy in offsets]
     for i in np.argsort(np.abs(np.array(coarse) - target), kind="stable")[:4]:
-        share = hidden_share(body, cover, *offsets[i])
-        if low <= share <= high:
-            return (*offsets[i], share)
+        if low <= hidden_share(body, cover, *offsets[i]) <= high:
+            return offsets[i]
     return None
 
 
-def hidden_share(body: np.ndarray, cover: np.ndarray, dx: int = 0, dy: int = 0) -> float:
-    """Share of ``body`` (H, W bool) under ``cover`` (H, W bool) moved by (dx, dy) pixels."""
+def hidden_pixels(body: np.ndarray, cover: np.ndarray, dx: int = 0, dy: int = 0) -> np.ndarray:
+    """The pixels of ``body`` (H, W bool) under ``cover`` (H, W bool) moved by (dx, dy) pixels, (H, W) bool."""
     height, width = body.shape
-    seen = body[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)]
-    over = cover[max(-dy, 0) : height - max(dy, 0), max(-dx, 0) : width - max(dx, 0)]
-    return float(np.count_nonzero(seen & over)) / max(int(np.count_nonzero(body)), 1)
+    seen = slice(max(dy, 0), height + min(dy, 0)), slice(max(dx, 0), width + min(dx, 0))
+    over = slice(max(-dy, 0), height - max(dy, 0)), slice(max(-dx, 0), width - max(dx, 0))
+    hidden = np.zeros_like(body)
+    hidden[seen] = body[seen] & cover[over]
+    return hidden
+
+
+def hidden_share(body: np.ndarray, cover: np.ndarray, dx: int = 0, dy: int = 0) -> float:
+    """The share of ``body`` that :func:`hidden_pixels` finds."""
+    return float(np.count_nonzero(hidden_pixels(body, cover, dx, dy))) / max(int(np.count_nonzero(body)), 1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,25 @@ from .spec import SyntheticSpec
 
 SPLITS = ("train", "query", "gallery")
 SUPERSAMPLING = 2
+BANDS = 24  # of an image's height, for which the hidden part of the person is counted; any few stripes are sums of them
+
+
+class Drawn(NamedTuple):
+    """One image and what it hides.
+
+    Attributes:
+        pixels: uint8 (H, W, 3).
+        hidden: hidden share of the person from 0 to 1.
+        occluder: its kind, or "none".
+        person_bands: share of the person's pixels that lie in each of BANDS equal bands of the image, from the top.
+        hidden_bands: share of the person's pixels that lie there and are hidden; they add up to ``hidden``.
+    """
+
+    pixels: np.ndarray
+    hidden: float
+    occluder: str
+    person_bands: list[float]
+    hidden_bands: list[float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +59,7 @@ def camera_of(spec: SyntheticSpec, split: str, pid: int, index: int) -> int:
 
 def render(
     spec: SyntheticSpec, split: str, pid: int, index: int, *, occluder: Occluder | str | None = "as planned"
-) -> tuple[np.ndarray, float, str]:
+) -> Drawn:
     """Draw image ``index`` (from 0) of identity ``pid`` (see ``id_ranges``) in split "train", "query" or "gallery".
 
     The person, the place and the light depend on (spec, split, pid, index) alone, so that the same call with
@@ -47,9 +67,6 @@ def render(
 
     Args:
         occluder: "as planned" (what the data set holds), None (nothing in the way) or an :class:`Occluder`.
-
-    Returns:
-        (pixels uint8 (H, W, 3), hidden share of the person from 0 to 1, kind of occluder or "none").
     """
     keys = (spec.seed, 30, SPLITS.index(split), pid, index)
     if isinstance(occluder, str):
@@ -75,11 +92,21 @@ def render(
     x = size[0] * (0.5 + rng.uniform(-0.07, 0.07))
     person = draw_person(size, identity(spec, pid), pose, x, top, unit, view.light)
     _paste(canvas, person)
-    share, kind = 0.0, "none"
+    body, kind = np.asarray(person.getchannel("A")), "none"
+    solid = body > 127
+    hidden = np.zeros_like(solid)
     if occluder is not None:
-        body = np.asarray(person.getchannel("A"))
-        share, kind = _occlude(canvas, body, occluder, spec, split, pid, view, stream(*keys, 1))
-    return expose(canvas, (spec.width, spec.height), view, stream(*keys, 2)), share, kind
+        hidden, kind = _occlude(canvas, body, occluder, spec, split, pid, view, stream(*keys, 1))
+    count = max(int(np.count_nonzero(solid)), 1)
+    bands = (list(_band_counts(pixels) / count) for pixels in (solid, hidden))
+    image = expose(canvas, (spec.width, spec.height), view, stream(*keys, 2))
+    return Drawn(image, float(np.count_nonzero(hidden)) / count, kind, *bands)
+
+
+def _band_counts(pixels):
+    """Set pixels of (H, W) bool in each band, (BANDS,)."""
+    band = np.arange(len(pixels)) * BANDS // len(pixels)
+    return np.bincount(band, weights=pixels.sum(axis=1), minlength=BANDS)
 
 
 def _paste(canvas, layer, dx=0, dy=0):
@@ -99,7 +126,8 @@ def _somebody(spec, split, pid, rng):
 
 
 def _occlude(canvas, body, occluder, spec, split, pid, view, rng):
-    """Paste an occluder over ``canvas``; returns (hidden share, kind)."""
+    """Paste an occluder over ``canvas``; returns (the person's hidden pixels (H, W) bool, kind)."""
+    solid = body > 127
     low, high, margin = occluder.low, occluder.high, 0.1 * (occluder.high - occluder.low)
     target = rng.uniform(low + margin, high - margin)
     for _ in range(4):
@@ -108,12 +136,10 @@ def _occlude(canvas, body, occluder, spec, split, pid, view, rng):
         layer = occluders.paint(kind, canvas.size, who, view, rng)
         found = occluders.place(layer, kind, body, low, high, target, rng.random() < 0.5)
         if found:
-            dx, dy, share = found
-            _paste(canvas, layer, dx, dy)
-            return share, kind
+            _paste(canvas, layer, *found)
+            return occluders.hidden_pixels(solid, np.asarray(layer.getchannel("A")) > 127, *found), kind
     # What always fits: a wall as high as needed, by the person's pixels counted from below.
-    solid = body > 127
     rows = np.cumsum(solid.sum(1)[::-1]) / max(int(solid.sum()), 1)
     dy = body.shape[0] - 1 - int(np.argmin(np.abs(rows - target)))
     _paste(canvas, occluders.paint("wall", canvas.size, who, view, rng), 0, dy)
-    return occluders.hidden_share(solid, np.ones_like(solid), 0, dy), "wall"
+    return occluders.hidden_pixels(solid, np.ones_like(solid), 0, dy), "wall"

@@ -74,12 +74,12 @@ def _name(occluder: Occluder | str | None) -> str:
 def _draw(spec: SyntheticSpec, rows: list[tuple[int, int]], occluder: Occluder | str | None) -> dict[str, np.ndarray]:
     files, hidden, kinds = [], [], []
     for pid, index in rows:
-        pixels, share, kind = render(spec, "query", pid, index, occluder=occluder)
+        drawn = render(spec, "query", pid, index, occluder=occluder)
         file = io.BytesIO()
-        save_jpeg(pixels, file, spec, "query", pid, index)
+        save_jpeg(drawn.pixels, file, spec, "query", pid, index)
         files.append(file.getvalue())
-        hidden.append(share)
-        kinds.append(kind)
+        hidden.append(drawn.hidden)
+        kinds.append(drawn.occluder)
     lengths = [len(file) for file in files]
     arrays = (rows, lengths, np.frombuffer(b"".join(files), np.uint8), hidden, kinds)
     return {name: np.array(values) for name, values in zip(ARRAYS, arrays)}

@@ -21,6 +21,15 @@ def stripe_means(maps: Tensor, parts: int) -> Tensor:
     return (maps.mean(dim=3) @ share.to(maps).T).transpose(1, 2)
 
 
+def part_masks(mask: Tensor, dim: int, parts: int) -> Tensor:
+    """The mean mask of each of K = ``parts`` stripes, from the top: masks (n, D = C + K * P) to (n, K).
+
+    Args:
+        dim: channels C of the class token, which come first.
+    """
+    return mask[:, dim:].unflatten(1, (parts, -1)).mean(dim=2)
+
+
 class PartFeatures(nn.Module):
     """K part features: LayerNorm of the last block's mean patch token in a stripe, projected where asked for.
 

@@ -12,7 +12,7 @@ from dpm_plugin import DPMError, DPMLoss
 from dpm_plugin.engine.grad_cache import encode_with_cache
 from dpm_plugin.inference.export import RetrievalGraph
 from dpm_plugin.method.mask_generator import HierarchicalMaskGenerator
-from dpm_plugin.method.part_features import PartFeatures, stripe_means
+from dpm_plugin.method.part_features import PartFeatures, part_masks, stripe_means
 from dpm_plugin.method.two_steps import Step
 from dpm_plugin.torchreid_host import models
 from dpm_plugin.weights.load import load_weights
@@ -58,6 +58,17 @@ def test_each_stripes_mask_comes_from_the_maps_in_it_and_starts_at_one_half():
     parts = [generator.part_linear(x[:, :, 3 * part : 3 * part + 3].mean(dim=(2, 3))) for part in range(PARTS)]
     expected = torch.cat([generator.linear(x.mean(dim=(2, 3))), *parts], dim=1).sigmoid()
     torch.testing.assert_close(generator(maps), expected)
+
+
+@given(images=st.integers(0, 4), dim=st.integers(1, 5), parts=st.integers(1, 6), part_dim=st.integers(1, 4))
+def test_a_parts_mask_is_the_mean_of_its_own_channels(images, dim, parts, part_dim):
+    mask = torch.rand(images, dim + parts * part_dim)
+    found = part_masks(mask, dim, parts)
+    assert found.shape == (images, parts)
+    for image in range(images):
+        for part in range(parts):
+            channels = [mask[image, dim + part * part_dim + channel] for channel in range(part_dim)]
+            torch.testing.assert_close(found[image, part], sum(channels) / part_dim)
 
 
 def test_without_parts_nothing_of_the_papers_model_changes():

@@ -14,6 +14,7 @@ from dpm_plugin.apps.image_index.indexing import check_model, index_images, list
 from dpm_plugin.apps.image_index.page import answers_page
 from dpm_plugin.apps.image_index.searching import Answer, Match, search
 from dpm_plugin.apps.image_index.store import FOLDER, Index, read_index
+from dpm_plugin.apps.query_page import percentages
 from dpm_plugin.inference.extractor import DPMExtractor
 from dpm_plugin.inference.open_run import NAMED, run_checkpoint
 from dpm_plugin.utils.command import Parser, exit_code
@@ -98,6 +99,8 @@ def _open(options: argparse.Namespace, source: str, config_file: str | None) -> 
 
 def _lines(answer: Answer) -> Iterator[str]:
     yield f"{shown(answer.path)}{_hidden(answer)}"
+    if answer.parts:
+        yield f"   parts count {percentages(answer.parts)} of usual, from the top"
     name, matches = next(iter(answer.lists.items()))
     yield f"   rank   score{'   without mask' if name == 'mask on' else ''}   image"
     for match in matches:
@@ -119,15 +122,17 @@ def _as_json(answers: Sequence[Answer], unreadable: Sequence[str], index: Index)
         named = {"rank": match.rank, "picture": match.name, "score": match.score}
         return named | {"other_rank": match.other_rank, "hidden": match.hidden}
 
-    def lists(answer: Answer) -> dict:
-        return {name.replace(" ", "_"): [each(match) for match in matches] for name, matches in answer.lists.items()}
+    def of_query(answer: Answer) -> dict:
+        parts = {"parts": answer.parts} if answer.parts else {}
+        lists = {name.replace(" ", "_"): list(map(each, matches)) for name, matches in answer.lists.items()}
+        return {"query": str(answer.path), "hidden": answer.hidden, **parts, **lists}
 
     return {
         "index": str(index.folder),
         "pictures": str(index.root),
         "model": index.model,
         "unreadable": list(unreadable),
-        "queries": [{"query": str(answer.path), "hidden": answer.hidden, **lists(answer)} for answer in answers],
+        "queries": [of_query(answer) for answer in answers],
     }
 
 

@@ -1,4 +1,4 @@
-"""What every engine of this package adds to torchreid's evaluation: five rows and results.json."""
+"""What every engine of this package adds to torchreid's evaluation: its rows, its masks and results.json."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,9 +19,11 @@ from dpm_plugin.evaluation.extract import (
     extract_features,
     trained_cameras,
 )
+from dpm_plugin.evaluation.mask_report import MaskReport, report_masks
 from dpm_plugin.evaluation.protocol import evaluate, format_headline, format_table
 from dpm_plugin.evaluation.results import library_versions, write_results
 from dpm_plugin.evaluation.visrank import visualize_ranks
+from dpm_plugin.method.part_features import part_masks
 from dpm_plugin.torchreid_host import Engine
 from dpm_plugin.utils.timing import Phases, format_phases, measure
 
@@ -96,7 +98,9 @@ class EvaluationMixin(Engine):
                 sides.append(extract(self.model, loader, cameras, name=f"{side} set of '{dataset_name}'"))
         skipped = getattr(self.datamanager, "skipped", None)  # of data.corrupt skip
         skipped = None if skipped is None else self.processes.gather(skipped)
-        found = self.processes.broadcast(lambda: self._report(dataset_name, sides, phases, skipped, **options))
+        visibility = getattr(query_loader.dataset, "visibility", {})
+        report = partial(self._report, dataset_name, sides, visibility, phases, skipped, **options)
+        found = self.processes.broadcast(report)
         self.last_mAP = float(found[1])
         return found
 
@@ -104,6 +108,7 @@ class EvaluationMixin(Engine):
         self,
         dataset_name: str,
         sides: list[Features],
+        visibility: Mapping[str, Any],
         phases: Phases,
         skipped: list | None,
         visrank: bool = False,
@@ -115,7 +120,9 @@ class EvaluationMixin(Engine):
         feature, mask = self.evaluation.feature, self.evaluation.mask
         result = evaluate(*sides, feature=feature, mask=mask, keep_distmat=visrank, **options)
         result.phases = {**self.run_phases, **phases, **result.phases}
-        print(format_headline(result), format_table(result), format_phases(result.phases), sep="\n")
+        result.masks = self._masks(sides[0], visibility)
+        masks = [] if result.masks is None else [str(result.masks)]
+        print(format_headline(result), format_table(result), *masks, format_phases(result.phases), sep="\n")
         run = {
             **self.evaluation.run_info,
             "processes": self.processes.size,
@@ -134,3 +141,12 @@ class EvaluationMixin(Engine):
             folder = Path(save_dir) / f"visrank_{dataset_name}"
             visualize_ranks(result.distmat, query, gallery, folder, topk=visrank_topk, **size)
         return result.rank1, result.mAP
+
+    def _masks(self, query: Features, visibility: Mapping[str, Any]) -> MaskReport | None:
+        """What the queries' masks are like; None without. ``visibility``: records of image paths, as far as known."""
+        if query.mask is None:
+            return None
+        features, dim = self.model.part_features, self.model.backbone.dim
+        parts = None if features is None else part_masks(query.mask, dim, features.parts)
+        records = [visibility[path] for path in query.paths if path in visibility]
+        return report_masks(query.mask, parts, records if len(records) == len(query) else [])

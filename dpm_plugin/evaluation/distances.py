@@ -52,7 +52,7 @@ def row_distances(
             for switch, values in masks.items():
                 rows[f"{space}/{switch}"] = getattr(query, name), getattr(gallery, name), values
         headline = f"{feature}/on" if mask and "on" in masks else f"{feature}/off"
-        if query.mask is not None and len(query) > 1:
+        if query.mask is not None and gallery.mask is not None and len(query) > 1:
             rows[f"{feature}/shuffled"] = *rows[headline][:2], shuffled_masks(query.mask)
             rows[f"{feature}/static"] = *rows[headline][:2], static_masks(query.mask, gallery.mask)
         for name, row in rows.items():

@@ -63,12 +63,12 @@ def _in_stripes(bands, parts):
 
 def rank_correlation(left: np.ndarray, right: np.ndarray) -> float:
     """Spearman's, of two (n,) arrays, equal values at their mean rank; NaN where one of them is constant."""
-    ranks = []
+    ranks: list[np.ndarray] = []
     for values in (left, right):
         _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
         ranks.append((np.cumsum(counts) - (counts - 1) / 2)[place])
     with np.errstate(invalid="ignore", divide="ignore"):
-        return float(np.corrcoef(*ranks)[0, 1])
+        return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def report_masks(mask: Tensor, part_masks: Tensor | None, records: Sequence[Mapping[str, Any]]) -> MaskReport:

@@ -10,6 +10,7 @@ import torch
 from dpm_plugin.evaluation import metric
 from dpm_plugin.evaluation.distances import RERANKED, SPACES, row_distances
 from dpm_plugin.evaluation.extract import Features
+from dpm_plugin.evaluation.mask_report import MaskReport
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.timing import measure
 
@@ -37,7 +38,7 @@ class Result:
 
     ``phases`` holds seconds and peak memory as :func:`dpm_plugin.utils.timing.measure` writes them; callers add
     theirs (extraction). ``distmat`` is the headline's (Q, G) float32 distances where they were asked for.
-    ``unmatched`` names the first few queries that have no image to find.
+    ``unmatched`` names the first few queries that have no image to find; callers add what ``masks`` are like.
     """
 
     headline: str
@@ -47,6 +48,7 @@ class Result:
     phases: dict[str, dict[str, float]] = field(default_factory=dict)
     distmat: np.ndarray | None = None
     unmatched: Sequence[str] = ()
+    masks: MaskReport | None = None
 
     @property
     def rank1(self) -> float:
@@ -72,12 +74,12 @@ def evaluate(
 ) -> Result:
     """Every row that the features of one model allow, from one extraction.
 
-    With a mask: before/off, before/on, after/off, after/on and, of two queries or more, the shuffled control of the
-    headline's space. A baseline (``cls`` but no mask): before/off, after/off. These rows are always the (masked)
-    cosine. A stock model (``embedding`` alone): one row ``embedding``, by torchreid's distance. CMC and mAP are of
-    :func:`dpm_plugin.evaluate_rank`. Where the (Q, G) matrix would be larger than 2 GiB (as 12,000 queries x 44,000
-    images), it is not built and they are counted chunk by chunk, with the same result up to rounding; their phase
-    "metric" then includes the distances. The CUHK03 protocol and re-ranking need the matrix whatever its size.
+    With a mask: before/off, before/on, after/off, after/on and, of two queries or more, the shuffled and the static
+    control in the headline's space. A baseline (``cls`` but no mask): before/off, after/off. These rows are always the
+    (masked) cosine. A stock model (``embedding`` alone): one row ``embedding``, by torchreid's distance. CMC and mAP
+    are of :func:`dpm_plugin.evaluate_rank`. Where the (Q, G) matrix would be larger than 2 GiB (as 12,000 queries x
+    44,000 images), it is not built and they are counted chunk by chunk, with the same result up to rounding; their
+    phase "metric" then includes the distances. The CUHK03 protocol and re-ranking need the matrix whatever its size.
 
     Args:
         ranks: 1-based ranks to report, default 1, 5, 10, 20.

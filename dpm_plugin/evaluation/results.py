@@ -30,13 +30,15 @@ def write_results(
             "counts": {"query": 2210, "gallery": 17661, "query_ids": 519, "gallery_ids": 1110,
                        "unmatched_queries": 0},
             "unmatched": ["query/0001_c2_f0046182.jpg", ...],
+            "masks": {"directions": 5.2, "parts": [0.51, ...], "mean": 0.55},
             "phases": {"distance": {"seconds": ..., "peak_memory_mb": ...}, ...},
             "history": [{"epoch": 10, "row": "after/on", "rank1": ..., "mAP": ...}, ...]}}}
 
     Shares are in [0, 1]; ``cmc[k - 1]`` is rank k. ``history`` lists the headline of each evaluated epoch, ascending;
     evaluating epoch n again drops the entries from n on (a run resumed or started afresh). The same seed on the
     same machine gives the same ``datasets`` but for ``phases`` (seconds and memory). ``unmatched`` names the first few
-    queries without an image to find. NaN and infinity are written as null, unknown types as their text.
+    queries without an image to find; ``masks`` is a :class:`~dpm_plugin.evaluation.mask_report.MaskReport` or null. NaN
+    and infinity are written as null, unknown types as their text.
 
     Args:
         path: missing folders are made; DPMError where it cannot be written.
@@ -59,6 +61,7 @@ def write_results(
         "ranks": result.ranks,
         "counts": result.counts._asdict(),
         "unmatched": result.unmatched,
+        "masks": None if result.masks is None else {**result.masks._asdict(), "mean": result.masks.mean},
         "phases": result.phases,
         "history": history,
     }

@@ -30,6 +30,14 @@ def part_masks(mask: Tensor, dim: int, parts: int) -> Tensor:
     return mask[:, dim:].unflatten(1, (parts, -1)).mean(dim=2)
 
 
+def part_weights(masks: Tensor, usual: Tensor) -> Tensor:
+    """How much each part counts: part masks (n, K) over their mean in a gallery's (G, K); 1 is as much as usual.
+
+    What is left of a part's channels is judged by its usual value: whole people's parts have different ones.
+    """
+    return masks / usual.mean(dim=0).clamp_min(1e-6)
+
+
 class PartFeatures(nn.Module):
     """K part features: LayerNorm of the last block's mean patch token in a stripe, projected where asked for.
 

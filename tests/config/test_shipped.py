@@ -19,7 +19,14 @@ def released_difference(name):
 def test_the_shipped_files_are_the_documented_ones():
     sets = ["dpm_dukemtmc.yaml", "dpm_market1501.yaml", "dpm_occduke.yaml", "dpm_occreid.yaml"]
     assert sets == RELEASED
-    assert sorted(sets + ["dpm_synthetic.yaml"]) == NAMES
+    assert sorted([*sets, "dpm_synthetic.yaml", "dpm_parts_synthetic.yaml", "dpm_parts_occduke.yaml"]) == NAMES
+
+
+@pytest.mark.parametrize("base, model", [("synthetic", "dpm_vit_parts_tiny"), ("occduke", "dpm_vit_parts")])
+def test_the_files_of_parts_differ_from_dpms_in_the_model_only(base, model):
+    plain, parts = (dict(flat(load_config(str(CONFIGS / f"dpm_{name}.yaml")))) for name in (base, f"parts_{base}"))
+    different = {key for key in SCHEMA if plain[key] != parts[key]}
+    assert different == {"model.name", "data.save_dir"} and parts["model.name"] == model
 
 
 @pytest.mark.parametrize("folder", ["", "released"])

@@ -40,17 +40,19 @@ def assert_row(row, distmat, query, gallery, **options):
 def test_every_row_is_the_metric_of_its_own_distance(query, gallery):
     result = evaluate(query, gallery)
     shuffled = shuffled_masks(query.mask)
+    static = torch.stack([sum(gallery.mask) / len(gallery)] * len(query))
     expected = {
         "before/off": query_mask_distance(query.cls, gallery.cls, None),
         "before/on": query_mask_distance(query.cls, gallery.cls, query.mask),
         "after/off": query_mask_distance(query.embedding, gallery.embedding, None),
         "after/on": query_mask_distance(query.embedding, gallery.embedding, query.mask),
         "after/shuffled": query_mask_distance(query.embedding, gallery.embedding, shuffled),
+        "after/static": query_mask_distance(query.embedding, gallery.embedding, static),
     }
     assert list(result.rows) == list(expected)
     for name, distmat in expected.items():
         assert_row(result.rows[name], distmat, query, gallery)
-    assert len({row.mAP for row in result.rows.values()}) == 5  # the case tells the rows apart
+    assert len({row.mAP for row in result.rows.values()}) == 6  # the case tells the rows apart
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,9 @@ def test_every_row_is_the_metric_of_its_own_distance(query, gallery):
 def test_feature_and_mask_choose_the_headline_and_its_control(query, gallery, options, headline):
     result = evaluate(query, gallery, keep_distmat=True, **options)
     assert result.headline == headline
-    assert list(result.rows) == FOUR_ROWS + [headline.split("/")[0] + "/shuffled"]
+    assert list(result.rows) == FOUR_ROWS + [
+        f"{headline.split('/')[0]}/{control}" for control in ("shuffled", "static")
+    ]
     assert (result.rank1, result.mAP) == (result.rows[headline].rank1, result.rows[headline].mAP)
     assert_row(result.rows[headline], result.distmat, query, gallery)
 

@@ -43,14 +43,16 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(root, tmp_path_factory):
-    """{name: (folder, model, config)}: two seeds of DPM, one baseline."""
+    """{name: (folder, model, config)}: two seeds of DPM, one with parts, one baseline."""
     folder = tmp_path_factory.mktemp("runs")
     changes = {"dpm-1": {}, "dpm-2": {"train__seed": 2}, "baseline": {"model__name": "vit_baseline_tiny"}}
+    changes["parts"] = {"vit__parts": 2}
     # After one epoch all features are almost the same, and rounding would decide the ranks.
     done = {name: finished_run(folder / name, root, train__max_epoch=15, **change) for name, change in changes.items()}
-    for name in ("dpm-1", "dpm-2"):  # as it starts, the mask generator gives every channel the same
+    for name in ("dpm-1", "dpm-2", "parts"):  # as it starts, the mask generator gives every channel the same
         model = done[name][1]
-        torch.nn.init.normal_(model.mask_generator.linear.weight, std=2)
+        for linear in filter(None, (model.mask_generator.linear, model.mask_generator.part_linear)):
+            torch.nn.init.normal_(linear.weight, std=2)
         path = done[name][0] / "model" / "last.pth.tar"
         checkpoint = torch.load(path, weights_only=True)
         torch.save({**checkpoint, "state_dict": model.state_dict()}, path)
@@ -65,7 +67,7 @@ def spec(runs):
 @pytest.fixture(scope="module")
 def curve(runs, root, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "new" / "folder"
-    folders = [runs[name][0] for name in ("dpm-1", "dpm-2")], [runs["baseline"][0]]
+    folders = [runs[name][0] for name in ("dpm-1", "dpm-2")], [runs["baseline"][0]], [runs["parts"][0]]
     return occlusion_curve(*folders, out, root=root), out
 
 
@@ -195,21 +197,18 @@ def test_a_share_is_drawn_within_its_bounds_and_evaluated_without_the_queries_of
 
 
 def test_the_series_differ_so_that_the_tests_above_tell_them_apart(curve):
-    maps = {
-        series: point(curve, series, "none", 0)["mAP_runs"][0]
-        for series in ("DPM, mask on", "DPM, mask off", "DPM, shuffled masks", "baseline")
-    }
-    assert len(set(maps.values())) == 4
+    maps = {series: point(curve, series, "none", 0)["mAP_runs"][0] for series in occlusion.SERIES}
+    assert len(set(maps.values())) == len(maps) == 7
 
 
 def test_a_point_is_mean_and_sample_deviation_over_the_runs(curve):
     numbers, _ = curve
-    assert numbers["runs"] == {"DPM": 2, "baseline": 1} and numbers["queries"] == 8
-    assert len(numbers["points"]) == 4 * (1 + 3 * 2)  # series x (unoccluded, kinds x shares above 0)
+    assert numbers["runs"] == {"DPM": 2, "parts": 1, "baseline": 1} and numbers["queries"] == 8
+    assert len(numbers["points"]) == 7 * (1 + 3 * 2)  # series x (unoccluded, kinds x shares above 0)
     for p in numbers["points"]:
         for metric in ("rank1", "mAP"):
             values = p[f"{metric}_runs"]
-            assert len(values) == (1 if p["series"] == "baseline" else 2)
+            assert len(values) == (2 if p["series"].startswith("DPM") else 1)
             assert p[metric] == pytest.approx(sum(values) / len(values))
             spread = abs(values[0] - values[-1]) / 2**0.5  # of two values; 0 for one
             assert p[f"{metric}_std"] == pytest.approx(spread)
@@ -240,7 +239,7 @@ def test_the_text_has_a_line_for_every_share_and_kind_and_the_gain_within_a_run(
 
 
 def test_the_baseline_alone_has_a_curve_too(runs, root, tmp_path):
-    numbers = occlusion_curve([], [runs["baseline"][0]], tmp_path, root=root)
+    numbers = occlusion_curve([], [runs["baseline"][0]], [], tmp_path, root=root)
     assert {p["series"] for p in numbers["points"]} == {"baseline"}
     assert "What the mask adds" not in (tmp_path / "occlusion.md").read_text(encoding="utf-8")
 
@@ -265,7 +264,7 @@ def edited(run, to, change):
 def test_another_data_set_and_another_drawing_are_an_error(runs, root, tmp_path, section, setting, message):
     folder = edited(runs["dpm-1"], tmp_path / "run", lambda config: config[section].update(setting))
     with pytest.raises(DPMError, match=message):
-        occlusion_curve([runs["dpm-2"][0], folder], [], tmp_path / "out", root=root)
+        occlusion_curve([runs["dpm-2"][0], folder], [], [], tmp_path / "out", root=root)
 
 
 @pytest.mark.parametrize(
@@ -278,10 +277,10 @@ def test_another_data_set_and_another_drawing_are_an_error(runs, root, tmp_path,
 )
 def test_runs_that_fit_no_series_are_an_error(runs, root, tmp_path, names, message):
     with pytest.raises(DPMError, match=message):
-        occlusion_curve(*([runs[name][0] for name in group] for group in names), tmp_path, root=root)
+        occlusion_curve(*([runs[name][0] for name in group] for group in names), [], tmp_path, root=root)
 
 
 def test_an_output_folder_that_cannot_be_made_is_an_error(runs, root, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DPMError, match="file' cannot be written"):
-        occlusion_curve([runs["dpm-1"][0]], [], tmp_path / "file", root=root)
+        occlusion_curve([runs["dpm-1"][0]], [], [], tmp_path / "file", root=root)

@@ -90,7 +90,8 @@ def test_the_page_names_command_setting_and_seeds(bench):
 def test_the_page_shows_the_mask_on_off_and_shuffled_for_models_with_a_mask(bench):
     page = bench.page("table3")
     assert {"after/on", "after/off", "after/shuffled"} <= set(bench.entry("dpm_vit_tiny-beta0", 1)["rows"])
-    assert len(cells(page, "+DPM+HR, R-1")) == 6 and "| baseline, R-1" not in page
+    line = cells(page, "+DPM+HR, R-1")
+    assert len(line) == 10 and float(line[8].split(" ")[0]) >= 1 and line[9] == "n/a" and "| baseline, R-1" not in page
 
 
 def test_the_csv_holds_every_seeds_value_and_every_published_one(bench):
@@ -146,14 +147,27 @@ def test_table2_is_measured_on_the_drawn_benchmark_almost_without_occluders(benc
 
 
 @pytest.mark.parametrize(
-    "name, betas", [("figure3", [[0.0]]), ("figure4", [[0.0], [0.02]]), ("occlusion", [[0.02], [0.02]])]
+    "name, betas", [("figure3", [[0.0]]), ("figure4", [[0.0], [0.02]]), ("occlusion", [[0.02], [0.02], [0.02]])]
 )
 def test_figures_get_the_folders_of_trained_runs_and_their_page_the_command(bench, name, betas):
     assert bench.run(name, "--seeds", "1") == 0
     opened = [[open_run(folder) for folder in group] for group in bench.figure]
     assert [[run.config.loss.dpm.beta for run in group] for group in opened] == betas
-    assert opened[-1][0].model.has_mask == (name != "occlusion")
+    if name == "occlusion":
+        dpm, baseline, parts = (group[0].model for group in opened)
+        assert (dpm.has_mask, baseline.has_mask, parts.feature_dim) == (True, False, 7 * dpm.feature_dim)
     assert f"python tools/reproduce.py {name} " in bench.page(name)
+
+
+def test_parts_stand_beside_dpm_at_other_widths_and_in_the_time_that_they_take(bench):
+    assert bench.run("parts", "--seeds", "1") == 0
+    page = bench.page("parts")
+    names = ["baseline", "baseline with parts", "DPM", "parts", "parts, 2 channels each", "1 part, 96 channels"]
+    assert all(cells(page, name)[1] for name in [*names, "3 parts", "DPM, budget", "baseline, budget"])
+    correlation = cells(page, "parts, R-1")[9]
+    assert -1 <= float(correlation) <= 1 and cells(page, "DPM, R-1")[9] == "n/a"
+    assert bench.asked[-1][0] == "vit_baseline_tiny" and cells(page, "DPM, budget")[5] == cells(page, "DPM")[5]
+    assert int(cells(page, "baseline, budget")[5]) > int(cells(page, "parts")[5])
 
 
 def test_all_makes_everything_and_each_page_has_its_own_command(bench, monkeypatch):

@@ -18,14 +18,17 @@ from helpers.reproduce import CONFIG, cells
 RUNS = tuple(Run("model", CONFIG, "dpm_vit_tiny", (), seed) for seed in (1, 2, 3))
 
 
-def results_of(values, gallery=12, mask=True):
+def results_of(values, gallery=12, mask=True, static=True):
     """results.json of each run: rank-1 and mAP alike, given in percent."""
     found = {}
     for run, value in zip(RUNS, values):
         row = {"rank1": value / 100, "mAP": value / 100, "cmc": [value / 100] * gallery}
         off = {"rank1": 0.1, "mAP": 0.1, "cmc": [0.1] * gallery}
-        rows = {"after/on": row, "after/off": off, "after/shuffled": off} if mask else {"after/off": row}
+        masked = {"after/on": row, "after/off": off, "after/shuffled": off}
+        masked |= {"after/static": off} if static else {}
+        rows = masked if mask else {"after/off": row}
         entry = {"headline": {"row": next(iter(rows)), **row}, "rows": rows, "phases": {"train": {"seconds": 60.0}}}
+        entry |= {"masks": {"directions": value / 10, "parts": None, "mean": None}} if static else {}
         found[run] = {"run": {"config": {"train": {"max_epoch": 5}}}, "datasets": {"d": entry}}
     return found
 
@@ -50,8 +53,14 @@ def test_a_page_shows_spread_gain_and_what_is_missing():
     page = markdown(table(*rows), results_of([40, 50, 60]), "d", command="the command")
     assert cells(page, "measured") == ["measured", *["50.0 ± 10.0"] * 4, "n/a", "5", "60 s", "3", ""]
     assert cells(page, "listed") == ["listed", *["n/a"] * 4, "64.8", "", "", "", "DPM paper, Table 3"]
-    assert cells(page, "measured, R-1")[4:] == ["+40.0 ± 10.0", "+40.0 ± 10.0"]
+    assert cells(page, "measured, R-1")[5:] == [*["+40.0 ± 10.0"] * 3, "5.0 ± 1.0", "n/a"]
     assert "```\nthe command\n```" in page and "![table3](table3.png)" in page
+
+
+def test_runs_from_before_the_static_control_show_that_it_is_missing():
+    page = markdown(table(Row("old", RUNS)), results_of([40, 50, 60], static=False), "d", command="c")
+    gains = ["+40.0 ± 10.0", "+40.0 ± 10.0", "n/a", "n/a", "n/a"]
+    assert cells(page, "old, R-1")[4] == "n/a" and cells(page, "old, R-1")[5:] == gains
 
 
 def test_a_rank_beyond_the_gallery_is_not_available():

@@ -21,10 +21,12 @@ NEUTRAL = (
     "data.root data.save_dir data.workers dist.timeout model.resume train.resume train.checkpoint_every "
     "train.keep_checkpoints train.keep_epochs train.overwrite train.seed train.print_freq use_gpu"
 ).split()
-#: Keys that are part of a folder's name only where they are not at their defaults: ways to compute the same thing.
+#: Keys that are part of a folder's name only where they are not at their defaults: ways to compute the same thing, and
+#: what came later.
 OPTIONAL = (
     "data.corrupt data.persistent_workers train.accumulate train.compile train.conv_layout train.deterministic "
-    "train.grad_checkpointing train.non_finite train.non_finite_limit train.optim_form train.steps train.sync_bn"
+    "train.grad_checkpointing train.non_finite train.non_finite_limit train.optim_form train.steps train.sync_bn "
+    "vit.parts vit.part_dim"
 ).split()
 
 

@@ -11,8 +11,12 @@ from dpm_plugin.weights.published import published
 
 
 def describe(extractor: DPMExtractor, source: str | None = None, config_file: str | None = None) -> dict:
-    """What an index remembers of its model, for JSON; ``source`` and ``config_file`` reopen it for a later query."""
+    """What an index remembers of its model, for JSON; ``source`` and ``config_file`` reopen it for a later query.
+
+    For a model whose mask has parts, ``parts`` is their number.
+    """
     model, config = extractor.model, extractor.config
+    parts = {"parts": model.part_features.parts} if model.part_features is not None and model.has_mask else {}
     return {
         "fingerprint": fingerprint(extractor),
         "name": model.backbone.backbone_name if config is None else config.model.name,
@@ -20,6 +24,7 @@ def describe(extractor: DPMExtractor, source: str | None = None, config_file: st
         "feature_dim": model.feature_dim,
         "source": source if source is None or published(source) else str(Path(source).absolute()),
         "config_file": None if config_file is None else str(Path(config_file).absolute()),
+        **parts,
     }
 
 

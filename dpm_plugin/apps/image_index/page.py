@@ -8,7 +8,7 @@ from PIL import Image
 
 from dpm_plugin.apps.image_index.searching import Answer, Match
 from dpm_plugin.apps.image_index.store import Index
-from dpm_plugin.apps.query_page import Article, Panel, Tile, page
+from dpm_plugin.apps.query_page import Article, Panel, Tile, page, parts_panel
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.images import read_image
 from dpm_plugin.utils.text import shown
@@ -36,9 +36,12 @@ def answers_page(answers: Sequence[Answer], index: Index) -> str:
 
     def article(number: int, answer: Answer) -> Article:
         name = shown(answer.path.name)
-        query = Panel("query", "Query", [Tile(thumbnail(answer.path), name)])
+        image = thumbnail(answer.path)
+        panels = [Panel("query", "Query", [Tile(image, name)])]
+        if answer.parts:
+            panels.append(parts_panel(image, answer.parts))
         facts = [] if answer.hidden is None else [f"{answer.hidden:.0%} hidden"]
-        return Article(number, name, facts, [query], [ranked(*each) for each in answer.lists.items()])
+        return Article(number, name, facts, panels, [ranked(*each) for each in answer.lists.items()])
 
     articles = (article(*each) for each in enumerate(answers, start=1))
     return page(articles, f"Search in {shown(index.root.name)}", intro, beside=True)

@@ -11,6 +11,7 @@ import torch
 from dpm_plugin.apps.image_index.store import Index
 from dpm_plugin.evaluation.search import Gallery, ranks, topk
 from dpm_plugin.inference.extractor import DPMExtractor
+from dpm_plugin.method.part_features import part_masks, part_weights
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import shown
 
@@ -32,6 +33,7 @@ class Answer(NamedTuple):
     path: Path
     hidden: float | None  # as in Match
     lists: dict[str, list[Match]]  # "mask on": the query's mask on every image, not without mask branch; "mask off"
+    parts: tuple[float, ...] = ()  # how much each counts by the mask, from the top; 1 is its mean in the index
 
 
 def search(
@@ -76,7 +78,12 @@ def search(
     lists = {} if mask is None else {"mask on": ranked(mask, None)}
     lists["mask off"] = ranked(None, mask)
     found = [dict(zip(lists, of_query)) for of_query in zip(*lists.values())]
-    return [Answer(path, hidden_share(path), each) for path, each in zip(paths, found)], unreadable
+    parts: list[list[float]] = [[]] * len(paths)
+    if mask is not None and index.part_masks is not None and extractor.model.part_features is not None:
+        own = part_masks(mask, extractor.model.backbone.dim, extractor.model.part_features.parts)  # (Q, K)
+        parts = part_weights(own, index.part_masks).tolist()
+    answers = zip(paths, found, parts, strict=True)
+    return [Answer(path, hidden_share(path), lists, tuple(weights)) for path, lists, weights in answers], unreadable
 
 
 def _match(index: Index, rank: int, row: int, distance: float, other_rank: int | None) -> Match:

@@ -1,7 +1,8 @@
 """An index on disk: the embeddings of a folder's images and the list of their paths.
 
     index.json                 the model, the folder of images, the list, the name of the features file
-    features-<n>.safetensors   embedding (N, D) float32, rows in the order of the list
+    features-<n>.safetensors   embedding (N, D) float32, rows in the order of the list; for a model whose mask has
+                               K parts, beside it part_masks (N, K) float32
     batch-<n>.safetensors      a finished batch that is not merged yet, with its list in its header
 
 Every file is written beside its place and then renamed; index.json, which names the features file, comes
@@ -47,6 +48,7 @@ class Index(NamedTuple):
     stamps: list[Stamp]  # of each image when it was embedded
     embedding: torch.Tensor  # (N, D) float32; memory-mapped, unless there are batches that are not merged yet
     batches: list[Path]
+    part_masks: torch.Tensor | None = None  # (N, K) float32, mean mask of each part; None for a model without parts
 
 
 def read_index(place: str | Path) -> Index:
@@ -99,12 +101,15 @@ def _read(folder: Path) -> Index:
         if content["format"] != FORMAT:
             message = f"index '{shown(folder)}' has format {content['format']}, this version reads {FORMAT}; {again}"
             raise DPMError(message)
-        entries, blocks, batches = content["pictures"], [], _files(folder, "batch")
+        entries, blocks, masks, batches = content["pictures"], [], [], _files(folder, "batch")
+        parts = content["model"].get("parts", 0)
         merged = [] if content["features"] is None else [folder / Path(content["features"]).name]
         for path in merged + batches:
             try:
                 with safe_open(path, framework="pt") as file:  # which maps the file
                     blocks.append(file.get_tensor("embedding"))
+                    if parts:
+                        masks.append(file.get_tensor("part_masks"))
                     entries += json.loads((file.metadata() or {}).get("pictures", "[]"))
             except (OSError, RuntimeError, SafetensorError) as error:  # each may mean that it has gone
                 if path.exists():
@@ -114,6 +119,9 @@ def _read(folder: Path) -> Index:
         embedding = torch.cat(blocks) if len(blocks) > 1 else blocks[0] if blocks else torch.zeros(0, shape[1])
         if embedding.shape != shape:
             raise ValueError(f"embeddings of shape {tuple(embedding.shape)}, expected {shape}")
+        part_masks = torch.cat([torch.zeros(0, parts), *masks]) if parts else None
+        if part_masks is not None and not (len(part_masks) == len(entries) and part_masks.isfinite().all()):
+            raise ValueError(f"masks of parts of shape {tuple(part_masks.shape)}, expected finite {len(entries)} rows")
         places = {path: row for row, (path, _) in enumerate(entries)}  # of a changed image the last row counts
         paths = sorted(places)
         if (outside := next((path for path in paths if not _is_inside(path)), None)) is not None:
@@ -122,11 +130,13 @@ def _read(folder: Path) -> Index:
         stamps = [tuple(entries[row][1]) for row in rows]
         if rows != list(range(len(entries))):  # else it stays memory-mapped
             embedding = embedding[rows]
+        if part_masks is not None:
+            part_masks = part_masks[rows]
         model, here = content["model"], folder.resolve()
         for name in ("source", "config_file"):
             if model[name] is not None and not model[name].startswith(PREFIX):
                 model[name] = os.path.normpath(here / model[name])
-        return Index(folder, (here / content["root"]).resolve(), model, paths, stamps, embedding, batches)
+        return Index(folder, (here / content["root"]).resolve(), model, paths, stamps, embedding, batches, part_masks)
     except (DPMError, FileNotFoundError):
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -156,10 +166,15 @@ def next_number(folder: Path, kind: str) -> int:
     return max((int(path.stem.partition("-")[2]) for path in _files(folder, kind)), default=0) + 1
 
 
-def add_batch(folder: Path, number: int, stamps: dict[str, Stamp], embedding: torch.Tensor) -> None:
-    """Write a finished batch, :func:`next_number` or a later one: stamps of b paths, their embedding (b, D)."""
+def add_batch(
+    folder: Path, number: int, stamps: dict[str, Stamp], embedding: torch.Tensor, part_masks: torch.Tensor | None = None
+) -> None:
+    """Write a finished batch, :func:`next_number` or a later one: stamps of b paths, their embedding (b, D).
+
+    ``part_masks`` (b, K): as in :class:`Index`. Default: None.
+    """
     metadata = {"pictures": json.dumps(list(stamps.items()))}
-    write_file(folder / _name("batch", number), save({"embedding": embedding.contiguous()}, metadata))
+    write_file(folder / _name("batch", number), save(_tensors(embedding, part_masks), metadata))
 
 
 def merge(index: Index, keep: Sequence[int], root: Path) -> None:
@@ -169,7 +184,8 @@ def merge(index: Index, keep: Sequence[int], root: Path) -> None:
     """
     old = index.batches + _files(index.folder, "features")
     features = _name("features", next_number(index.folder, "features"))
-    write_file(index.folder / features, save({"embedding": index.embedding[keep].contiguous()}))
+    masks = None if index.part_masks is None else index.part_masks[keep]
+    write_file(index.folder / features, save(_tensors(index.embedding[keep], masks)))
     stamps = {index.paths[row]: index.stamps[row] for row in keep}
     write_list(index.folder, root, index.model, features, stamps)
     for path in old:
@@ -199,6 +215,12 @@ def writing(folder: Path) -> Iterator[None]:
                 (folder / "lock").unlink(missing_ok=True)
                 if made:
                     folder.rmdir()
+
+
+def _tensors(embedding: torch.Tensor, part_masks: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """What a file of features holds of its images."""
+    tensors = {"embedding": embedding} if part_masks is None else {"embedding": embedding, "part_masks": part_masks}
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
 def _files(folder: Path, kind: str) -> list[Path]:

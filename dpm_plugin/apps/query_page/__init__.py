@@ -2,5 +2,6 @@
 
 from dpm_plugin.apps.query_page.article import OUTCOMES, Article, Panel, Tile
 from dpm_plugin.apps.query_page.page import page
+from dpm_plugin.apps.query_page.parts import parts_panel, percentages
 
-__all__ = ["OUTCOMES", "Article", "Panel", "Tile", "page"]
+__all__ = ["OUTCOMES", "Article", "Panel", "Tile", "page", "parts_panel", "percentages"]

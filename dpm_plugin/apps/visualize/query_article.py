@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dpm_plugin.apps.query_page import Article, Panel, Tile
+from dpm_plugin.apps.query_page import Article, Panel, Tile, parts_panel
 from dpm_plugin.apps.visualize.attribution import DRIVERS
 from dpm_plugin.apps.visualize.heat_maps import overlay_attention, overlay_drivers
 from dpm_plugin.apps.visualize.query_view import QueryView
@@ -29,13 +29,18 @@ def query_article(view: QueryView, image: Image.Image, gallery: OpenGallery, top
     """
     name = Path(view.path).name
     panels = [Panel("query", "Query", [Tile(image, name)])]
+    if view.parts:
+        panels.append(parts_panel(image, view.parts))
     channels, heads = [], []
     for each in view.channels:
-        caption = f"channel {each.number}:\n{each.value:.2f}, on average {each.mean:.2f}"
+        channel = f"channel {each.number}" if each.part is None else f"part {each.part}, channel {each.number}"
+        caption = f"{channel}:\n{each.value:.2f}, on average {each.mean:.2f}"
         drawn = overlay_drivers(image, each.drivers)
-        channels.append(Tile(drawn, f"What drives channel {each.number}", caption))
+        channels.append(Tile(drawn, f"What drives {channel}", caption))
     if channels:
         note = f"Red raises the channel, blue lowers it: {DRIVERS[drivers]}."
+        if view.parts:
+            note += " Part 1 is the top; a channel of no part is the class token's."
         panels.append(Panel("maps", "The mask's highest channels", channels, note))
     for head, values in enumerate(view.attention, start=1):
         caption = f"head {head}: at most {np.nanmax(values):.0%}"

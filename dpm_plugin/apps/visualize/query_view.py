@@ -11,6 +11,7 @@ from dpm_plugin.apps.visualize.heat_maps import PatchGrid, patch_grid
 from dpm_plugin.apps.visualize.ranking import Ranking, rank_gallery
 from dpm_plugin.evaluation.protocol import SPACES, evaluate
 from dpm_plugin.inference.run_extractor import Extractor, evenly_spaced
+from dpm_plugin.method.part_features import part_masks, part_weights
 from dpm_plugin.method.retrieval import query_mask_distance
 from dpm_plugin.method.vit import EncoderOutput
 from dpm_plugin.utils.errors import DPMError
@@ -21,10 +22,11 @@ MEAN_OVER = 200  # queries whose mean patch maps are the reference of gradient x
 class Channel(NamedTuple):
     """One channel of a query's mask."""
 
-    number: int
+    number: int  # from 0; with parts, within its part
     value: float
     mean: float  # of its values over all queries
     drivers: np.ndarray  # (H, W) float32 on the model's image, in units of its logit; NaN where no patch sees the pixel
+    part: int | None = None  # from 1 at the top; None for the class token
 
 
 class QueryView(NamedTuple):
@@ -40,6 +42,7 @@ class QueryView(NamedTuple):
     patches: int  # P; an even attention is 1 / P everywhere
     off: Ranking  # without the query's mask
     on: Ranking | None  # with it; None without a mask
+    parts: tuple[float, ...] = ()  # how much each counts by the mask, from the top; 1 is its mean in the gallery
 
 
 class Viewer:
@@ -90,6 +93,7 @@ class Viewer:
             patches=grid.patches,
             off=self._ranking(position, None),
             on=None if mask is None else self._ranking(position, mask[position : position + 1]),
+            parts=self._parts[position],
         )
 
     def _encode(self, data: dict, need_heads: bool = False) -> EncoderOutput:
@@ -117,7 +121,25 @@ class Viewer:
         else:
             values = occlusion_sensitivity(logits_of, data["img"][0], grid, numbers)
         drivers = grid.mean(values.cpu()).numpy()  # (K, H, W)
-        return tuple(map(Channel, numbers.tolist(), mask[numbers].tolist(), mean[numbers].tolist(), drivers))
+        own, parts = zip(*map(self._place, numbers.tolist()))
+        return tuple(map(Channel, own, mask[numbers].tolist(), mean[numbers].tolist(), drivers, parts))
+
+    def _place(self, number: int) -> tuple[int, int | None]:
+        """From a channel of the mask, 0 .. D - 1, to its number and part as in :class:`Channel`."""
+        dim, parts = self.run.model.backbone.dim, self.run.model.part_features
+        if parts is None or number < dim:
+            return number, None
+        part, number = divmod(number - dim, parts.part_dim)
+        return number, part + 1
+
+    @cached_property
+    def _parts(self) -> list[tuple[float, ...]]:
+        """How much each part of each query counts; nothing without parts or without masks."""
+        dim, parts = self.run.model.backbone.dim, self.run.model.part_features
+        if parts is None or self.query.mask is None or self.gallery.mask is None:
+            return [()] * len(self.query)
+        masks, usual = (part_masks(mask, dim, parts.parts) for mask in (self.query.mask, self.gallery.mask))
+        return list(map(tuple, part_weights(masks, usual).tolist()))
 
     @cached_property
     def _mean_maps(self) -> torch.Tensor:

@@ -19,7 +19,7 @@ from experiments.reproduce.setting import Setting
 from experiments.run import Run
 from experiments.sweep import run_all
 
-WHAT = ("table1", "table2", "table3", "table4", "table5", "figure3", "figure4", "figure5", "occlusion")
+WHAT = ("table1", "table2", "table3", "table4", "table5", "figure3", "figure4", "figure5", "parts", "occlusion")
 FIGURES = ("figure3", "figure4", "occlusion")
 BUDGETS = {
     "time": "Budget: the others train as many epochs as fit into the time of DPM's (at least "
@@ -98,13 +98,15 @@ class Maker:
         if name in ("table1", "table2"):
             setting = self._setting_of(name)
             return tables.comparison(name, setting, self.models, self._budgeted(setting))
+        if name == "parts":
+            return tables.parts(self.setting, self._budgeted(self.setting, tables.with_parts(self.setting)[0]))
         return {"table3": tables.table3, "table4": tables.table4, "table5": tables.table5}[name](self.setting)
 
     def _setting_of(self, name: str) -> Setting:
         return tables.holistic(self.setting) if name == "table2" else self.setting
 
-    def _budgeted(self, setting: Setting) -> tables.Budgeted:
-        """Function (label, model, changes) -> one run a seed under the table's budget.
+    def _budgeted(self, setting: Setting, model: Run | None = None) -> tables.Budgeted:
+        """Function (label, model, changes) -> one run a seed under the table's budget, the time of ``model`` (DPM's).
 
         In equal time both speeds are measured, one process after the other, before anything is trained: what a
         training run took by the clock depends on what ran beside it. The measured speeds are kept, as a second call
@@ -115,7 +117,7 @@ class Maker:
         def epoch_seconds(run: Run) -> float:
             return training_speed(run, root=self.root, threads=self.threads, cache=self.base / "speed")
 
-        seconds = setting.config.train.max_epoch * epoch_seconds(setting.run(first)) if same_time else None
+        seconds = setting.config.train.max_epoch * epoch_seconds(model or setting.run(first)) if same_time else None
 
         def runs(label: str, model: str, changes: dict[str, object]) -> tuple[Run, ...]:
             changes = changes | stock_overrides(model, setting.config)
@@ -133,7 +135,7 @@ class Maker:
         return {
             "figure3": (without[:1],),
             "figure4": (without[:1], full[:1]),
-            "occlusion": (full, self.setting.runs(self.setting.baseline)),
+            "occlusion": (full, self.setting.runs(self.setting.baseline), tables.with_parts(self.setting)),
         }[name]
 
     def _make_figure(self, name: str) -> None:
@@ -161,7 +163,7 @@ class Maker:
         if setting.overrides:
             settings = ", ".join(f"`{key} {value}`" for key, value in setting.overrides)
             lines.append(f"Settings beyond that file, for every run: {settings}.")
-        return lines + ([BUDGETS[self.budget]] if name in ("table1", "table2") else [])
+        return lines + ([BUDGETS[self.budget]] if name in ("table1", "table2", "parts") else [])
 
     def _threads_of(self, runs: Iterable[Run]) -> str:
         found = set()

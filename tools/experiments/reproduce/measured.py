@@ -27,13 +27,19 @@ def measure(
 
 
 def mask_rows(runs: Sequence[Run], results: Results, dataset: str) -> tuple[str, ...] | None:
-    """(on, off, shuffled) names of the rows in the headline's feature space; None where there is no mask."""
+    """(on, off, shuffled, static) names of the rows in the headline's feature space; None where there is no mask."""
     if not runs:
         return None
     entry = results[runs[0]]["datasets"][dataset]
     space = entry["headline"]["row"].partition("/")[0]
-    names = tuple(f"{space}/{state}" for state in ("on", "off", "shuffled"))
-    return names if all(name in entry["rows"] for name in names) else None
+    names = tuple(f"{space}/{state}" for state in ("on", "off", "shuffled", "static"))
+    return names if all(name in entry["rows"] for name in names[:3]) else None  # runs of 0.1.0 have no static row
+
+
+def mask_facts(runs: Sequence[Run], results: Results, dataset: str) -> list[list[float]]:
+    """Of every run: directions that the masks use, rank correlation of parts and visible shares; [] where unknown."""
+    found = [results[run]["datasets"][dataset].get("masks") or {} for run in runs]
+    return [[entry[name] for entry in found if entry.get(name) is not None] for name in ("directions", "mean")]
 
 
 def _metric(row: dict | None, metric: str) -> float | None:

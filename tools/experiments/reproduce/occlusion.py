@@ -34,6 +34,9 @@ SERIES = {
     "DPM, mask on": ("DPM", "on"),
     "DPM, mask off": ("DPM", "off"),
     "DPM, shuffled masks": ("DPM", "shuffled"),
+    "parts, mask on": ("parts", "on"),
+    "parts, mask off": ("parts", "off"),
+    "parts, shuffled masks": ("parts", "shuffled"),
     "baseline": ("baseline", "off"),
 }
 Key = tuple[str, float]  # kind of occluder, hidden share
@@ -42,6 +45,7 @@ Key = tuple[str, float]  # kind of occluder, hidden share
 def occlusion_curve(
     dpm_folders: Sequence[Path],
     baseline_folders: Sequence[Path],
+    parts_folders: Sequence[Path],
     out_dir: Path,
     *,
     root: str | Path | None,
@@ -56,22 +60,22 @@ def occlusion_curve(
     Writes ``occlusion.png``, ``occlusion.csv`` (every point) and ``occlusion.md``.
 
     Args:
-        dpm_folders, baseline_folders: folders of finished runs (``data.save_dir``), one a seed; either may be
-            empty.
+        dpm_folders, baseline_folders, parts_folders: folders of finished runs (``data.save_dir``), one a seed; each may
+            be empty.
         out_dir: folder to write to, made where missing.
         root: data root; None keeps the runs'.
         device: torch device. Default: "cpu".
 
     Returns:
-        {"queries": count, "runs": {"DPM": n, "baseline": n}, "feature": spaces used, "points": [...]}; a point
-        has ``series``, ``kind`` ("none" at share 0), ``share``, ``hidden`` (measured mean share), ``queries``,
-        ``rank1`` and ``mAP`` (mean over the runs, 0 to 1), ``rank1_std`` and ``mAP_std`` (sample standard
-        deviation, 0 for one run), ``rank1_runs`` and ``mAP_runs`` (one value a run).
+        {"queries": count, "runs": {"DPM": n, "baseline": n, "parts": n}, "feature": spaces used,
+        "points": [...]}; a point has ``series``, ``kind`` ("none" at share 0), ``share``, ``hidden`` (measured mean
+        share), ``queries``, ``rank1`` and ``mAP`` (mean over the runs, 0 to 1), ``rank1_std`` and
+        ``mAP_std`` (sample standard deviation, 0 for one run), ``rank1_runs`` and ``mAP_runs`` (one value a run).
 
     Raises:
         DPMError: no runs, a run of another data set or drawing, a DPM run without a mask, a baseline with one.
     """
-    groups = {"DPM": list(dpm_folders), "baseline": list(baseline_folders)}
+    groups = dict(zip(("DPM", "baseline", "parts"), map(list, (dpm_folders, baseline_folders, parts_folders))))
     spec, data_root = _check_runs(groups, root)
     rows = query_rows(spec)
     sets = _draw(spec, data_root, rows)
@@ -178,7 +182,7 @@ def _check_runs(groups: dict[str, list[Path]], root: str | Path | None) -> tuple
                 f"the occlusion curve can be drawn for {DATASET} only, whose queries can be drawn again; "
                 f"'{folder}' was tested on {', '.join(targets)}"
             )
-        if model.has_mask != (group == "DPM"):
+        if model.has_mask != (group != "baseline"):
             has = "has a mask" if model.has_mask else "has no mask"
             raise DPMError(f"'{folder}' ({config.model.name}) {has}; it cannot stand for {group}")
         if spec is None:

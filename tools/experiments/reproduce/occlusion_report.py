@@ -16,9 +16,14 @@ STYLES = {  # colours that people with colour blindness tell apart
     "DPM, mask on": dict(color="#0072B2", marker="o"),
     "DPM, mask off": dict(color="#56B4E9", marker="s"),
     "DPM, shuffled masks": dict(color="#CC79A7", marker="^"),
+    "parts, mask on": dict(color="#004D40", marker="o"),
+    "parts, mask off": dict(color="#009E73", marker="s"),
+    "parts, shuffled masks": dict(color="#F0C000", marker="^"),
     "baseline": dict(color="#D55E00", marker="x"),
 }
-GAINS = ("DPM, mask off", "DPM, shuffled masks")
+GAINS = {
+    f"{group}, {other}": f"{group}, mask on" for group in ("DPM", "parts") for other in ("mask off", "shuffled masks")
+}
 
 
 def write_report(numbers: dict, out_dir: str | Path) -> None:
@@ -51,7 +56,7 @@ class _Curve:
         self.kinds = list(dict.fromkeys(p["kind"] for p in points if p["kind"] != "none")) or ["none"]
         self.shares = sorted({p["share"] for p in points})
         self.gains = [series for series in GAINS if series in self.series]
-        self.gain_heads = [f"on − {series.removeprefix('DPM, ')}" for series in self.gains]
+        self.gain_heads = [series.replace(", ", ": on − ") for series in self.gains]
 
     def line(self, series: str, kind: str) -> list[dict]:
         """Points of one series and kind by rising share; the unoccluded one belongs to every kind."""
@@ -135,10 +140,10 @@ def _curve_rows(curve: _Curve) -> Iterator[list[str]]:
 
 
 def _gain_rows(curve: _Curve) -> Iterator[list[str]]:
-    lines = [curve.line(series, curve.kinds[0]) for series in ("DPM, mask on", *curve.gains)]
-    for point, *others in zip(*lines):
-        gains = [np.subtract(point["rank1_runs"], other["rank1_runs"]) for other in others]
-        yield [f"{100 * point['hidden']:.1f}", *(_percent(gain, "+") for gain in gains)]
+    pairs = [[curve.line(series, curve.kinds[0]) for series in (GAINS[other], other)] for other in curve.gains]
+    for points in zip(*(zip(*pair) for pair in pairs)):
+        gains = [np.subtract(on["rank1_runs"], other["rank1_runs"]) for on, other in points]
+        yield [f"{100 * points[0][0]['hidden']:.1f}", *(_percent(gain, "+") for gain in gains)]
 
 
 def _kind_rows(curve: _Curve) -> Iterator[list[str]]:
@@ -148,7 +153,7 @@ def _kind_rows(curve: _Curve) -> Iterator[list[str]]:
         if known is None:
             continue
         count = sum(point["queries"] for point in curve.line(known, kind) if point["share"] > 0)
-        gains = [averages["DPM, mask on"] - averages[series] for series in curve.gains]
+        gains = [averages[GAINS[series]] - averages[series] for series in curve.gains]
         yield [kind, str(count), *map(_percent, averages.values()), *(_percent(gain, "+") for gain in gains)]
 
 

@@ -3,16 +3,19 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from experiments.page import csv_text, made_by, markdown_table
-from experiments.reproduce.measured import METRICS, Results, headline, mask_rows, measure
+from experiments.reproduce.measured import METRICS, Results, headline, mask_facts, mask_rows, measure
 from experiments.reproduce.tables import Row, Table
 from experiments.run import Run
 from experiments.spread import deviation, mean, mean_spread
 
 CSV_COLUMNS = ("row", "kind", "dataset", "metric", "mean", "std", "seeds", "values", "source")
-MASK_COLUMNS = ("", "on", "off", "shuffled", "on − off", "on − shuffled")
+MASKS = ("off", "shuffled", "static")
+MASK_COLUMNS = ("", "on", *MASKS, *(f"on − {other}" for other in MASKS), "directions", "part correlation")
 MASK_TEXT = (
-    "What the query's mask does at retrieval (rank-1, then mAP): switched on, off, and each query "
-    "given another query's mask; gains are paired by seed."
+    "What the query's mask does at retrieval (rank-1, then mAP): switched on, off, each query given another query's "
+    "mask, and all the gallery's mean mask; gains are paired by seed. Directions: how many the queries' masks use "
+    "(participation ratio of their covariance). Part correlation: between a part's mask and the visible share of its "
+    "stripe, by ranks, mean over the parts."
 )
 
 
@@ -72,11 +75,13 @@ def _main_cells(table: Table, row: Row, results: Results, dataset: str) -> list[
 
 def _mask_cells(row: Row, results: Results, dataset: str) -> Iterator[list[str]]:
     names = mask_rows(row.runs, results, dataset)
+    facts = [mean_spread(values) for values in mask_facts(row.runs, results, dataset)]
     for metric in ("R-1", "mAP") if names else ():
         on, *others = (measure(row.runs, results, dataset, metric, name) for name in names)
         gains = [[on[seed] - other[seed] for seed in on if seed in other] for other in others]
         cells = [mean_spread(found.values()) for found in (on, *others)]
-        yield [f"{row.name}, {metric}", *cells, *(mean_spread(gain, sign="+") for gain in gains)]
+        line = [f"{row.name}, {metric}", *cells, *(mean_spread(gain, sign="+") for gain in gains)]
+        yield [*line, *(facts if metric == "R-1" else ("", ""))]
 
 
 def _epochs(runs: Sequence[Run], results: Results) -> str:

@@ -10,6 +10,7 @@ import torch
 from yacs.config import CfgNode
 
 from dpm_plugin.config import flat, load_config, model_kwargs
+from dpm_plugin.method.vit import ViT
 from dpm_plugin.models import BASELINES, MODELS
 from dpm_plugin.torchreid_host import image_dataset_classes
 from dpm_plugin.utils.command import pairs
@@ -62,7 +63,7 @@ class Setting:
     @property
     def baseline(self) -> str:
         """The model's twin without mask branch."""
-        return self.model.replace("dpm_vit", "vit_baseline")
+        return self.model.replace("_parts", "").replace("dpm_vit", "vit_baseline")
 
     @property
     def config_name(self) -> str:
@@ -101,10 +102,18 @@ class Setting:
         vit = self.config.vit
         if vit.depth and vit.patch_size:
             return vit.depth, vit.patch_size
+        return self._backbone.depth, self._backbone.transformer.patch_embed.patch_size[0]
+
+    @property
+    def dim(self) -> int:
+        """Channels of a token, the backbone's own where the config names none."""
+        return self.config.vit.embed_dim or self._backbone.dim
+
+    @cached_property
+    def _backbone(self) -> ViT:
         options = model_kwargs(self.config, num_classes=2, num_cameras=0) | {"pretrained": False}
         with torch.device("meta"):  # without memory: only to be looked at
-            backbone = MODELS[self.baseline](**options).backbone
-        return backbone.depth, backbone.transformer.patch_embed.patch_size[0]
+            return MODELS[self.baseline](**options).backbone
 
 
 def make_setting(

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from yacs.config import CfgNode
 
+from dpm_plugin.models import PARTS
 from experiments.reproduce import published
 from experiments.reproduce.published import Published
 from experiments.reproduce.setting import SYNTHETIC, Setting
@@ -112,6 +113,39 @@ def table5(setting: Setting) -> Table:
         "rows P and P + F stand for both.",
     )
     return Table("table5", "Table 5: what the mask multiplies", tuple(rows), notes=notes)
+
+
+def with_parts(setting: Setting, changes: dict[str, object] | None = None) -> tuple[Run, ...]:
+    """The config's DPM with part prototypes, beyond the paper."""
+    return setting.runs(changes=_hem(setting) | _hierarchy(setting) | {"vit.parts": PARTS} | (changes or {}))
+
+
+def parts(setting: Setting, budgeted: Budgeted) -> Table:
+    """Part prototypes beside DPM and the baselines: in equal epochs, at other widths, and in equal time.
+
+    Args:
+        budgeted: makes the runs in equal time.
+    """
+    dim = setting.dim
+    narrow, wide = dim // PARTS, PARTS * dim
+    rows = {
+        "baseline": setting.runs(setting.baseline),
+        "baseline with parts": setting.runs(setting.baseline, {"vit.parts": PARTS}),
+        "DPM": full(setting),
+        "parts": with_parts(setting),
+        f"parts, {narrow} channels each": with_parts(setting, {"vit.part_dim": narrow}),
+        f"1 part, {wide} channels": with_parts(setting, {"vit.parts": 1, "vit.part_dim": wide}),
+        "3 parts": with_parts(setting, {"vit.parts": 3}),
+        "DPM, budget": budgeted(f"{setting.model}-budget", setting.model, {}),
+        "baseline, budget": budgeted(f"{setting.baseline}-budget", setting.baseline, {}),
+    }
+    notes = (
+        f"parts: the class token and {PARTS} stripes of {dim} channels each (vit.parts {PARTS}), {dim + wide} in all, "
+        f"mask and prototypes as wide. {narrow} channels each (vit.part_dim) make {dim + PARTS * narrow}, about twice "
+        f"DPM's {dim}; 1 part of {wide} is as wide as {PARTS} of {dim} without their structure. "
+        "Baseline with parts: the same features without mask branch. Nothing of this is in the paper.",
+    )
+    return Table("parts", "Part prototypes, beyond the paper", tuple(Row(*row) for row in rows.items()), (), notes)
 
 
 def default_alphas(config: CfgNode) -> tuple[float, ...]:

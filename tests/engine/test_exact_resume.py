@@ -119,6 +119,7 @@ CASES = {
     ),
     "softmax": dict(loss__name="softmax", sampler__train_sampler="RandomSampler", train__lr_scheduler="cosine"),
     "triplet": dict(loss__name="triplet", model__name="vit_baseline_tiny", loss__triplet__weight_x=1.0),
+    "parts": dict(vit__parts=2, vit__part_dim=4, train__lr_scheduler="single_step", loss__dpm__mask_variant="Pn+Fn"),
     "images from processes": dict(data__workers=2, train__lr_scheduler="multi_step"),
     "images from lasting processes": dict(data__workers=2, data__persistent_workers=True),
 }

@@ -48,6 +48,21 @@ def test_an_option_changes_losses_weights_and_statistics_by_at_most_1e_5(option,
     assert_same(trained(model, steps=steps, **option), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "option", [{"accumulate": 3}, {"grad_checkpointing": True}, {"compile_backend": "aot_eager"}], ids=str
+)
+def test_the_options_do_so_for_a_model_with_parts(option):
+    model = masking_model(parts=3, part_dim=8)
+    expected = trained(copy.deepcopy(model))
+    assert_same(trained(model, **option), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("amp", ["bfloat16", "float16"])
+def test_a_model_with_parts_trains_in_mixed_precision(amp):
+    told, model = trained(masking_model(parts=3), amp=amp)
+    assert told.isfinite().all() and all(parameter.isfinite().all() for parameter in model.parameters())
+
+
 @pytest.mark.parametrize("option", [{"accumulate": 2}, {"grad_checkpointing": True}], ids=str)
 def test_memory_options_train_in_mixed_precision_as_the_default_does(option):
     model = masking_model()

@@ -114,6 +114,18 @@ def test_a_torch_export_file_computes_what_pytorch_does_for_any_batch_size(run, 
     check_preparation(json.loads(extra["preparation.json"]), extractor)
 
 
+def test_a_model_with_parts_is_exported_with_features_and_masks_of_all_its_parts(tmp_path, capsys):
+    folder, model, _ = untrained_run(tmp_path / "run", vit__parts=3, vit__part_dim=4)
+    torch.nn.init.normal_(model.mask_generator.part_linear.weight, std=8.0)
+    extractor = DPMExtractor(model, image_size=SIZE, mean=[0.5] * 3, std=[0.5] * 3, device="cpu")
+    for name in ["model.pt2"] + ["model.onnx"] * all(importlib.util.find_spec(name) for name in PACKAGES):
+        done = export.export(extractor, tmp_path / name)
+        assert done.difference <= 1e-4 and done.outputs == ("embedding", "mask")
+    found = torch.export.load(tmp_path / "model.pt2").module()(images(2))
+    assert [tuple(each.shape) for each in found] == [(2, 16 + 3 * 4)] * 2
+    check([each.detach() for each in found], extractor, 2)
+
+
 def test_without_mask_branch_there_is_an_embedding_alone(tmp_path):
     folder, model, _ = untrained_run(tmp_path / "run", model__name="vit_baseline_tiny")
     graph = RetrievalGraph(model)

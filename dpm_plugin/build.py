@@ -16,13 +16,14 @@ from dpm_plugin.config import arguments as settings
 from dpm_plugin.config import check_ignored
 from dpm_plugin.data import DPMImageDataManager
 from dpm_plugin.data.datasets import torchreid_sets
+from dpm_plugin.data.manager import CameraRows
 from dpm_plugin.data.sharing import check_same_data, digest_of
 from dpm_plugin.distributed.processes import ALONE, Processes
 from dpm_plugin.distributed.sync_bn import synchronise_batch_norm
 from dpm_plugin.engine import run_folder
 from dpm_plugin.engine.engine import ImageDPMEngine
 from dpm_plugin.engine.run_checkpoints import FOLDER, newest_checkpoint, restore
-from dpm_plugin.engine.run_record import recorded_cameras
+from dpm_plugin.engine.run_record import has_dense_cameras, recorded_cameras
 from dpm_plugin.engine.stock import SoftmaxEngine, TripletEngine
 from dpm_plugin.engine.testing import EvaluationOptions
 from dpm_plugin.engine.training import TrainingMixin, TrainingOptions
@@ -74,10 +75,14 @@ def check_names(config: CfgNode, processes: Processes = ALONE) -> None:
     check_ignored(config, has_mask=name in MODELS.keys() - BASELINES and config.loss.name == "dpm")
 
 
-def build_datamanager(config: CfgNode, processes: Processes = ALONE) -> DataManager:
-    """``DPMImageDataManager``, or torchreid's ``VideoDataManager``, of data sets that can be used as configured."""
+def build_datamanager(config: CfgNode, processes: Processes = ALONE, dense_cameras: bool = True) -> DataManager:
+    """``DPMImageDataManager``, or torchreid's ``VideoDataManager``, of data sets that can be used as configured.
+
+    ``dense_cameras``: of the former, where training tells the model the cameras.
+    """
     arguments = settings.datamanager_kwargs(config)
     if config.data.type == "image":
+        arguments["dense_cameras"] = dense_cameras and config.loss.name == "dpm"
         with processes.main_first():
             datamanager = DPMImageDataManager(**arguments, processes=processes)
         check_same_data(datamanager, processes)
@@ -149,7 +154,7 @@ def build_model(config: CfgNode, datamanager: DataManager, processes: Processes 
     return model
 
 
-def _cameras_to_evaluate(config: CfgNode, datamanager: DataManager) -> tuple[int, Mapping[str, int] | None]:
+def _cameras_to_evaluate(config: CfgNode, datamanager: DataManager) -> tuple[int, Mapping[str, CameraRows] | None]:
     """Rows of the camera embedding, and the cameras that training knew (None: those of the data manager).
 
     Those of the weights to evaluate, if any: today's data sets need not be what these were trained on.
@@ -211,6 +216,9 @@ def build_engine(
 def build_run(config: CfgNode, processes: Processes = ALONE) -> engine.Engine:
     """All parts of a run, one after another: an engine over its data, model, optimizer and schedule."""
     datamanager = build_datamanager(config, processes)
+    matters = config.loss.name == "dpm" and not datamanager.same_without_dense
+    if matters and processes.broadcast(lambda: _goes_on_without_dense_cameras(config)):
+        datamanager = build_datamanager(config, processes, dense_cameras=False)
     model = build_model(config, datamanager, processes)
     optimizer = build_optimizer(config, model)
     return build_engine(config, datamanager, model, optimizer, build_scheduler(config, optimizer), processes)
@@ -222,12 +230,9 @@ def resume(config: CfgNode, engine: engine.Engine, processes: Processes = ALONE)
     Returns the number of finished epochs, or None where nothing is resumed. Raises DPMError for a checkpoint that is
     missing, unreadable or of another run.
     """
-    source = config.train.resume or config.model.resume
-    if source == "auto":
-        folder = Path(config.data.save_dir) / FOLDER
-        source = processes.broadcast(lambda: newest_checkpoint(folder))
-        if source is None:
-            print(f"=> No checkpoint in '{folder}': from the beginning")
+    source = processes.broadcast(lambda: _resumed_checkpoint(config))
+    if source is None and "auto" in (config.train.resume, config.model.resume):
+        print(f"=> No checkpoint in '{Path(config.data.save_dir) / FOLDER}': from the beginning")
     if not source and config.test.evaluate and not config.model.load_weights and config.model.name in MODELS:
         raise DPMError(f"test.evaluate True would evaluate random weights: no checkpoint in '{config.data.save_dir}'")
     if not source:
@@ -237,6 +242,19 @@ def resume(config: CfgNode, engine: engine.Engine, processes: Processes = ALONE)
     epoch = restore(source, engine.model, engine.optimizer, engine.scheduler)["epoch"]  # of a video engine
     print(f"=> Resumed from '{source}' after epoch {epoch}")
     return epoch
+
+
+def _resumed_checkpoint(config: CfgNode) -> str | Path | None:
+    source = config.train.resume or config.model.resume
+    return newest_checkpoint(Path(config.data.save_dir) / FOLDER) if source == "auto" else source or None
+
+
+def _goes_on_without_dense_cameras(config: CfgNode) -> bool:
+    """Whether the run resumes or evaluates weights that were trained with torchreid's numbers of cameras."""
+    source = _resumed_checkpoint(config)
+    if source is None and config.test.evaluate and config.model.load_weights:
+        source = local_file(config.model.load_weights)
+    return source is not None and not has_dense_cameras(read_checkpoint(source))
 
 
 @contextmanager

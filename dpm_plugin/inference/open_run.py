@@ -9,6 +9,7 @@ import torch
 from yacs.config import CfgNode
 
 from dpm_plugin.config import SCHEMA, flat, load_config, model_kwargs
+from dpm_plugin.data.manager import CameraRows
 from dpm_plugin.engine.run_checkpoints import BEST, FOLDER, LAST
 from dpm_plugin.engine.run_record import recorded_cameras, recorded_settings
 from dpm_plugin.method.model import DPM
@@ -33,7 +34,7 @@ class Trained(NamedTuple):
     model: DPM
     config: CfgNode
     epoch: int | None
-    cameras: Mapping[str, int] | None = None
+    cameras: Mapping[str, CameraRows] | None = None
 
 
 def run_checkpoint(folder: str | Path, name: str) -> Path:

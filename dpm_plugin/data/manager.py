@@ -78,7 +78,7 @@ class DPMImageDataManager(ImageDataManager):
         if corrupt not in CORRUPT:
             raise unknown("choice (data.corrupt)", corrupt, CORRUPT)
         self._synthetic = synthetic
-        self._dense_cameras = dense_cameras
+        self.dense_cameras = dense_cameras
         self._camera_rows: dict[str, CameraRows] = {}
         self._num_dense = 0  # cameras of the sources read so far
         self._shifted: set[int] = set()  # the same in torchreid's numbers
@@ -151,7 +151,7 @@ class DPMImageDataManager(ImageDataManager):
         rows = {camid: self._num_dense + row[camera_of(camid)] for camid in ids if camera_of(camid) in row}
         self._num_dense += len(row)
         self.same_without_dense &= rows == {camid: offset + camid for camid in ids}
-        if not self._dense_cameras:
+        if not self.dense_cameras:
             self._camera_rows.setdefault(name, offset)
             return
         self._camera_rows.setdefault(name, rows)

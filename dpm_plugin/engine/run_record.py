@@ -54,6 +54,20 @@ def has_dense_cameras(checkpoint: Any) -> bool:
     return cameras is not None and not any(isinstance(rows, int) for rows in cameras.values())
 
 
+def resumed_cameras(checkpoint: Any, own: Mapping[str, CameraRows], model: Any, data: Any) -> Mapping[str, CameraRows]:
+    """The recorded cameras, or ``own`` where there is no record.
+
+    DPMError where ``data``, the data manager that training goes on with (None: no training), numbers the cameras that
+    ``model`` embeds in another way.
+    """
+    matters = data is not None and model.num_cameras > 0 and not getattr(data, "same_without_dense", True)
+    if matters and has_dense_cameras(checkpoint) != data.dense_cameras:
+        advice = f"build the data manager with dense_cameras={not data.dense_cameras}"
+        raise DPMError(f"the checkpoint was trained with other numbers of the cameras; {advice}")
+    recorded = recorded_cameras(checkpoint)
+    return own if recorded is None else recorded
+
+
 def check_same_run(checkpoint: Mapping[str, Any], own: Mapping[str, Any], source: str) -> None:
     """Refuse to resume with settings or training images that give another result; print what else has changed.
 

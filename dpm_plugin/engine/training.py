@@ -15,7 +15,7 @@ from dpm_plugin.engine.non_finite import ADVICE, GRADIENT, KEPT, Snapshot, check
 from dpm_plugin.engine.resumable_loader import ResumableLoader, as_tensors
 from dpm_plugin.engine.run_checkpoints import BEST, FOLDER, LAST, disk_needed, keep_newest, restore, write_last
 from dpm_plugin.engine.run_folder import evaluation_folder
-from dpm_plugin.engine.run_record import recorded_cameras
+from dpm_plugin.engine.run_record import resumed_cameras
 from dpm_plugin.engine.stop_signals import Stopped, StopSignals
 from dpm_plugin.engine.testing import EvaluationMixin
 from dpm_plugin.utils.errors import DPMError
@@ -128,8 +128,8 @@ class TrainingMixin(EvaluationMixin):
         DPMError where it is unreadable, or of another model or number of batches an epoch.
         """
         content = restore(path, self.model, self.optimizer, self.scheduler, self.scaler, self.training.record)
-        if (cameras := recorded_cameras(content)) is not None:
-            self.trained_cameras = cameras
+        data = self.datamanager if self.gives_cameras and self.training.record is not None else None
+        self.trained_cameras = resumed_cameras(content, self.trained_cameras, self.model, data)
         epoch, progress, within = content["epoch"], content.get("progress"), ""
         if progress is not None:
             try:

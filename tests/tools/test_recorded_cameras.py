@@ -6,14 +6,14 @@ import shutil
 import pytest
 import torch
 
-from dpm_plugin import build
+from dpm_plugin import DPMError, build
 from dpm_plugin.config import load_config
 from dpm_plugin.engine.run_record import recorded_cameras
 from dpm_plugin.inference.extractor import DPMExtractor
 from dpm_plugin.inference.open_run import open_run
 from dpm_plugin.inference.run_extractor import Extractor
 from dpm_plugin.weights.files import read_checkpoint
-from helpers.data import write_occluded_duke
+from helpers.data import write_market, write_occluded_duke
 from helpers.runs import SETTINGS, as_of_0_1_0, finished_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.torchreid, pytest.mark.filterwarnings("ignore:occluded_duke")]
@@ -32,11 +32,11 @@ def root(tmp_path_factory):
     return root
 
 
-def with_ids(folder, root, epochs):
+def with_ids(folder, root, epochs, **changes):
     """A run as the version before trained it: with the ids as rows, and a record of offsets."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "build_datamanager", functools.partial(build.build_datamanager, dense_cameras=False))
-        return finished_run(folder, root, **SETS, train__max_epoch=epochs)[0]
+        return finished_run(folder, root, **{**SETS, **changes, "train__max_epoch": epochs})[0]
 
 
 @pytest.fixture(scope="module", params=["offsets", "none"])
@@ -95,6 +95,17 @@ def test_a_resumed_run_of_before_has_the_bits_that_it_would_have_had(before, roo
     whole = open_run(with_ids(tmp_path / "whole", root, 2)).model.state_dict()
     assert recorded_cameras(read_checkpoint(folder / LAST)) == {"occluded_duke": 0}
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_an_engine_over_other_numbers_of_the_cameras_refuses_to_train_on(tmp_path):
+    write_market(tmp_path)
+    write_occluded_duke(tmp_path)
+    sets = {**SETS, "data__sources": ["market1501", "occluded_duke"]}  # 0, 3 and 2, 3; or 0, 1 and 2, 3: 4 rows each
+    folder = with_ids(tmp_path / "run", tmp_path, 1, **sets)
+    as_of_0_1_0(folder / LAST)
+    engine = engine_of(tmp_path, tmp_path / "new", **sets)
+    with pytest.raises(DPMError, match="build the data manager with dense_cameras=False"):
+        engine.resume(folder / LAST)
 
 
 def test_a_loss_without_cameras_keeps_the_ids(root, tmp_path):

@@ -33,7 +33,7 @@ from dpm_plugin.models import BASELINES, MODELS
 from dpm_plugin.torchreid_host import data, engine, model_names, models, video_dataset_classes, weights_by_plain_http
 from dpm_plugin.torchreid_host import optim as stock_optim
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.text import known_instead
+from dpm_plugin.utils.text import unknown
 from dpm_plugin.weights.files import read_checkpoint, state_of
 from dpm_plugin.weights.key_names import to_own_names
 from dpm_plugin.weights.load import CAMERAS, load_weights, rows_of
@@ -49,7 +49,7 @@ def check_names(config: CfgNode, processes: Processes = ALONE) -> None:
     """
     name, train = config.model.name, config.train
     if name not in model_names():
-        raise DPMError(f"unknown model '{name}'; {known_instead('model', name, model_names())}")
+        raise unknown("model (model.name)", name, model_names())
     if processes.size > 1 and (name not in MODELS or config.loss.name != "dpm"):
         what = f"'{name}' with {config.loss.name}; start it without torchrun"
         raise DPMError(f"several processes train the plugin's models with loss.name dpm only, not {what}")
@@ -87,7 +87,7 @@ def build_datamanager(config: CfgNode, processes: Processes = ALONE) -> DataMana
     known = video_dataset_classes()
     for name in config.data.sources + config.data.targets:
         if name not in known:
-            raise DPMError(f"unknown video data set '{name}'; {known_instead('one', name, known)}")
+            raise unknown("video data set (data.sources, data.targets)", name, known)
         torchreid_sets.check_present(name, known[name], config.data.root)
     try:
         return data.VideoDataManager(**arguments)

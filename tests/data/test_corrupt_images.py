@@ -1,4 +1,4 @@
-"""data.corrupt: an unreadable training image is an error that names it, or it is replaced by another of its identity."""
+"""data.corrupt: an unreadable training image is an error that names it, or another of its identity replaces it."""
 
 import json
 import traceback

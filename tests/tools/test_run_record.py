@@ -89,7 +89,8 @@ def test_a_finished_run_resumed_for_fewer_epochs_is_evaluated_beside_what_it_wro
     code, out, _ = main(train__resume="auto", train__max_epoch=1)
     assert code == 0 and "evaluating only" in out and "holds a run, which stays as it is" in out
     after = {path: content for path, content in files(run).items() if ".log-" not in path.name}
-    assert {path: after.pop(path, None) for path in before} == before and [path.name for path in after] == [run_folder.LOCK]
+    assert {path: after.pop(path, None) for path in before} == before
+    assert [path.name for path in after] == [run_folder.LOCK]
     assert rows(next((run / "evaluations").iterdir())) == rows(run)
     new = tmp_path / "new"  # no run lies there: its own lock is none
     elsewhere = dict(model__resume=run / "model" / "last.pth.tar", data__save_dir=new)

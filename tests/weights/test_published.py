@@ -196,7 +196,7 @@ def test_a_cache_that_cannot_be_made_is_an_error(cache, drive):
 
 
 def test_an_unknown_name_is_an_error_with_the_nearest_known_one(model):
-    with pytest.raises(DPMError, match="the zoo has no weights 'occ_reid'; .* 'zoo:occluded_reid'"):
+    with pytest.raises(DPMError, match="unknown published weights 'zoo:occ_reid'; did you mean 'zoo:occluded_reid'"):
         load_weights(model, "zoo:occ_reid")
 
 

@@ -6,7 +6,7 @@ torchreid's own models keep torchreid's optimizers and engines; the plugin's mod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -36,10 +36,17 @@ from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import unknown
 from dpm_plugin.weights.files import read_checkpoint, state_of
 from dpm_plugin.weights.key_names import to_own_names
-from dpm_plugin.weights.load import CAMERAS, load_weights, rows_of
-from dpm_plugin.weights.published import local_file
+from dpm_plugin.weights.load import CAMERAS, fetched, load_state, rows_of
 
 DataManager: TypeAlias = data.ImageDataManager | data.VideoDataManager
+
+
+class Weights(NamedTuple):
+    """What is in the file of ``model.load_weights``: its tensors, and the cameras it was trained with if it says so."""
+
+    path: str | Path
+    state: dict[str, torch.Tensor]
+    cameras: Mapping[str, int] | None
 
 
 def check_names(config: CfgNode, processes: Processes = ALONE) -> None:
@@ -113,15 +120,26 @@ def _check_target(config: CfgNode, name: str, parts: dict[str, list[tuple]]) -> 
         raise DPMError(f"test.ranks asks for rank {highest}, but '{name}' has {ranked} gallery {what}; lower it")
 
 
-def build_model(config: CfgNode, datamanager: DataManager, processes: Processes = ALONE) -> nn.Module:
-    """The network, with ``model.load_weights`` loaded, on one device.
+def read_weights(config: CfgNode) -> Weights | None:
+    """The file of ``model.load_weights``, if any; DPMError where it is unreadable or of another digest."""
+    if not config.model.load_weights:
+        return None
+    path = fetched(config.model.load_weights, config.model.load_sha256)
+    content = read_checkpoint(path)
+    return Weights(path, state_of(content, path), recorded_cameras(content))
+
+
+def build_model(
+    config: CfgNode, datamanager: DataManager, processes: Processes = ALONE, weights: Weights | None = None
+) -> nn.Module:
+    """The network, with ``weights`` (of :func:`read_weights`, if any) loaded, on one device.
 
     Not spread over several GPUs as in torchreid's scripts: DPM's two steps freeze parameters, which ``DataParallel``
     copies anew each time. Choose the GPU by CUDA_VISIBLE_DEVICES, or give each its own process by torchrun.
     """
     name, classes = config.model.name, datamanager.num_train_pids
     if name in MODELS:
-        cameras, _ = _cameras_to_evaluate(config, datamanager)
+        cameras, _ = _cameras_to_evaluate(config, datamanager, weights)
         if config.vit.camera_embedding and cameras != datamanager.num_cameras:
             what = f"'{config.model.load_weights}' has {cameras} cameras, data.sources {datamanager.num_cameras}"
             print(f"=> {what}: where test.cameras is auto, a data set that it was not trained on gets the neutral one")
@@ -136,8 +154,8 @@ def build_model(config: CfgNode, datamanager: DataManager, processes: Processes 
         if not hasattr(model, layer):
             layers = ", ".join(child for child, _ in model.named_children())
             raise DPMError(f"train.open_layers names '{layer}', which '{name}' does not have; it has {layers}")
-    if config.model.load_weights:
-        report, own = load_weights(model, config.model.load_weights, config.model.load_sha256), model.state_dict()
+    if weights is not None:
+        report, own = load_state(model, weights.state, weights.path), model.state_dict()
         lacking = [key for key in report.missing + report.skipped if own[key].is_floating_point()]
         lacking = [key for key in lacking if not key.startswith("classifier")]  # which no evaluation uses
         if config.test.evaluate and lacking:
@@ -149,20 +167,19 @@ def build_model(config: CfgNode, datamanager: DataManager, processes: Processes 
     return model
 
 
-def _cameras_to_evaluate(config: CfgNode, datamanager: DataManager) -> tuple[int, Mapping[str, int] | None]:
+def _cameras_to_evaluate(
+    config: CfgNode, datamanager: DataManager, weights: Weights | None
+) -> tuple[int, Mapping[str, int] | None]:
     """Rows of the camera embedding, and the cameras that training knew (None: those of the data manager).
 
     Those of the weights to evaluate, if any: today's data sets need not be what these were trained on.
     """
-    if not (config.test.evaluate and config.model.load_weights):
+    if weights is None or not config.test.evaluate:
         return datamanager.num_cameras, None
-    path = local_file(config.model.load_weights)
-    content = read_checkpoint(path)
-    cameras = recorded_cameras(content)
-    rows = rows_of(to_own_names(state_of(content, path)).state, CAMERAS, f"'{path}'")
-    if cameras is None and rows != datamanager.num_cameras:
+    rows = rows_of(to_own_names(weights.state).state, CAMERAS, f"'{weights.path}'")
+    if weights.cameras is None and rows != datamanager.num_cameras:
         return rows, {}
-    return rows, cameras
+    return rows, weights.cameras
 
 
 def build_optimizer(config: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -189,8 +206,12 @@ def build_engine(
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
     processes: Processes = ALONE,
+    weights: Weights | None = None,
 ) -> engine.Engine:
-    """The engine of ``loss.name`` and ``data.type``; all but the video ones train and evaluate as this plugin does."""
+    """The engine of ``loss.name`` and ``data.type``; all but the video ones train and evaluate as this plugin does.
+
+    ``weights``: those that :func:`build_model` loaded, if any.
+    """
     kwargs = dict(settings.engine_kwargs(config), optimizer=optimizer, scheduler=scheduler)
     if config.data.type == "video":
         engines = {"softmax": engine.VideoSoftmaxEngine, "triplet": engine.VideoTripletEngine}
@@ -198,7 +219,7 @@ def build_engine(
     # Sorted by path below data.root: file systems list in any order.
     images = digest_of(sorted(datamanager.train_loader.dataset.train))
     kwargs["training"] = TrainingOptions(**settings.training_kwargs(config, processes.seed(config.train.seed), images))
-    _, cameras = _cameras_to_evaluate(config, datamanager) if config.model.name in MODELS else (0, None)
+    _, cameras = _cameras_to_evaluate(config, datamanager, weights) if config.model.name in MODELS else (0, None)
     kwargs["evaluation"] = EvaluationOptions(**settings.evaluation_kwargs(config), trained_cameras=cameras)
     kwargs["processes"] = processes
     if config.loss.name == "dpm":
@@ -211,9 +232,11 @@ def build_engine(
 def build_run(config: CfgNode, processes: Processes = ALONE) -> engine.Engine:
     """All parts of a run, one after another: an engine over its data, model, optimizer and schedule."""
     datamanager = build_datamanager(config, processes)
-    model = build_model(config, datamanager, processes)
+    weights = read_weights(config)
+    model = build_model(config, datamanager, processes, weights)
     optimizer = build_optimizer(config, model)
-    return build_engine(config, datamanager, model, optimizer, build_scheduler(config, optimizer), processes)
+    scheduler = build_scheduler(config, optimizer)
+    return build_engine(config, datamanager, model, optimizer, scheduler, processes, weights)
 
 
 def resume(config: CfgNode, engine: engine.Engine, processes: Processes = ALONE) -> int | None:

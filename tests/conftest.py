@@ -108,3 +108,11 @@ def browser(tmp_path_factory):
     browser = open_browser(tmp_path_factory.mktemp("profile"))
     yield browser
     browser.close()
+
+
+@pytest.fixture(scope="module")
+def dpm_run(tmp_path_factory):
+    """The folder of a run for tools/visualize.py, alone in its own folder but for the data."""
+    from helpers.visualized import evaluated_run
+
+    return evaluated_run(tmp_path_factory.mktemp("visualize"), "dpm_vit_tiny")

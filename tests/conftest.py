@@ -17,6 +17,7 @@ def pytest_addoption(parser):
         default="installed",
         help="upstream: rearrange the installed torchreid into torchreid.* in a temporary folder and test with that",
     )
+    parser.addoption("--oldest", action="store_true", help="the imported versions must be the oldest declared ones")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the option
@@ -83,7 +84,12 @@ def rearrange_torchreid(folder):
 
 
 def pytest_report_header(config):
-    return f"torchreid layout: {config.getoption('--torchreid-layout')}"
+    from importlib.metadata import version
+
+    from helpers.oldest import declared
+
+    versions = ", ".join(f"{name} {version(name)}" for name in declared())
+    return f"torchreid layout: {config.getoption('--torchreid-layout')}; {versions}"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -102,9 +102,9 @@ def run(config: CfgNode, processes: Processes = ALONE) -> None:
         engine = build.build_run(config, processes)
         size = sum(parameter.numel() for parameter in engine.model.parameters())
         print(f"Built model {config.model.name} with {size:,} parameters")
-        # Not sooner: what is wrong with names, data or weights is not to be sought below it.
-        print(f"Show configuration\n{config}\n")
         start_epoch = build.resume(config, engine, processes)
+        # Not sooner: what is wrong with names, data, weights or what is resumed is not to be sought below it.
+        print(f"Show configuration\n{config}\n")
         if processes.is_main:
             build.clear_folder(config)
         engine.run(**{**engine_run_kwargs(config, start_epoch), "save_dir": str(folder)})

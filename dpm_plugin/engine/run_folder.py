@@ -15,10 +15,13 @@ PATIENCE = 10.0  # seconds that the loader processes of a killed run may take to
 EVALUATIONS = "evaluations"
 
 
-def evaluation_folder(folder: str | Path) -> Path:
-    """Where an evaluation writes: ``folder``, or where a run lies there a new ``folder/evaluations/<time>``."""
+def evaluation_folder(folder: str | Path, is_owner: bool = False) -> Path:
+    """Where an evaluation writes: ``folder``, or where a run lies there a new ``folder/evaluations/<time>``.
+
+    ``is_owner``: this process may hold the folder's lock (:func:`owned`), which is then no sign of another run.
+    """
     folder = Path(folder)
-    if not (folder / LOCK).exists() and not all_checkpoints(folder / FOLDER):
+    if (is_owner or not (folder / LOCK).exists()) and not all_checkpoints(folder / FOLDER):
         return folder
     first, number = folder / EVALUATIONS / time.strftime("%Y-%m-%d-%H-%M-%S"), 1
     own = first

@@ -107,7 +107,7 @@ def test_no_key_takes_a_mapping(name, value):
         ("train.lr", "True", "a number"),
         ("train.lr", "-1", "at least 0"),
         ("train.lr", "None", "a number"),
-        ("train.max_epoch", "1.5", "a whole number"),
+        ("train.max_epoch", "1.5", "an integer"),
         ("train.batch_size", "0", "at least 1"),
         ("data.sources", "market1501", "a list of texts"),
         ("model.pretrained", "1", "True or False"),

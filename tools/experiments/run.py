@@ -11,6 +11,7 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from dpm_plugin.config import SCHEMA, flat, load_config
+from dpm_plugin.engine.run_checkpoints import newest_checkpoint
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.weights.files import read_checkpoint
 
@@ -117,6 +118,17 @@ class Run:
             return int(read_checkpoint(self.checkpoint(base))["epoch"])
         except (DPMError, KeyError, TypeError, ValueError):
             return 0
+
+    def resumable(self, base: str | Path) -> Path | None:
+        """The newest checkpoint to go on from, as ``train.resume auto`` finds it; damaged ones are named on screen.
+
+        None where there is none that can be read.
+        """
+        try:
+            return newest_checkpoint(self.checkpoint(base).parent)
+        except DPMError:
+            print(f"=> {self.name}: no checkpoint can be resumed, so it is trained anew")
+            return None
 
     def _texts(self) -> list[str]:
         return [text for key, value in self.overrides for text in (key, str(value))]

@@ -3,6 +3,7 @@
 torchreid's own models keep torchreid's optimizers and engines; the plugin's models use the plugin's.
 """
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ from dpm_plugin.models import BASELINES, MODELS
 from dpm_plugin.torchreid_host import data, engine, model_names, models, video_dataset_classes, weights_by_plain_http
 from dpm_plugin.torchreid_host import optim as stock_optim
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.text import known_instead
+from dpm_plugin.utils.text import first_line, known_instead
 from dpm_plugin.weights.files import read_checkpoint, state_of
 from dpm_plugin.weights.key_names import to_own_names
 from dpm_plugin.weights.load import CAMERAS, load_weights, rows_of
@@ -131,7 +132,13 @@ def build_model(config: CfgNode, datamanager: DataManager, processes: Processes 
         why = f"torchreid fetches the ImageNet weights of '{name}' by plain HTTP and executes what is in them"
         raise DPMError(f"{why}; set model.pretrained False, or choose another model")
     else:
-        model = models.build_model(**settings.stock_model_kwargs(config, classes))
+        try:
+            model = models.build_model(**settings.stock_model_kwargs(config, classes))
+        except Exception as error:  # network, Google's refusals, file system
+            if not config.model.pretrained:
+                raise
+            what = f"the ImageNet weights of '{name}' can't be had ({first_line(error)[:200]})"
+            raise DPMError(f"{what}; go online once, or set model.pretrained False") from error
     for layer in config.train.open_layers if config.train.fixbase_epoch else ():
         if not hasattr(model, layer):
             layers = ", ".join(child for child, _ in model.named_children())
@@ -143,10 +150,25 @@ def build_model(config: CfgNode, datamanager: DataManager, processes: Processes 
         if config.test.evaluate and lacking:
             what = f"lacks {len(lacking)} tensors that '{name}' is evaluated with, the first is '{lacking[0]}'"
             raise DPMError(f"'{config.model.load_weights}' {what}; set model.name and vit as it was trained")
+    _check_batch(config, model)
     model = model.cuda() if config.use_gpu else model
     if config.train.sync_bn:
         synchronise_batch_norm(model, processes)
     return model
+
+
+def _check_batch(config: CfgNode, model: nn.Module) -> None:
+    """Refuse one image at a time where a BatchNorm of ``model`` needs two values of each channel.
+
+    Several processes take two images each at least, see :func:`~dpm_plugin.data.sharing.share_of_batch`.
+    """
+    if config.train.batch_size > 1 or config.test.evaluate or config.data.type == "video":
+        return
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model).train()(torch.zeros(1, 3, config.data.height, config.data.width))
+    except ValueError as error:
+        raise DPMError("train.batch_size 1 leaves BatchNorm one image to average over; give at least 2") from error
 
 
 def _cameras_to_evaluate(config: CfgNode, datamanager: DataManager) -> tuple[int, Mapping[str, int] | None]:

@@ -11,6 +11,7 @@ Ctrl-C, SIGTERM, a lost connection (SIGHUP) or for want of a reader (``| head``)
 import argparse
 import contextlib
 import io
+import os
 import platform
 import sys
 import time
@@ -72,7 +73,7 @@ def logged(path: Path) -> Iterator[None]:
         path.touch()
     except OSError as error:
         raise DPMError(f"data.save_dir '{path.parent}' cannot be written: {error.strerror}") from error
-    console, logger = sys.stdout, utils.Logger(str(path))
+    console, logger = sys.stdout, utils.Logger(os.path.abspath(path))
     logger.console, sys.stdout = Console(console), logger
     lost = contextlib.suppress(OSError)  # after an error, such as of a full disk, the first one says more
     try:

@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 from dpm_plugin.config import SCHEMA, flat, load_config
 from dpm_plugin.engine.run_checkpoints import newest_checkpoint
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.files import read_json
 from dpm_plugin.weights.files import read_checkpoint
 
 MAIN = Path(__file__).resolve().parents[1] / "main.py"
@@ -96,7 +97,7 @@ class Run:
         """What ``results.json`` of the finished run says; None where the run is missing or unfinished."""
         config = self.config()
         try:
-            results = json.loads((self.folder(base) / "results.json").read_text(encoding="utf-8"))
+            results = read_json(self.folder(base) / "results.json")
             epochs = {results["datasets"][name]["epoch"] for name in config.data.targets}
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -94,7 +94,7 @@ CHANGES = st.tuples(st.lists(st.integers(0, 60), min_size=1, max_size=5), VALUES
 
 
 @pytest.mark.parametrize("name", NAMES)
-@sizes(25, 700)
+@sizes(25, 900)
 def test_a_tampered_file_is_read_or_refused_in_one_line(fuzz, readers, name, capsys):  # noqa: F811
     path, read = readers[name]
     intact = path.read_bytes()

@@ -3,8 +3,8 @@
 torchreid's own models keep torchreid's optimizers and engines; the plugin's models use the plugin's.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -20,7 +20,6 @@ from dpm_plugin.data.manager import CameraRows
 from dpm_plugin.data.sharing import check_same_data, digest_of
 from dpm_plugin.distributed.processes import ALONE, Processes
 from dpm_plugin.distributed.sync_bn import synchronise_batch_norm
-from dpm_plugin.engine import run_folder
 from dpm_plugin.engine.engine import ImageDPMEngine
 from dpm_plugin.engine.run_checkpoints import FOLDER, newest_checkpoint, restore
 from dpm_plugin.engine.run_record import has_dense_cameras, recorded_cameras
@@ -34,7 +33,7 @@ from dpm_plugin.models import BASELINES, MODELS
 from dpm_plugin.torchreid_host import data, engine, model_names, models, video_dataset_classes, weights_by_plain_http
 from dpm_plugin.torchreid_host import optim as stock_optim
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.text import unknown
+from dpm_plugin.utils.text import first_line, unknown
 from dpm_plugin.weights.files import read_checkpoint, state_of
 from dpm_plugin.weights.key_names import to_own_names
 from dpm_plugin.weights.load import CAMERAS, fetched, load_state, rows_of
@@ -139,7 +138,13 @@ def build_model(
         why = f"torchreid fetches the ImageNet weights of '{name}' by plain HTTP and executes what is in them"
         raise DPMError(f"{why}; set model.pretrained False, or choose another model")
     else:
-        model = models.build_model(**settings.stock_model_kwargs(config, classes))
+        try:
+            model = models.build_model(**settings.stock_model_kwargs(config, classes))
+        except Exception as error:  # network, Google's refusals, file system
+            if not config.model.pretrained:
+                raise
+            what = f"the ImageNet weights of '{name}' can't be had ({first_line(error)[:200]})"
+            raise DPMError(f"{what}; go online once, or set model.pretrained False") from error
     for layer in config.train.open_layers if config.train.fixbase_epoch else ():
         if not hasattr(model, layer):
             layers = ", ".join(child for child, _ in model.named_children())
@@ -151,10 +156,25 @@ def build_model(
         if config.test.evaluate and lacking:
             what = f"lacks {len(lacking)} tensors that '{name}' is evaluated with, the first is '{lacking[0]}'"
             raise DPMError(f"'{config.model.load_weights}' {what}; set model.name and vit as it was trained")
+    _check_batch(config, model)
     model = model.cuda() if config.use_gpu else model
     if config.train.sync_bn:
         synchronise_batch_norm(model, processes)
     return model
+
+
+def _check_batch(config: CfgNode, model: nn.Module) -> None:
+    """Refuse one image at a time where a BatchNorm of ``model`` needs two values of each channel.
+
+    Several processes take two images each at least, see :func:`~dpm_plugin.data.sharing.share_of_batch`.
+    """
+    if config.train.batch_size > 1 or config.test.evaluate or config.data.type == "video":
+        return
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model).train()(torch.zeros(1, 3, config.data.height, config.data.width))
+    except ValueError as error:
+        raise DPMError("train.batch_size 1 leaves BatchNorm one image to average over; give at least 2") from error
 
 
 def _cameras_to_evaluate(
@@ -263,33 +283,3 @@ def _goes_on_without_dense_cameras(config: CfgNode, weights: Weights | None) -> 
     if source is not None:
         return not has_dense_cameras(read_checkpoint(source))
     return config.test.evaluate and weights is not None and not weights.has_dense_cameras
-
-
-@contextmanager
-def save_folder(config: CfgNode) -> Iterator[Path]:
-    """The folder that a run writes to, held for it alone while it trains: ``data.save_dir``, or one for an evaluation.
-
-    Raises:
-        DPMError: another process trains there, or a run lies there that is neither resumed nor to be overwritten.
-    """
-    folder = Path(config.data.save_dir)
-    if config.test.evaluate:
-        yield run_folder.evaluation_folder(folder)
-        return
-    with run_folder.owned(folder):
-        if _starts_afresh(config) and not config.train.overwrite:
-            run_folder.refuse_used(folder)
-        yield folder
-
-
-def clear_folder(config: CfgNode) -> None:
-    """With ``train.overwrite`` remove an older run from the folder of one that is about to begin."""
-    if config.train.overwrite and not config.test.evaluate and _starts_afresh(config):
-        run_folder.clear(config.data.save_dir)
-
-
-def _starts_afresh(config: CfgNode) -> bool:
-    """Whether the run goes on from no checkpoint of its own folder."""
-    source = config.train.resume or config.model.resume
-    own = Path(config.data.save_dir) / FOLDER
-    return source != "auto" and not (source and Path(source).resolve().parent == own.resolve())

@@ -165,7 +165,7 @@ def load_pretrained(vit: ViT, pretrained: Literal[True] | str | Path) -> None:
         print(f"=> {ENVIRONMENT_VARIABLE}=none: '{vit.backbone_name}' starts from random weights")
     elif not choice:
         _load_encoder(vit, _timm_state(vit.backbone_name), f"timm's '{vit.backbone_name}'")
-    elif Path(choice).is_file():
+    elif os.path.isfile(choice):
         _load_file(vit, choice)
     else:
         source = f" (from {ENVIRONMENT_VARIABLE})" if pretrained is True else ""

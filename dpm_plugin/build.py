@@ -3,10 +3,10 @@
 torchreid's own models keep torchreid's optimizers and engines; the plugin's models use the plugin's.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import copy
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -16,30 +16,38 @@ from dpm_plugin.config import arguments as settings
 from dpm_plugin.config import check_ignored
 from dpm_plugin.data import DPMImageDataManager
 from dpm_plugin.data.datasets import torchreid_sets
+from dpm_plugin.data.manager import CameraRows
 from dpm_plugin.data.sharing import check_same_data, digest_of
 from dpm_plugin.distributed.processes import ALONE, Processes
 from dpm_plugin.distributed.sync_bn import synchronise_batch_norm
-from dpm_plugin.engine import run_folder
 from dpm_plugin.engine.engine import ImageDPMEngine
 from dpm_plugin.engine.run_checkpoints import FOLDER, newest_checkpoint, restore
-from dpm_plugin.engine.run_record import recorded_cameras
+from dpm_plugin.engine.run_record import has_dense_cameras, recorded_cameras
 from dpm_plugin.engine.stock import SoftmaxEngine, TripletEngine
 from dpm_plugin.engine.testing import EvaluationOptions
 from dpm_plugin.engine.training import TrainingMixin, TrainingOptions
-from dpm_plugin.evaluation.metric import matching_counts
+from dpm_plugin.evaluation.metric import check_test_set
 from dpm_plugin.method import recipe
 from dpm_plugin.method.losses import DPMLoss
 from dpm_plugin.models import BASELINES, MODELS
 from dpm_plugin.torchreid_host import data, engine, model_names, models, video_dataset_classes, weights_by_plain_http
 from dpm_plugin.torchreid_host import optim as stock_optim
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.text import known_instead
+from dpm_plugin.utils.text import first_line, unknown
 from dpm_plugin.weights.files import read_checkpoint, state_of
 from dpm_plugin.weights.key_names import to_own_names
-from dpm_plugin.weights.load import CAMERAS, load_weights, rows_of
-from dpm_plugin.weights.published import local_file
+from dpm_plugin.weights.load import CAMERAS, fetched, load_state, rows_of
 
 DataManager: TypeAlias = data.ImageDataManager | data.VideoDataManager
+
+
+class Weights(NamedTuple):
+    """What is in the file of ``model.load_weights``: its tensors, and what it says of the cameras of its training."""
+
+    path: str | Path
+    state: dict[str, torch.Tensor]
+    cameras: Mapping[str, CameraRows] | None
+    has_dense_cameras: bool
 
 
 def check_names(config: CfgNode, processes: Processes = ALONE) -> None:
@@ -49,7 +57,7 @@ def check_names(config: CfgNode, processes: Processes = ALONE) -> None:
     """
     name, train = config.model.name, config.train
     if name not in model_names():
-        raise DPMError(f"unknown model '{name}'; {known_instead('model', name, model_names())}")
+        raise unknown("model (model.name)", name, model_names())
     if processes.size > 1 and (name not in MODELS or config.loss.name != "dpm"):
         what = f"'{name}' with {config.loss.name}; start it without torchrun"
         raise DPMError(f"several processes train the plugin's models with loss.name dpm only, not {what}")
@@ -74,20 +82,24 @@ def check_names(config: CfgNode, processes: Processes = ALONE) -> None:
     check_ignored(config, has_mask=name in MODELS.keys() - BASELINES and config.loss.name == "dpm")
 
 
-def build_datamanager(config: CfgNode, processes: Processes = ALONE) -> DataManager:
-    """``DPMImageDataManager``, or torchreid's ``VideoDataManager``, of data sets that can be used as configured."""
+def build_datamanager(config: CfgNode, processes: Processes = ALONE, dense_cameras: bool = True) -> DataManager:
+    """``DPMImageDataManager``, or torchreid's ``VideoDataManager``, of data sets that can be used as configured.
+
+    ``dense_cameras``: of the former, where training tells the model the cameras.
+    """
     arguments = settings.datamanager_kwargs(config)
     if config.data.type == "image":
+        arguments["dense_cameras"] = dense_cameras and config.loss.name == "dpm"
         with processes.main_first():
             datamanager = DPMImageDataManager(**arguments, processes=processes)
         check_same_data(datamanager, processes)
         for name, parts in datamanager.test_dataset.items():
-            _check_target(config, name, parts)
+            check_test_set(name, parts, max(config.test.ranks), config.cuhk03.use_metric_cuhk03)
         return datamanager
     known = video_dataset_classes()
     for name in config.data.sources + config.data.targets:
         if name not in known:
-            raise DPMError(f"unknown video data set '{name}'; {known_instead('one', name, known)}")
+            raise unknown("video data set (data.sources, data.targets)", name, known)
         torchreid_sets.check_present(name, known[name], config.data.root)
     try:
         return data.VideoDataManager(**arguments)
@@ -97,31 +109,26 @@ def build_datamanager(config: CfgNode, processes: Processes = ALONE) -> DataMana
         raise DPMError(f"video data sets {names} under '{config.data.root}' cannot be loaded: {error}") from error
 
 
-def _check_target(config: CfgNode, name: str, parts: dict[str, list[tuple]]) -> None:
-    """Refuse a test set that cannot be evaluated now, not after hours of training."""
-    for side, entries in parts.items():
-        if not entries:
-            raise DPMError(f"the {side} set of '{name}' is empty")
-    sides = [parts["query"], parts["gallery"]]
-    try:
-        counts = matching_counts(*([entry[field] for entry in side] for field in (1, 2) for side in sides))
-    except DPMError as error:
-        raise DPMError(f"'{name}' cannot be evaluated: {error}") from error
-    cuhk03, highest = config.cuhk03.use_metric_cuhk03, max(config.test.ranks)
-    ranked, what = (counts.gallery_ids, "identities") if cuhk03 else (counts.gallery, "images")
-    if highest > ranked:
-        raise DPMError(f"test.ranks asks for rank {highest}, but '{name}' has {ranked} gallery {what}; lower it")
+def read_weights(config: CfgNode) -> Weights | None:
+    """The file of ``model.load_weights``, if any; DPMError where it is unreadable or of another digest."""
+    if not config.model.load_weights:
+        return None
+    path = fetched(config.model.load_weights, config.model.load_sha256)
+    content = read_checkpoint(path)
+    return Weights(path, state_of(content, path), recorded_cameras(content), has_dense_cameras(content))
 
 
-def build_model(config: CfgNode, datamanager: DataManager, processes: Processes = ALONE) -> nn.Module:
-    """The network, with ``model.load_weights`` loaded, on one device.
+def build_model(
+    config: CfgNode, datamanager: DataManager, processes: Processes = ALONE, weights: Weights | None = None
+) -> nn.Module:
+    """The network, with ``weights`` (of :func:`read_weights`, if any) loaded, on one device.
 
     Not spread over several GPUs as in torchreid's scripts: DPM's two steps freeze parameters, which ``DataParallel``
     copies anew each time. Choose the GPU by CUDA_VISIBLE_DEVICES, or give each its own process by torchrun.
     """
     name, classes = config.model.name, datamanager.num_train_pids
     if name in MODELS:
-        cameras, _ = _cameras_to_evaluate(config, datamanager)
+        cameras, _ = _cameras_to_evaluate(config, datamanager, weights)
         if config.vit.camera_embedding and cameras != datamanager.num_cameras:
             what = f"'{config.model.load_weights}' has {cameras} cameras, data.sources {datamanager.num_cameras}"
             print(f"=> {what}: where test.cameras is auto, a data set that it was not trained on gets the neutral one")
@@ -131,38 +138,58 @@ def build_model(config: CfgNode, datamanager: DataManager, processes: Processes 
         why = f"torchreid fetches the ImageNet weights of '{name}' by plain HTTP and executes what is in them"
         raise DPMError(f"{why}; set model.pretrained False, or choose another model")
     else:
-        model = models.build_model(**settings.stock_model_kwargs(config, classes))
+        try:
+            model = models.build_model(**settings.stock_model_kwargs(config, classes))
+        except Exception as error:  # network, Google's refusals, file system
+            if not config.model.pretrained:
+                raise
+            what = f"the ImageNet weights of '{name}' can't be had ({first_line(error)[:200]})"
+            raise DPMError(f"{what}; go online once, or set model.pretrained False") from error
     for layer in config.train.open_layers if config.train.fixbase_epoch else ():
         if not hasattr(model, layer):
             layers = ", ".join(child for child, _ in model.named_children())
             raise DPMError(f"train.open_layers names '{layer}', which '{name}' does not have; it has {layers}")
-    if config.model.load_weights:
-        report, own = load_weights(model, config.model.load_weights, config.model.load_sha256), model.state_dict()
+    if weights is not None:
+        report, own = load_state(model, weights.state, weights.path), model.state_dict()
         lacking = [key for key in report.missing + report.skipped if own[key].is_floating_point()]
         lacking = [key for key in lacking if not key.startswith("classifier")]  # which no evaluation uses
         if config.test.evaluate and lacking:
             what = f"lacks {len(lacking)} tensors that '{name}' is evaluated with, the first is '{lacking[0]}'"
             raise DPMError(f"'{config.model.load_weights}' {what}; set model.name and vit as it was trained")
+    _check_batch(config, model)
     model = model.cuda() if config.use_gpu else model
     if config.train.sync_bn:
         synchronise_batch_norm(model, processes)
     return model
 
 
-def _cameras_to_evaluate(config: CfgNode, datamanager: DataManager) -> tuple[int, Mapping[str, int] | None]:
+def _check_batch(config: CfgNode, model: nn.Module) -> None:
+    """Refuse one image at a time where a BatchNorm of ``model`` needs two values of each channel.
+
+    Several processes take two images each at least, see :func:`~dpm_plugin.data.sharing.share_of_batch`.
+    """
+    if config.train.batch_size > 1 or config.test.evaluate or config.data.type == "video":
+        return
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model).train()(torch.zeros(1, 3, config.data.height, config.data.width))
+    except ValueError as error:
+        raise DPMError("train.batch_size 1 leaves BatchNorm one image to average over; give at least 2") from error
+
+
+def _cameras_to_evaluate(
+    config: CfgNode, datamanager: DataManager, weights: Weights | None
+) -> tuple[int, Mapping[str, CameraRows] | None]:
     """Rows of the camera embedding, and the cameras that training knew (None: those of the data manager).
 
     Those of the weights to evaluate, if any: today's data sets need not be what these were trained on.
     """
-    if not (config.test.evaluate and config.model.load_weights):
+    if weights is None or not config.test.evaluate:
         return datamanager.num_cameras, None
-    path = local_file(config.model.load_weights)
-    content = read_checkpoint(path)
-    cameras = recorded_cameras(content)
-    rows = rows_of(to_own_names(state_of(content, path)).state, CAMERAS, f"'{path}'")
-    if cameras is None and rows != datamanager.num_cameras:
+    rows = rows_of(to_own_names(weights.state).state, CAMERAS, f"'{weights.path}'")
+    if weights.cameras is None and rows != datamanager.num_cameras:
         return rows, {}
-    return rows, cameras
+    return rows, weights.cameras
 
 
 def build_optimizer(config: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -189,8 +216,12 @@ def build_engine(
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
     processes: Processes = ALONE,
+    weights: Weights | None = None,
 ) -> engine.Engine:
-    """The engine of ``loss.name`` and ``data.type``; all but the video ones train and evaluate as this plugin does."""
+    """The engine of ``loss.name`` and ``data.type``; all but the video ones train and evaluate as this plugin does.
+
+    ``weights``: those that :func:`build_model` loaded, if any.
+    """
     kwargs = dict(settings.engine_kwargs(config), optimizer=optimizer, scheduler=scheduler)
     if config.data.type == "video":
         engines = {"softmax": engine.VideoSoftmaxEngine, "triplet": engine.VideoTripletEngine}
@@ -198,7 +229,7 @@ def build_engine(
     # Sorted by path below data.root: file systems list in any order.
     images = digest_of(sorted(datamanager.train_loader.dataset.train))
     kwargs["training"] = TrainingOptions(**settings.training_kwargs(config, processes.seed(config.train.seed), images))
-    _, cameras = _cameras_to_evaluate(config, datamanager) if config.model.name in MODELS else (0, None)
+    _, cameras = _cameras_to_evaluate(config, datamanager, weights) if config.model.name in MODELS else (0, None)
     kwargs["evaluation"] = EvaluationOptions(**settings.evaluation_kwargs(config), trained_cameras=cameras)
     kwargs["processes"] = processes
     if config.loss.name == "dpm":
@@ -211,9 +242,14 @@ def build_engine(
 def build_run(config: CfgNode, processes: Processes = ALONE) -> engine.Engine:
     """All parts of a run, one after another: an engine over its data, model, optimizer and schedule."""
     datamanager = build_datamanager(config, processes)
-    model = build_model(config, datamanager, processes)
+    weights = read_weights(config)
+    matters = config.loss.name == "dpm" and not datamanager.same_without_dense
+    if matters and processes.broadcast(lambda: _goes_on_without_dense_cameras(config, weights)):
+        datamanager = build_datamanager(config, processes, dense_cameras=False)
+    model = build_model(config, datamanager, processes, weights)
     optimizer = build_optimizer(config, model)
-    return build_engine(config, datamanager, model, optimizer, build_scheduler(config, optimizer), processes)
+    scheduler = build_scheduler(config, optimizer)
+    return build_engine(config, datamanager, model, optimizer, scheduler, processes, weights)
 
 
 def resume(config: CfgNode, engine: engine.Engine, processes: Processes = ALONE) -> int | None:
@@ -222,12 +258,9 @@ def resume(config: CfgNode, engine: engine.Engine, processes: Processes = ALONE)
     Returns the number of finished epochs, or None where nothing is resumed. Raises DPMError for a checkpoint that is
     missing, unreadable or of another run.
     """
-    source = config.train.resume or config.model.resume
-    if source == "auto":
-        folder = Path(config.data.save_dir) / FOLDER
-        source = processes.broadcast(lambda: newest_checkpoint(folder))
-        if source is None:
-            print(f"=> No checkpoint in '{folder}': from the beginning")
+    source = processes.broadcast(lambda: _resumed_checkpoint(config))
+    if source is None and "auto" in (config.train.resume, config.model.resume):
+        print(f"=> No checkpoint in '{Path(config.data.save_dir) / FOLDER}': from the beginning")
     if not source and config.test.evaluate and not config.model.load_weights and config.model.name in MODELS:
         raise DPMError(f"test.evaluate True would evaluate random weights: no checkpoint in '{config.data.save_dir}'")
     if not source:
@@ -239,31 +272,14 @@ def resume(config: CfgNode, engine: engine.Engine, processes: Processes = ALONE)
     return epoch
 
 
-@contextmanager
-def save_folder(config: CfgNode) -> Iterator[Path]:
-    """The folder that a run writes to, held for it alone while it trains: ``data.save_dir``, or one for an evaluation.
-
-    Raises:
-        DPMError: another process trains there, or a run lies there that is neither resumed nor to be overwritten.
-    """
-    folder = Path(config.data.save_dir)
-    if config.test.evaluate:
-        yield run_folder.evaluation_folder(folder)
-        return
-    with run_folder.owned(folder):
-        if _starts_afresh(config) and not config.train.overwrite:
-            run_folder.refuse_used(folder)
-        yield folder
-
-
-def clear_folder(config: CfgNode) -> None:
-    """With ``train.overwrite`` remove an older run from the folder of one that is about to begin."""
-    if config.train.overwrite and not config.test.evaluate and _starts_afresh(config):
-        run_folder.clear(config.data.save_dir)
-
-
-def _starts_afresh(config: CfgNode) -> bool:
-    """Whether the run goes on from no checkpoint of its own folder."""
+def _resumed_checkpoint(config: CfgNode) -> str | Path | None:
     source = config.train.resume or config.model.resume
-    own = Path(config.data.save_dir) / FOLDER
-    return source != "auto" and not (source and Path(source).resolve().parent == own.resolve())
+    return newest_checkpoint(Path(config.data.save_dir) / FOLDER) if source == "auto" else source or None
+
+
+def _goes_on_without_dense_cameras(config: CfgNode, weights: Weights | None) -> bool:
+    """Whether the run resumes or evaluates weights that were trained with torchreid's numbers of cameras."""
+    source = _resumed_checkpoint(config)
+    if source is not None:
+        return not has_dense_cameras(read_checkpoint(source))
+    return config.test.evaluate and weights is not None and not weights.has_dense_cameras

@@ -17,6 +17,7 @@ def pytest_addoption(parser):
         default="installed",
         help="upstream: rearrange the installed torchreid into torchreid.* in a temporary folder and test with that",
     )
+    parser.addoption("--oldest", action="store_true", help="the imported versions must be the oldest declared ones")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the option
@@ -83,7 +84,12 @@ def rearrange_torchreid(folder):
 
 
 def pytest_report_header(config):
-    return f"torchreid layout: {config.getoption('--torchreid-layout')}"
+    from importlib.metadata import version
+
+    from helpers.oldest import declared
+
+    versions = ", ".join(f"{name} {version(name)}" for name in declared())
+    return f"torchreid layout: {config.getoption('--torchreid-layout')}; {versions}"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -108,3 +114,11 @@ def browser(tmp_path_factory):
     browser = open_browser(tmp_path_factory.mktemp("profile"))
     yield browser
     browser.close()
+
+
+@pytest.fixture(scope="module")
+def dpm_run(tmp_path_factory):
+    """The folder of a run for tools/visualize.py, alone in its own folder but for the data."""
+    from helpers.visualized import evaluated_run
+
+    return evaluated_run(tmp_path_factory.mktemp("visualize"), "dpm_vit_tiny")

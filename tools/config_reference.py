@@ -64,7 +64,7 @@ def _takes(key: Key):
     if words and kind_of(key) == "strs":
         return f"a list of {words}"
     if words:
-        return words + (" or a list of two whole numbers" if kind_of(key) == "str or pair" else "")
+        return words + (" or a list of two integers" if kind_of(key) == "str or pair" else "")
     kind, _ = KINDS[kind_of(key)]
     if key.low is not None:
         return f"{kind}, at least {key.low}" if key.high is None else f"{kind}, {key.low} to {key.high}"

@@ -2,7 +2,6 @@
 """Draw a sheet of a few identities of the synthetic benchmark: ``python tools/contact_sheet.py [OUTPUT.png]``."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
 from dpm_plugin.data.synthetic import SyntheticSpec, generate
-from dpm_plugin.data.synthetic.generate import FOLDERS
+from dpm_plugin.data.synthetic.generate import FOLDERS, read_visibility
 from dpm_plugin.data.synthetic.identity import id_ranges, lookalikes
 
 SHEET = Path(__file__).resolve().parents[1] / "configs" / "synthetic_contact_sheet.png"
@@ -28,7 +27,7 @@ def contact_sheet(root: str | Path, spec: SyntheticSpec, pids: Sequence[int]) ->
         pids: test identities.
     """
     folder = generate(spec, root)
-    visibility = json.loads((folder / "visibility.json").read_text())
+    visibility = read_visibility(folder)
     step_x, step_y = spec.width + GAP, spec.height + LINE + GAP
     starts = {"gallery": NAMES, "query": NAMES + spec.gallery_images * step_x + WIDE_GAP}
     size = (starts["query"] + spec.query_images * step_x, 2 * LINE + len(pids) * step_y)

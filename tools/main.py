@@ -11,6 +11,7 @@ Ctrl-C, SIGTERM, a lost connection (SIGHUP) or for want of a reader (``| head``)
 import argparse
 import contextlib
 import io
+import os
 import platform
 import sys
 import time
@@ -24,8 +25,9 @@ from yacs.config import CfgNode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
 from dpm_plugin import build, harden
-from dpm_plugin.config import engine_run_kwargs, load_config
+from dpm_plugin.config import engine_run_kwargs, folder_kwargs, load_config
 from dpm_plugin.distributed.processes import ALONE, TIMEOUT, Processes, launched
+from dpm_plugin.engine import run_folder
 from dpm_plugin.torchreid_host import utils
 from dpm_plugin.utils.command import Console, Parser, exit_code
 from dpm_plugin.utils.errors import DPMError
@@ -72,7 +74,7 @@ def logged(path: Path) -> Iterator[None]:
         path.touch()
     except OSError as error:
         raise DPMError(f"data.save_dir '{path.parent}' cannot be written: {error.strerror}") from error
-    console, logger = sys.stdout, utils.Logger(str(path))
+    console, logger = sys.stdout, utils.Logger(os.path.abspath(path))
     logger.console, sys.stdout = Console(console), logger
     lost = contextlib.suppress(OSError)  # after an error, such as of a full disk, the first one says more
     try:
@@ -93,7 +95,7 @@ def run(config: CfgNode, processes: Processes = ALONE) -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(config.data.save_dir)
         if processes.is_main:
-            folder = stack.enter_context(build.save_folder(config))
+            folder = stack.enter_context(run_folder.save_folder(**folder_kwargs(config)))
             stack.enter_context(logged(folder / log))
         device = torch.cuda.get_device_name() if config.use_gpu else f"CPU, {torch.get_num_threads()} threads"
         if processes.size > 1:
@@ -102,11 +104,11 @@ def run(config: CfgNode, processes: Processes = ALONE) -> None:
         engine = build.build_run(config, processes)
         size = sum(parameter.numel() for parameter in engine.model.parameters())
         print(f"Built model {config.model.name} with {size:,} parameters")
-        # Not sooner: what is wrong with names, data or weights is not to be sought below it.
-        print(f"Show configuration\n{config}\n")
         start_epoch = build.resume(config, engine, processes)
+        # Not sooner: what is wrong with names, data, weights or what is resumed is not to be sought below it.
+        print(f"Show configuration\n{config}\n")
         if processes.is_main:
-            build.clear_folder(config)
+            run_folder.clear_older(**folder_kwargs(config))
         engine.run(**{**engine_run_kwargs(config, start_epoch), "save_dir": str(folder)})
 
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any fo
 
 from dpm_plugin.utils.command import Parser, exit_code
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.text import known_instead
+from dpm_plugin.utils.text import unknown
 from experiments.reproduce.make import WHAT, Maker
 from experiments.reproduce.setting import make_setting
 from experiments.reproduce.tables import STOCK_MODELS
@@ -67,7 +67,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         except ValueError as error:
             raise DPMError(f"--{name} takes numbers ({error})") from error
     if args.what not in (*WHAT, "all"):
-        raise DPMError(f"unknown table or figure '{args.what}'; {known_instead('one', args.what, WHAT)}")
+        raise unknown("table or figure", args.what, WHAT)
     if not args.seeds:
         raise DPMError("--seeds is empty; give at least one number")
     for name in ("epochs", "jobs", "threads", "images"):

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dpm_plugin import DPMError, DPMExtractor
 from dpm_plugin.utils.command import Parser, exit_code
-from dpm_plugin.utils.files import check_output, write_file
+from dpm_plugin.utils.files import check_output, read_text, write_file
 
 # As DeepSort takes them: [left, top, width, height] in pixels, confidence, class.
 Detection = tuple[list[float], float, None]
@@ -86,8 +86,8 @@ def read_detections(path: str | Path) -> dict[int, list[Detection]]:
         DPMError: missing, or a line is not of that form; names it.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
         raise DPMError(f"detections '{path}' cannot be read: {error}") from error
     detections = defaultdict(list)
     for number, line in enumerate(lines, start=1):

@@ -7,10 +7,12 @@ The lists (Miao et al., ICCV 2019) name the images; training names lie in the zi
 import os
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
+from lzma import LZMAError
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import ZipFile, ZipInfo
@@ -31,7 +33,7 @@ LARGEST_IMAGE = 64 * 2**20  # bytes
 LARGEST_TOTAL = 4 * 2**30  # bytes of all images together; the published ones are far below
 LARGEST_RATIO = 200  # of an image's bytes to its packed ones; JPEG hardly packs, a bomb by a thousand
 #: What zipfile raises on a member that is damaged, cut short, encrypted or packed in an unknown way.
-MEMBER_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
+MEMBER_ERRORS = (zipfile.BadZipFile, zlib.error, LZMAError, struct.error, EOFError, RuntimeError, ValueError)
 
 
 class Prepared(NamedTuple):

@@ -138,6 +138,14 @@ def evaluation_kwargs(config: CfgNode) -> Arguments:
     return dict(_pick(config.test, "feature", "mask"), cameras=_hashable(config.test.cameras), run_info=run_info)
 
 
+def folder_kwargs(config: CfgNode) -> Arguments:
+    """Arguments of ``save_folder`` and ``clear_older`` of :mod:`dpm_plugin.engine.run_folder`."""
+    source = config.train.resume or config.model.resume
+    return dict(
+        folder=config.data.save_dir, source=source, evaluate=config.test.evaluate, overwrite=config.train.overwrite
+    )
+
+
 def engine_run_kwargs(config: CfgNode, start_epoch: int | None = None) -> Arguments:
     """Arguments of ``Engine.run``; ``start_epoch`` (from a checkpoint) replaces ``train.start_epoch``."""
     test = ("start_eval", "eval_freq", "dist_metric", "normalize_feature", "visrank", "visrank_topk", "ranks", "rerank")

@@ -14,6 +14,7 @@ from dpm_plugin.config.schema import SCHEMA
 from dpm_plugin.config.types import YAML_ERRORS, convert
 from dpm_plugin.utils.command import pairs
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.files import read_text
 from dpm_plugin.utils.text import first_line, nearest, short
 
 PATHS = ("data.root", "data.save_dir", "model.load_weights", "model.resume", "train.resume", "vit.pretrained_file")
@@ -88,8 +89,8 @@ def _conflicts(config):
             yield f"data.{name} needs one number for each of 3 channels, got {data[name]}"
     if 0 in data.norm_std:
         yield f"data.norm_std {data.norm_std} would divide by 0; give numbers above 0"
-    if train.batch_size == 1 and not test.evaluate:
-        yield "train.batch_size 1 leaves BatchNorm and the losses nothing to compare; give at least 2"
+    if is_triplet and train.batch_size == 1 and not test.evaluate:
+        yield "train.batch_size 1 leaves loss triplet nothing to compare; give at least 2"
     if not data.save_dir:
         yield "data.save_dir is empty; name a folder, '.' for the current one"
     for name, value in (("test.ranks", test.ranks), ("train.stepsize", train.stepsize)):
@@ -147,6 +148,8 @@ def _set(config, name, value, where):
         value = convert(SCHEMA[name], value)
     except ValueError as error:
         raise DPMError(f"key '{name}' {where}: {error}") from error
+    if name in PATHS and ("\0" in value or value.encode("utf-8", "replace").decode() != value):
+        raise DPMError(f"key '{name}' {where}: {short(value)} is no file name in UTF-8")
     _store(config, name, os.path.expanduser(value) if name in PATHS else value)
 
 
@@ -170,7 +173,7 @@ def _read_yaml(file):
     if Path(file).suffix not in (".yaml", ".yml"):
         raise DPMError(f"config file '{file}' must end in .yaml or .yml")
     try:
-        loader = yaml.SafeLoader(Path(file).read_text(encoding="utf-8"))
+        loader = yaml.SafeLoader(read_text(file))
         root = loader.get_single_node()
         return list(_entries(loader, root, "", file)) if root is not None else []
     except OSError as error:

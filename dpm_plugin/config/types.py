@@ -11,7 +11,7 @@ from dpm_plugin.utils.text import short
 
 # What PyYAML raises on a text that is no YAML, or whose explicit tag (!!int x, !!timestamp x) does not fit it.
 YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
-LARGEST = 2**63 - 1  # what torch and numpy take for a whole number
+LARGEST = 2**63 - 1  # what torch and numpy take for an integer
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,15 @@ def _or_pair(check):
 #: kind -> (what a message calls it, test)
 KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "bool": ("True or False", lambda value: isinstance(value, bool)),
-    "int": ("a whole number", _whole),
+    "int": ("an integer", _whole),
     "float": ("a number", _number),
     "str": ("text", _text),
     "strs": ("a list of texts such as [a, b]", _list_of(_text)),
-    "ints": ("a list of whole numbers such as [1, 5]", _list_of(_whole)),
+    "ints": ("a list of integers such as [1, 5]", _list_of(_whole)),
     "floats": ("a list of numbers such as [0.5, 0.5, 0.5]", _list_of(_number)),
     "float or None": ("a number or None", lambda value: value is None or _number(value)),
-    "int or pair": ("a whole number or a list of two", _or_pair(_whole)),
-    "str or pair": ("text or a list of two whole numbers", _or_pair(_text)),
+    "int or pair": ("an integer or a list of two", _or_pair(_whole)),
+    "str or pair": ("text or a list of two integers", _or_pair(_text)),
 }
 
 

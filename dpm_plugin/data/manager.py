@@ -2,9 +2,9 @@
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch.utils.data import DataLoader
 
@@ -21,6 +21,8 @@ from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import unknown
 
 CORRUPT = ("error", "skip")
+#: From the camera ids of a data set to rows of the camera embedding: the row of each, or what is added to all.
+CameraRows: TypeAlias = Mapping[int, int] | int
 #: What torchreid's readers raise on a data set that is not as they expect.
 READER_ERRORS = (AssertionError, AttributeError, IndexError, OSError, RuntimeError)
 
@@ -39,6 +41,8 @@ class DPMImageDataManager(ImageDataManager):
         corrupt: ``"error"`` (default), or ``"skip"``: a training image that cannot be read is replaced by another of
             its identity (:mod:`dpm_plugin.data.skipping`); a test image never, as results would change.
         synthetic: what the data set ``synthetic_occluded`` draws; None is its default.
+        dense_cameras: number the training cameras of all sources from 0 without gaps. False, as 0.1.0 did: torchreid's
+            numbers, with which cameras of two sources can share a number. Default: True.
         processes: share the batches out: ``batch_size_train`` is that of all together, ``batch_size_test`` that
             of each. Default: one process.
 
@@ -56,6 +60,7 @@ class DPMImageDataManager(ImageDataManager):
         persistent_workers: bool = False,
         corrupt: str = "error",
         synthetic: SyntheticSpec | None = None,
+        dense_cameras: bool = True,
         processes: Processes = ALONE,
         **torchreid_arguments,
     ) -> None:
@@ -73,9 +78,13 @@ class DPMImageDataManager(ImageDataManager):
         if corrupt not in CORRUPT:
             raise unknown("choice (data.corrupt)", corrupt, CORRUPT)
         self._synthetic = synthetic
-        self._camera_offsets: dict[str, int] = {}
-        self._cameras: set[int] = set()  # of the sources read so far, shifted
+        self.dense_cameras = dense_cameras
+        self._camera_rows: dict[str, CameraRows] = {}
+        self._num_dense = 0  # cameras of the sources read so far
+        self._shifted: set[int] = set()  # the same in torchreid's numbers
         self._next_offset = 0
+        #: Whether ``dense_cameras`` changes no camera's number here.
+        self.same_without_dense = True
 
         if processes.size > 1:
             arguments = torchreid_arguments
@@ -100,7 +109,7 @@ class DPMImageDataManager(ImageDataManager):
 
     @property
     def num_cameras(self) -> int:
-        """Rows that a camera embedding needs: the largest camera id + 1. ``num_train_cams`` counts ids that occur."""
+        """Rows that a camera embedding needs: the largest number of a training camera + 1."""
         return 1 + max(camid for _, _, camid, _ in self.train_loader.dataset.train)
 
     @property
@@ -110,12 +119,12 @@ class DPMImageDataManager(ImageDataManager):
         counts = [dataset.skipped for dataset in datasets if isinstance(dataset, SkippingDataset)]
         return sum(counts, Counter()) if counts else None
 
-    def camera_offset(self, name: str) -> int | None:
-        """What torchreid adds to the camera ids of training source ``name``, 0 for the first, and not in testing.
+    def camera_rows(self, name: str) -> CameraRows | None:
+        """The rows of the camera embedding for the cameras of training source ``name``, of its test images too.
 
         None for a data set that is no source: its camera ids say nothing about training cameras.
         """
-        return self._camera_offsets.get(name)
+        return self._camera_rows.get(name)
 
     def _build_dataset(self, name, *, root, **options):
         cls = torchreid_host.image_dataset_classes()[name]
@@ -128,12 +137,27 @@ class DPMImageDataManager(ImageDataManager):
                 raise
             raise torchreid_sets.read_error(name, cls, root, error) from error
         if options["mode"] == "train" and name in self.sources:
-            offset = self._next_offset
-            self._camera_offsets.setdefault(name, offset)
-            self._cameras |= {offset + camid for _, _, camid, _ in dataset.train}
-            # As torchreid's Dataset.__add__: the first set's own count, then that of the growing sum.
-            self._next_offset = len(self._cameras) if offset else dataset.num_train_cams
+            self._number_cameras(name, dataset)
         return dataset
+
+    def _number_cameras(self, name, dataset):
+        offset = self._next_offset
+        self._shifted |= {offset + camid for _, _, camid, _ in dataset.train}
+        # As torchreid's Dataset.__add__: the first set's own count, then that of the growing sum.
+        self._next_offset = len(self._shifted) if offset else dataset.num_train_cams
+        camera_of = getattr(dataset, "camera_of", lambda camid: camid)
+        row = {camera: row for row, camera in enumerate(sorted({camera_of(entry[2]) for entry in dataset.train}))}
+        ids = sorted({entry[2] for part in (dataset.train, dataset.query, dataset.gallery) for entry in part})
+        rows = {camid: self._num_dense + row[camera_of(camid)] for camid in ids if camera_of(camid) in row}
+        self._num_dense += len(row)
+        self.same_without_dense &= rows == {camid: offset + camid for camid in ids}
+        if not self.dense_cameras:
+            self._camera_rows.setdefault(name, offset)
+            return
+        self._camera_rows.setdefault(name, rows)
+        # torchreid adds the number of cameras in the sources before.
+        dataset.train = [(path, pid, row[camera_of(camid)], dset) for path, pid, camid, dset in dataset.train]
+        dataset.data, dataset.num_train_cams = dataset.train, len(row)
 
 
 def _rebuilt(loader, persistent_workers, corrupt="error", batches=None):

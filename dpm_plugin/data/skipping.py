@@ -39,7 +39,7 @@ class SkippingDataset(ImageDataset):
             return super().__getitem__(index)
         except UnreadableImage as error:
             if not self.replaced[:, index].any():
-                print(f"=> {error}; until then another image of its identity stands for it", flush=True)
+                print(f"=> {error}; it was replaced by another image of its identity", flush=True)
             worker = get_worker_info()
             self.replaced[0 if worker is None else worker.id, index] += 1
         same = self.positions[self.train[index][1]]
@@ -69,5 +69,5 @@ def describe_skipped(merged: dict) -> str:
     """One line on what :func:`merge_skipped` gives."""
     files = list(merged["files"])
     shown = ", ".join(f"'{path}'" for path in files[:SHOWN]) + (", ..." if len(files) > SHOWN else "")
-    what = f"{len(files)} training images that cannot be read: {shown}"
-    return f"{merged['count']} times another image of its identity stood for one of {what}"
+    what = f"{len(files)} training images cannot be read: {shown}"
+    return f"{merged['count']} times an image was replaced by another image of its identity; {what}"

@@ -227,7 +227,7 @@ def as_tensors(value: Any) -> Any:
 
 @contextmanager
 def drawing_from(*numbers: int) -> Iterator[None]:
-    """Within the block every generator but the GPU's is seeded by these whole numbers; then all go on as before."""
+    """Within the block every generator but the GPU's is seeded by these integers; then all go on as before."""
     before = random_state()
     words = [int(word) for word in np.random.SeedSequence(numbers).generate_state(3)]
     random.seed(words[0])

@@ -16,6 +16,7 @@ from torch import nn
 from dpm_plugin.engine.run_record import check_same_run
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import put_copy
+from dpm_plugin.utils.text import short
 from dpm_plugin.weights.files import plain_tensors, read_checkpoint, write_checkpoint
 
 FOLDER = "model"  # in the run's folder: torchreid's name of the engine's one model
@@ -46,7 +47,7 @@ def restore(
     """
     checkpoint = read_checkpoint(path)
     needed = {"state_dict", "epoch"} | ({"optimizer"} if record is not None and optimizer is not None else set())
-    if not isinstance(checkpoint, dict) or needed - set(checkpoint) or not isinstance(checkpoint["epoch"], int):
+    if not isinstance(checkpoint, dict) or needed - set(checkpoint) or not _is_count(checkpoint["epoch"]):
         raise DPMError(f"'{path}' holds weights but no training state, so it can't be resumed; use model.load_weights")
     if record is not None:
         check_same_run(checkpoint, record, f"checkpoint '{path}'")
@@ -60,14 +61,39 @@ def restore(
     model.load_state_dict(state)
     for name, part in (("optimizer", optimizer), ("scheduler", scheduler), ("scaler", scaler)):
         if part is not None and checkpoint.get(name):
-            keys = set(part.param_groups[0]) if name == "optimizer" else set()
+            before = [dict(group) for group in part.param_groups] if name == "optimizer" else []
             try:
                 part.load_state_dict(checkpoint[name])
-                if lost := keys - set(part.param_groups[0] if keys else ()):
-                    raise KeyError(f"no {', '.join(sorted(lost))} in it; was it another train.optim?")
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                if name == "optimizer":
+                    _check_optimizer(part, before)
+            except Exception as error:  # torch's parts trust what they are given
                 raise DPMError(f"the {name} state in '{path}' does not fit this run's {name}: {error}") from error
     return checkpoint
+
+
+def _is_count(epoch: Any) -> bool:
+    return isinstance(epoch, int) and not isinstance(epoch, bool) and epoch >= 0
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer, before: list[dict[str, Any]]) -> None:
+    """Raise KeyError or ValueError for a state that would fail at the first step.
+
+    Args:
+        optimizer: with the state that was loaded.
+        before: its groups of parameters as they were.
+    """
+    for group, own in zip(optimizer.param_groups, before):
+        if lost := own.keys() - group.keys():
+            raise KeyError(f"no {', '.join(sorted(lost))} in it; was it another train.optim?")
+        for key, value in own.items():
+            if type(value) in (int, float) and type(group[key]) not in (int, float):
+                raise ValueError(f"{key} is {short(group[key])}")
+        for parameter in group["params"]:
+            for key, value in optimizer.state.get(parameter, {}).items():
+                is_scalar = not value.dim() if isinstance(value, torch.Tensor) else isinstance(value, (int, float))
+                if value is not None and not is_scalar and getattr(value, "shape", None) != parameter.shape:
+                    found = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else "no tensor"
+                    raise ValueError(f"{key} of a parameter of shape {tuple(parameter.shape)} has {found}")
 
 
 def write_last(state: dict[str, Any], path: str | Path, keep: int = 3) -> None:

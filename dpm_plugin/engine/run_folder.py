@@ -15,10 +15,13 @@ PATIENCE = 10.0  # seconds that the loader processes of a killed run may take to
 EVALUATIONS = "evaluations"
 
 
-def evaluation_folder(folder: str | Path) -> Path:
-    """Where an evaluation writes: ``folder``, or where a run lies there a new ``folder/evaluations/<time>``."""
+def evaluation_folder(folder: str | Path, is_owner: bool = False) -> Path:
+    """Where an evaluation writes: ``folder``, or where a run lies there a new ``folder/evaluations/<time>``.
+
+    ``is_owner``: this process may hold the folder's lock (:func:`owned`), which is then no sign of another run.
+    """
     folder = Path(folder)
-    if not (folder / LOCK).exists() and not all_checkpoints(folder / FOLDER):
+    if (is_owner or not (folder / LOCK).exists()) and not all_checkpoints(folder / FOLDER):
         return folder
     first, number = folder / EVALUATIONS / time.strftime("%Y-%m-%d-%H-%M-%S"), 1
     own = first
@@ -56,6 +59,38 @@ def owned(folder: str | Path) -> Iterator[None]:
             except OSError as error:
                 raise DPMError(f"data.save_dir '{folder}' cannot be written: {error.strerror}") from error
         yield
+
+
+@contextmanager
+def save_folder(folder: str | Path, source: str, evaluate: bool, overwrite: bool) -> Iterator[Path]:
+    """The folder that a run writes to: ``folder``, held for it alone while it trains, or one for an evaluation.
+
+    Args:
+        source: the checkpoint that the run goes on from, "auto" for the newest in ``folder``, or "".
+        evaluate, overwrite: whether it only evaluates, and whether it may replace an older run.
+
+    Raises:
+        DPMError: another process trains there, or a run lies there that is neither resumed nor to be overwritten.
+    """
+    folder = Path(folder)
+    if evaluate:
+        yield evaluation_folder(folder)
+        return
+    with owned(folder):
+        if _starts_afresh(folder, source) and not overwrite:
+            refuse_used(folder)
+        yield folder
+
+
+def clear_older(folder: str | Path, source: str, evaluate: bool, overwrite: bool) -> None:
+    """Remove the run that is to be overwritten, where one is about to begin; arguments as of :func:`save_folder`."""
+    if overwrite and not evaluate and _starts_afresh(Path(folder), source):
+        clear(folder)
+
+
+def _starts_afresh(folder, source):
+    """Whether the run goes on from no checkpoint of its own folder."""
+    return source != "auto" and not (source and Path(source).resolve().parent == (folder / FOLDER).resolve())
 
 
 def refuse_used(folder: str | Path) -> None:

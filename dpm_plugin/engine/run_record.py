@@ -1,13 +1,15 @@
 """What a checkpoint records of its run beside its state, and which of it may change where the run is resumed.
 
 ``config``: every setting as nested dicts; ``images``: a digest of the training images; ``cameras``: see
-:func:`~dpm_plugin.evaluation.extract.trained_cameras`. Checkpoints of 0.1.0 have none of these.
+:func:`~dpm_plugin.evaluation.extract.trained_cameras`, {data set: {camera id: row}}, or {data set: what is added to
+camera ids} where they were not numbered without gaps. Checkpoints of 0.1.0 have none of these.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from dpm_plugin.config import SCHEMA, flat
+from dpm_plugin.data.manager import CameraRows
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import short
 
@@ -35,11 +37,35 @@ def recorded_settings(checkpoint: Any) -> dict[str, Any]:
         return {}
 
 
-def recorded_cameras(checkpoint: Any) -> dict[str, int] | None:
+def recorded_cameras(checkpoint: Any) -> dict[str, CameraRows] | None:
     """The ``cameras`` in the content of a checkpoint; None where it does not say."""
     cameras = checkpoint.get("cameras") if isinstance(checkpoint, dict) else None
-    plain = isinstance(cameras, dict) and all(isinstance(number, int) for number in cameras.values())
-    return cameras if plain else None
+    return cameras if isinstance(cameras, dict) and all(map(_are_rows, cameras.values())) else None
+
+
+def _are_rows(found: Any) -> bool:
+    numbers = [*found.keys(), *found.values()] if isinstance(found, dict) else [found]
+    return all(isinstance(number, int) for number in numbers)
+
+
+def has_dense_cameras(checkpoint: Any) -> bool:
+    """Whether training numbered its cameras without gaps, by the content of a checkpoint."""
+    cameras = recorded_cameras(checkpoint)
+    return cameras is not None and not any(isinstance(rows, int) for rows in cameras.values())
+
+
+def resumed_cameras(checkpoint: Any, own: Mapping[str, CameraRows], model: Any, data: Any) -> Mapping[str, CameraRows]:
+    """The recorded cameras, or ``own`` where there is no record.
+
+    DPMError where ``data``, the data manager that training goes on with (None: no training), numbers the cameras that
+    ``model`` embeds in another way.
+    """
+    matters = data is not None and model.num_cameras > 0 and not getattr(data, "same_without_dense", True)
+    if matters and has_dense_cameras(checkpoint) != data.dense_cameras:
+        advice = f"build the data manager with dense_cameras={not data.dense_cameras}"
+        raise DPMError(f"the checkpoint was trained with other numbers of the cameras; {advice}")
+    recorded = recorded_cameras(checkpoint)
+    return own if recorded is None else recorded
 
 
 def check_same_run(checkpoint: Mapping[str, Any], own: Mapping[str, Any], source: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from dpm_plugin.data.manager import CameraRows
 from dpm_plugin.data.skipping import describe_skipped, merge_skipped
 from dpm_plugin.distributed.processes import ALONE, Processes
 from dpm_plugin.evaluation.extract import (
@@ -43,7 +44,7 @@ class EvaluationOptions:
     feature: str = "after"
     mask: bool = True
     cameras: str | tuple[int, int] = "auto"
-    trained_cameras: Mapping[str, int] | None = None
+    trained_cameras: Mapping[str, CameraRows] | None = None
     run_info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -77,7 +78,7 @@ class EvaluationMixin(Engine):
         self.last_mAP = 0.0  # of the last evaluation
         of_data = trained_cameras(self.datamanager) if self.gives_cameras else {}
         given = self.evaluation.trained_cameras
-        self.trained_cameras: Mapping[str, int] = of_data if given is None else given
+        self.trained_cameras: Mapping[str, CameraRows] = of_data if given is None else given
 
     @property
     def device(self) -> torch.device:

@@ -15,7 +15,7 @@ from dpm_plugin.engine.non_finite import ADVICE, GRADIENT, KEPT, Snapshot, check
 from dpm_plugin.engine.resumable_loader import ResumableLoader, as_tensors
 from dpm_plugin.engine.run_checkpoints import BEST, FOLDER, LAST, disk_needed, keep_newest, restore, write_last
 from dpm_plugin.engine.run_folder import evaluation_folder
-from dpm_plugin.engine.run_record import recorded_cameras
+from dpm_plugin.engine.run_record import resumed_cameras
 from dpm_plugin.engine.stop_signals import Stopped, StopSignals
 from dpm_plugin.engine.testing import EvaluationMixin
 from dpm_plugin.utils.errors import DPMError
@@ -79,17 +79,17 @@ class TrainingMixin(EvaluationMixin):
     ) -> None:
         """torchreid's ``run``; a run that was resumed after its last epoch is evaluated, not trained again.
 
-        A signal ends it after the iteration with a checkpoint and :class:`Stopped`. With ``test_only`` it writes to
-        :func:`~dpm_plugin.engine.run_folder.evaluation_folder` of ``save_dir``.
+        A signal ends it after the iteration with a checkpoint and :class:`Stopped`. Where nothing is trained it writes
+        to :func:`~dpm_plugin.engine.run_folder.evaluation_folder` of ``save_dir``.
         """
-        if test_only and self.processes.is_main:
-            save_dir = str(evaluation_folder(save_dir))
         resumed, self._resumed = self._resumed, None
         resumed = resumed if resumed is not None and resumed[0] == start_epoch else None
         last_epoch_ended = resumed is not None and max_epoch == start_epoch and not resumed[1]["own"]["iteration"]
-        if not test_only and 0 < max_epoch <= start_epoch and not last_epoch_ended:
+        if is_over := not test_only and 0 < max_epoch <= start_epoch and not last_epoch_ended:
             print(f"=> All {max_epoch} epochs are trained (start_epoch {start_epoch}); evaluating only")
             test_only = True
+        if test_only and self.processes.is_main:
+            save_dir = str(evaluation_folder(save_dir, is_owner=is_over))
         self.save_dir, self.run_phases, self.in_training = save_dir, {}, not test_only
         self.stop = StopSignals(shared=self.processes.size > 1)
         if not self.processes.is_main:  # TensorBoard's writer, which torchreid makes where there is none
@@ -128,8 +128,8 @@ class TrainingMixin(EvaluationMixin):
         DPMError where it is unreadable, or of another model or number of batches an epoch.
         """
         content = restore(path, self.model, self.optimizer, self.scheduler, self.scaler, self.training.record)
-        if (cameras := recorded_cameras(content)) is not None:
-            self.trained_cameras = cameras
+        data = self.datamanager if self.gives_cameras and self.training.record is not None else None
+        self.trained_cameras = resumed_cameras(content, self.trained_cameras, self.model, data)
         epoch, progress, within = content["epoch"], content.get("progress"), ""
         if progress is not None:
             try:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from dpm_plugin.data.manager import CameraRows
 from dpm_plugin.data.sharing import EveryNthBatch
 from dpm_plugin.distributed.processes import ALONE, Processes
 from dpm_plugin.method.model import DPM
@@ -58,7 +59,7 @@ def check_cameras(choice: str | Sequence[int]) -> None:
 
 
 def camera_choice(
-    choice: str | Sequence[int], side: str, trained: Mapping[str, int], dataset: str
+    choice: str | Sequence[int], side: str, trained: Mapping[str, CameraRows], dataset: str
 ) -> Callable[[Tensor], Tensor | None]:
     """The function from camera ids of test images, (B,), to rows of the camera embedding; None is the neutral camera.
 
@@ -73,16 +74,20 @@ def camera_choice(
     if not isinstance(choice, str):
         index = choice[SIDES.index(side)]
         return lambda camids: torch.full_like(camids, index)
-    offset = None if choice == "none" else trained.get(dataset)
-    return lambda camids: None if offset is None else camids + offset
+    rows = None if choice == "none" else trained.get(dataset)
+    if rows is None:
+        return lambda camids: None
+    if isinstance(rows, int):
+        return lambda camids: camids + rows
+    return lambda camids: camids.new_tensor([rows.get(camid, -1) for camid in camids.tolist()])
 
 
-def trained_cameras(datamanager: ImageDataManager) -> dict[str, int]:
-    """Training data set -> what is added to its camera ids, which are then rows of the camera embedding."""
-    if not hasattr(datamanager, "camera_offset"):  # torchreid's own manager numbers later sources' cameras on
+def trained_cameras(datamanager: ImageDataManager) -> dict[str, CameraRows]:
+    """Training data set -> from its camera ids to rows of the camera embedding."""
+    if not hasattr(datamanager, "camera_rows"):  # torchreid's own manager numbers later sources' cameras on
         return {datamanager.sources[0]: 0}
-    offsets = {name: datamanager.camera_offset(name) for name in datamanager.sources}
-    return {name: offset for name, offset in offsets.items() if offset is not None}
+    found = {name: datamanager.camera_rows(name) for name in datamanager.sources}
+    return {name: rows for name, rows in found.items() if rows is not None}
 
 
 def embed_batch(
@@ -95,6 +100,7 @@ def embed_batch(
         amp: "off", "float16" or "bfloat16"; the features may be in that format. Default: "off".
     """
     images = images.to(device, non_blocking=True)
+    camids = None if camids is None else camids.to(device, non_blocking=True)
     with autocast(device, amp):
         if not isinstance(model, DPM):
             return {"embedding": model(images)}
@@ -130,8 +136,7 @@ def extract_features(
     pids, camids, paths = [], [], []
     with torch.inference_mode():
         for done, data in enumerate(loader, start=1):
-            indices = cameras(data["camid"].to(device, non_blocking=True))
-            waiting.append(embed_batch(model, data["img"], indices, device=device, amp=amp))
+            waiting.append(embed_batch(model, data["img"], cameras(data["camid"]), device=device, amp=amp))
             pids += data["pid"].tolist()
             camids += data["camid"].tolist()
             paths += data["impath"]

@@ -4,7 +4,7 @@ The gallery is read chunk by chunk, from a matrix or computed as it is needed; n
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -136,6 +136,30 @@ def matching_counts(q_pids: ArrayLike, g_pids: ArrayLike, q_camids: ArrayLike, g
         )
         raise DPMError(f"none of the {len(queries)} queries has a gallery image to find; {why}")
     return MatchingCounts(len(queries), len(gallery), len(np.unique(queries)), len(np.unique(gallery)), unmatched)
+
+
+def check_test_set(name: str, parts: Mapping[str, Sequence[tuple]], highest: int, cuhk03: bool) -> None:
+    """Refuse a test set that cannot be evaluated.
+
+    Args:
+        parts: "query" and "gallery", entries (path, identity, camera, ...).
+        highest: rank that will be asked for.
+        cuhk03: whether the CUHK03 protocol ranks identities, not images.
+
+    Raises:
+        DPMError: names the data set and what is wrong.
+    """
+    for side, entries in parts.items():
+        if not entries:
+            raise DPMError(f"the {side} set of '{name}' is empty")
+    sides = [parts["query"], parts["gallery"]]
+    try:
+        counts = matching_counts(*([entry[field] for entry in side] for field in (1, 2) for side in sides))
+    except DPMError as error:
+        raise DPMError(f"'{name}' cannot be evaluated: {error}") from error
+    ranked, what = (counts.gallery_ids, "identities") if cuhk03 else (counts.gallery, "images")
+    if highest > ranked:
+        raise DPMError(f"test.ranks asks for rank {highest}, but '{name}' has {ranked} gallery {what}; lower it")
 
 
 def unmatched_queries(q_pids: ArrayLike, g_pids: ArrayLike, q_camids: ArrayLike, g_camids: ArrayLike) -> list[int]:

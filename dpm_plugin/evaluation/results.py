@@ -11,7 +11,7 @@ from typing import Any
 from dpm_plugin import torchreid_host
 from dpm_plugin.evaluation.protocol import Result
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.files import write_file
+from dpm_plugin.utils.files import read_json, write_file
 
 
 def write_results(
@@ -83,7 +83,7 @@ def library_versions() -> dict[str, str | None]:
 def _read(path: Path) -> dict[str, dict]:
     """The file's content; one that is missing starts empty, one that is not ours is kept aside."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         entries = content["datasets"].values()
         epochs = [past["epoch"] for entry in entries for past in entry.get("history", [])]
         if isinstance(content["run"], dict) and all(isinstance(epoch, int) for epoch in epochs):
@@ -92,7 +92,7 @@ def _read(path: Path) -> dict[str, dict]:
         return {"run": {}, "datasets": {}}
     except OSError as error:
         raise DPMError(f"'{path}' cannot be read: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     aside = path.with_name(path.name + ".unreadable")
     warnings.warn(f"'{path}' does not hold results; it is kept as '{aside}' and a new one is started", stacklevel=2)

@@ -1,6 +1,5 @@
 """Open a trained model again with its settings: from a run's folder, a checkpoint, or published weights."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,11 +8,13 @@ import torch
 from yacs.config import CfgNode
 
 from dpm_plugin.config import SCHEMA, flat, load_config, model_kwargs
+from dpm_plugin.data.manager import CameraRows
 from dpm_plugin.engine.run_checkpoints import BEST, FOLDER, LAST
 from dpm_plugin.engine.run_record import recorded_cameras, recorded_settings
 from dpm_plugin.method.model import DPM
 from dpm_plugin.models import MODELS
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.files import read_json
 from dpm_plugin.weights.files import plain_tensors, read_checkpoint, read_state
 from dpm_plugin.weights.key_names import to_own_names
 from dpm_plugin.weights.load import CAMERAS, load_weights, rows_of
@@ -33,7 +34,7 @@ class Trained(NamedTuple):
     model: DPM
     config: CfgNode
     epoch: int | None
-    cameras: Mapping[str, int] | None = None
+    cameras: Mapping[str, CameraRows] | None = None
 
 
 def run_checkpoint(folder: str | Path, name: str) -> Path:
@@ -165,7 +166,7 @@ def _is_of_plugin(path: str | Path, content: Any) -> bool:
 def _settings(folder: Path) -> dict[str, Any]:
     """{key: value} of the configuration in a run's results.json."""
     try:
-        config = json.loads((folder / "results.json").read_text(encoding="utf-8"))["run"]["config"]
+        config = read_json(folder / "results.json")["run"]["config"]
         return {key: value for key, value in flat(config) if key in SCHEMA}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"results.json with its settings cannot be read ({error})"

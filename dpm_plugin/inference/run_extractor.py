@@ -49,7 +49,8 @@ class Extractor:
         if dataset is not None and dataset not in targets:
             raise DPMError(f"'{folder}' was not evaluated on '{dataset}', but on {', '.join(targets)}")
         self.dataset = dataset or targets[0]
-        self.datamanager = build_datamanager(self.config)
+        # A checkpoint that does not say its cameras is of 0.1.0.
+        self.datamanager = build_datamanager(self.config, dense_cameras=False)
         options = EvaluationOptions(**evaluation_kwargs(self.config))
         self.feature, self.mask, self._cameras = options.feature, options.mask, options.cameras
         of_data = trained_cameras(self.datamanager) if self.config.loss.name == "dpm" else {}

@@ -16,6 +16,8 @@ from dpm_plugin.utils.text import short
 
 #: What writing to a pipe without reader, or to a terminal that is gone, fails with.
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
+#: What using a file fails with because of its name, or of whose it is.
+NOT_TO_USE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 OPTION = re.compile(r"--|-[A-Za-z]$")  # --root, -t; not -0.5
 
 
@@ -71,7 +73,8 @@ class Console:
 def exit_code(work: Callable[[], object], interrupted: str = "interrupted") -> int:
     """Call ``work()`` and return the exit code.
 
-    0; 2 after a DPMError or on a full disk (one line on stderr); 128 + signal when stopped: 130 by SIGINT (Ctrl-C),
+    0; 2 after a DPMError, for a file that cannot be used, on a full disk (one line on stderr); 128 + signal when
+    stopped: 130 by SIGINT (Ctrl-C),
     143 by SIGTERM, 129 by SIGHUP, 141 where nobody reads what is printed any more. ``interrupted`` is what to say then,
     unless the KeyboardInterrupt says more.
     """
@@ -88,6 +91,8 @@ def exit_code(work: Callable[[], object], interrupted: str = "interrupted") -> i
     except BrokenPipeError:
         return _ended(141, "stopped: nobody reads what is printed any more")
     except OSError as error:
+        if error.errno in NOT_TO_USE and error.filename:
+            return _ended(2, f"error: {short(os.fsdecode(error.filename))} cannot be used: {error.strerror}")
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # else a disk, or a user's share of it, is full
             raise
         where = f"'{error.filename}'" if error.filename else "a file (the log, or TensorBoard's)"

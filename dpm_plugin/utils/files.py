@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import shown
@@ -63,6 +64,24 @@ def write_file(path: str | Path, content: str | bytes) -> None:
             file.write(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise DPMError(f"'{shown(path)}' cannot be written: {error.strerror or error}") from error
+
+
+def read_text(path: str | Path) -> str:
+    """The UTF-8 text of a regular file; opening a pipe would wait for whoever writes.
+
+    Raises OSError where it cannot be read, or is no regular file; ValueError where it is no UTF-8 text.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return Path(path).read_text(encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file; OSError and ValueError as in :func:`read_text`, whatever the file holds."""
+    try:
+        return json.loads(read_text(path))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def check_output(path: str | Path, inputs: Iterable[str | Path]) -> None:

@@ -27,13 +27,6 @@ def nearest(name: str, known: Iterable[str], near: float = NEAR) -> str | None:
     return found[0] if found else None
 
 
-def known_instead(what: str, name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown ``name``: the nearest known one, or all where none is near."""
-    known = list(known)
-    near = nearest(name, known)
-    return f"known: {', '.join(known)}" if near is None else f"the nearest known {what} is '{near}'"
-
-
 def first_line(error: object) -> str:
     """The first line of an error's message that is not empty; the name of its class where there is none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

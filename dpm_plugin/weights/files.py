@@ -1,5 +1,6 @@
 """Checkpoint files: read without running code that they hold, and written whole or not at all."""
 
+import os
 import tarfile
 import warnings
 import zipfile
@@ -31,7 +32,7 @@ def read_checkpoint(path: str | Path) -> Any:
         DPMError: missing, truncated, no checkpoint, or holding objects that could run code.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):  # False for names that no file can have, too
         raise DPMError(f"checkpoint '{shown(path)}' {'is a folder' if path.is_dir() else 'does not exist'}")
     try:
         with open(path, "rb") as file:

@@ -69,10 +69,21 @@ def load_weights(model: nn.Module, path: str | Path, sha256: str = "") -> LoadRe
         DPMError: unreadable, of another digest, nothing in the file fits the model, or its encoder is another one; the
             model stays.
     """
+    path = fetched(path, sha256)
+    return load_state(model, read_state(path), path)
+
+
+def fetched(path: str | Path, sha256: str = "") -> str | Path:
+    """The local file of :func:`load_weights`'s ``path``; DPMError where it has another digest than ``sha256``."""
     path = local_file(path)
     if sha256:
         check_digest(path, sha256)
-    state, own = read_state(path), model.state_dict()
+    return path
+
+
+def load_state(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> LoadReport:
+    """:func:`load_weights` of what was read from ``path`` before."""
+    own = model.state_dict()
     sizes: dict[str, str] = {}
     vit: Any = getattr(model, "backbone", None)
     has_vit = isinstance(vit, ViT)
@@ -154,7 +165,7 @@ def load_pretrained(vit: ViT, pretrained: Literal[True] | str | Path) -> None:
         print(f"=> {ENVIRONMENT_VARIABLE}=none: '{vit.backbone_name}' starts from random weights")
     elif not choice:
         _load_encoder(vit, _timm_state(vit.backbone_name), f"timm's '{vit.backbone_name}'")
-    elif Path(choice).is_file():
+    elif os.path.isfile(choice):
         _load_file(vit, choice)
     else:
         source = f" (from {ENVIRONMENT_VARIABLE})" if pretrained is True else ""

@@ -10,7 +10,7 @@ import torch
 
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import write_file
-from dpm_plugin.utils.text import first_line, known_instead
+from dpm_plugin.utils.text import first_line, unknown
 from dpm_plugin.weights.files import read_state
 from dpm_plugin.weights.key_names import recognise
 
@@ -51,8 +51,7 @@ def published(path: str | Path) -> Published | None:
     if prefix or not found:
         return None
     if name not in ZOO:
-        known = [PREFIX + other for other in ZOO]
-        raise DPMError(f"the zoo has no weights '{name}'; {known_instead('name', PREFIX + name, known)}")
+        raise unknown("published weights", PREFIX + name, [PREFIX + other for other in ZOO])
     return ZOO[name]
 
 

@@ -22,16 +22,6 @@ from helpers.visualized import QUERIES, evaluated_run
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("visualize")
-
-
-@pytest.fixture(scope="module")
-def dpm_run(root):
-    return evaluated_run(root, "dpm_vit_tiny")
-
-
-@pytest.fixture(scope="module")
 def viewer(dpm_run):
     return Viewer(Extractor(dpm_run), channels=3)
 
@@ -107,8 +97,8 @@ def test_the_rankings_of_all_queries_are_the_evaluation_of_the_run(viewer, dpm_r
     )
 
 
-def test_the_headlines_feature_is_the_one_that_is_ranked(root):
-    folder = evaluated_run(root, "dpm_vit_tiny", feature="before")
+def test_the_headlines_feature_is_the_one_that_is_ranked(dpm_run):
+    folder = evaluated_run(dpm_run.parent, "dpm_vit_tiny", feature="before")
     before = Viewer(Extractor(folder), channels=1)
     mean = np.mean([before.view(position).on.average_precision for position in range(QUERIES)])
     assert mean == pytest.approx(rows_of(folder)["before/on"]["mAP"], abs=1e-6)

@@ -29,19 +29,9 @@ TOOL = Path(__file__).resolve().parents[2] / "tools" / "visualize.py"
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("visualize")
-
-
-@pytest.fixture(scope="module")
-def dpm_run(root):
-    return evaluated_run(root, "dpm_vit_tiny")
-
-
-@pytest.fixture(scope="module")
-def drawn(dpm_run, root):
+def drawn(dpm_run):
     """The folder that the tool fills, run as its own process without a display, from another folder."""
-    options = "--topk 3 --channels 2 --out images --device cpu".split()
+    root, options = dpm_run.parent, "--topk 3 --channels 2 --out images --device cpu".split()
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DISPLAY", raising=False)
         process = run_tool(root, TOOL, dpm_run, "--queries", QUERIES, *options)
@@ -101,8 +91,8 @@ def test_the_page_holds_all_it_needs_and_its_policy_allows_nothing_else(drawn):
         assert f"{tag}-src 'sha256-{digest}'" in policy
 
 
-def test_a_baseline_has_no_mask_panels_and_one_list(root):
-    run = evaluated_run(root, "vit_baseline_tiny")
+def test_a_baseline_has_no_mask_panels_and_one_list(dpm_run):
+    run = evaluated_run(dpm_run.parent, "vit_baseline_tiny")
     index = visualize_run(run, queries=2, topk=3)
     assert index.parent == run / "visualize"
     parsed = Tags(index.read_text(encoding="utf-8"))

@@ -107,7 +107,7 @@ def test_no_key_takes_a_mapping(name, value):
         ("train.lr", "True", "a number"),
         ("train.lr", "-1", "at least 0"),
         ("train.lr", "None", "a number"),
-        ("train.max_epoch", "1.5", "a whole number"),
+        ("train.max_epoch", "1.5", "an integer"),
         ("train.batch_size", "0", "at least 1"),
         ("data.sources", "market1501", "a list of texts"),
         ("model.pretrained", "1", "True or False"),
@@ -197,9 +197,14 @@ def test_words_that_are_no_pairs_name_the_one_in_question(words, said):
     "words, said",
     [
         ("data.norm_std [0,0.5,0.5]", "divide by 0"),
-        ("train.batch_size 1", "at least 2"),
+        ("train.batch_size 1 loss.name triplet", "at least 2"),
         ("data.save_dir ''", "data.save_dir is empty"),
     ],
 )
 def test_a_value_that_nothing_can_be_computed_with_is_refused_before_anything_is_built(words, said):
     assert said in error_of(opts=[word.strip("'") for word in words.split()])
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\udcff"])
+def test_a_path_that_no_file_can_have_is_refused(name):
+    assert "is no file name in UTF-8" in error_of(opts=["data.save_dir", name])

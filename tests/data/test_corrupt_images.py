@@ -1,4 +1,4 @@
-"""data.corrupt: an unreadable training image is an error that names it, or one of its identity stands for it."""
+"""data.corrupt: an unreadable training image is an error that names it, or another of its identity replaces it."""
 
 import json
 import traceback
@@ -159,4 +159,5 @@ def test_a_run_lists_what_was_skipped_at_its_end_and_in_its_results(train, tmp_p
     content = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["run"]
     assert content["skipped_images"] == {"count": 4, "files": {str(train / name): 2 for name in CORRUPT}}
     assert content["config"]["data"]["corrupt"] == "skip"
-    assert "4 times another image of its identity stood for one of 2 training images" in capsys.readouterr().out
+    said = "4 times an image was replaced by another image of its identity; 2 training images cannot be read"
+    assert said in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """The data manager: nothing created, errors that name the file, cameras, batches that can be filled."""
 
 import inspect
+import itertools
 import random
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from dpm_plugin import torchreid_host
 from dpm_plugin.data import DATASETS
 from dpm_plugin.data.datasets.occluded_duke import OccludedDuke
+from dpm_plugin.evaluation.extract import camera_choice, trained_cameras
 from dpm_plugin.utils.errors import DPMError
 from helpers.data import draw, manager, touch, write_market, write_occluded_duke
 
@@ -110,38 +112,86 @@ def test_a_test_set_is_a_target_but_no_source(tmp_path):
         manager(tmp_path, "occluded_reid")
 
 
-def test_camera_numbers_count_ids_up_to_the_largest_and_know_each_sources_shift(tmp_path):
+def rows_of(data, name, side="query", choice="auto"):
+    """The rows of the camera embedding for the images of a test set; None is the neutral camera."""
+    camids = torch.tensor([entry[2] for entry in data.test_dataset[name][side]])
+    rows = camera_choice(choice, side, trained_cameras(data), name)(camids)
+    return None if rows is None else rows.tolist()
+
+
+def training_cameras(data, place=0):
+    return {entry[2] for entry in data.train_loader.dataset.data if entry[3] == place}
+
+
+def test_cameras_of_one_source_are_numbered_without_gaps_and_told_of_test_images(tmp_path):
     write_occluded_duke(tmp_path, cameras=(1, 8))
     write_market(tmp_path)
-    for view in ("occluded_body_images", "whole_body_images"):
-        draw(tmp_path / "Occluded_REID" / view / "001" / "001_01.tif")
-    single = manager(tmp_path)
-    assert (single.num_train_cams, single.num_cameras) == (2, 8)
-    assert (single.camera_offset("occluded_duke"), single.camera_offset("market1501")) == (0, None)
-    both = manager(tmp_path, ["market1501", "occluded_duke"], ["occluded_duke", "occluded_reid"])
-    dataset = both.train_loader.dataset
-    shift = {dset: min(e[2] for e in dataset.train if e[3] == dset) for dset in (0, 1)}
-    assert both.camera_offset("market1501") == shift[0] == 0
-    assert both.camera_offset("occluded_duke") == shift[1] == 2  # market's two cameras; ours start at 0
-    assert both.camera_offset("occluded_reid") is None
-    assert both.num_cameras == 10 == 1 + max(e[2] for e in dataset.train)
+    data = manager(tmp_path, targets=["occluded_duke", "market1501"])
+    assert (data.num_train_cams, data.num_cameras, training_cameras(data)) == (2, 2, {0, 1})
+    assert data.camera_rows("occluded_duke") == {0: 0, 7: 1} and data.camera_rows("market1501") is None
+    assert rows_of(data, "occluded_duke") == [0, 0] and rows_of(data, "market1501") is None
+    assert rows_of(data, "occluded_duke", "gallery") == [-1, -1]  # camera 2 was not in training: neutral
+    assert rows_of(data, "occluded_duke", "gallery", "ids") == [1, 1]
+    assert not data.same_without_dense
 
 
+def test_without_dense_cameras_ids_and_torchreids_shifts_are_the_rows(tmp_path):
+    write_occluded_duke(tmp_path, cameras=(1, 8))
+    write_market(tmp_path)
+    data = manager(tmp_path, dense_cameras=False)
+    assert (data.num_train_cams, data.num_cameras, training_cameras(data)) == (2, 8, {0, 7})
+    assert rows_of(data, "occluded_duke", "gallery") == [1, 1]
+    both = manager(tmp_path, ["market1501", "occluded_duke"], "occluded_duke", dense_cameras=False)
+    assert (both.camera_rows("market1501"), both.camera_rows("occluded_duke"), both.num_cameras) == (0, 2, 10)
+    assert rows_of(both, "occluded_duke", "gallery") == [3, 3]
+
+
+def test_cameras_without_gaps_have_the_same_rows_with_and_without_dense_cameras(tmp_path):
+    write_occluded_duke(tmp_path)
+    dense, plain = manager(tmp_path), manager(tmp_path, dense_cameras=False)
+    assert dense.same_without_dense and dense.num_cameras == plain.num_cameras == 2
+    assert dense.train_loader.dataset.train == plain.train_loader.dataset.train
+    for side in ("query", "gallery"):
+        assert rows_of(dense, "occluded_duke", side) == rows_of(plain, "occluded_duke", side)
+
+
+@pytest.mark.parametrize("dense", [True, False])
 @pytest.mark.parametrize("sets", [("a", "b", "c"), ("c", "a", "b"), ("b", "c", "a")])
-def test_camera_shifts_of_three_sources_are_torchreids(sets, tmp_path):
+def test_dense_cameras_of_several_sources_share_no_row_and_others_are_torchreids(sets, dense, tmp_path):
     cameras = {"a": (1, 3), "b": (1, 2, 6), "c": (1, 2)}
     for name, used in cameras.items():
 
         class Named(OccludedDuke):
             structure = type(OccludedDuke.structure)(**{**vars(OccludedDuke.structure), "folders": (f"set_{name}",)})
 
-        write_occluded_duke(tmp_path, f"set_{name}", cameras=used)
+        write_occluded_duke(tmp_path, folder=f"set_{name}", cameras=used)
         torchreid_host.register_dataset(f"set_{name}", Named)
     names = [f"set_{name}" for name in sets]
-    data = manager(tmp_path, names)
-    for index, name in enumerate(names):
-        first = min(e[2] for e in data.train_loader.dataset.train if e[3] == index)
-        assert data.camera_offset(name) == first  # every set has a camera 0
+    data = manager(tmp_path, names, dense_cameras=dense)
+    found = [training_cameras(data, place) for place in range(3)]
+    if dense:
+        assert data.num_cameras == 7 and sorted(row for rows in found for row in rows) == list(range(7))
+    for name, rows in zip(sets, found):
+        known = data.camera_rows(f"set_{name}")
+        if dense:
+            assert list(known) == [camera - 1 for camera in cameras[name]] and set(known.values()) == rows
+        else:
+            assert known == min(rows)  # every set has a camera 0
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_occluded_and_whole_images_of_p_dukemtmc_have_the_row_of_their_camera(named, tmp_path):
+    for part, camera in itertools.product(("occluded_body_images", "whole_body_images"), (2, 5)):
+        name = f"c{camera}_f1.jpg" if named else f"{camera}.jpg"
+        if (part, camera) != ("whole_body_images", 2):  # in training its camera has occluded images only
+            draw(tmp_path / f"P-DukeMTMC-reID/train/{part}/0009/0009_{name}")
+        draw(tmp_path / f"P-DukeMTMC-reID/test/{part}/0030/0030_{name}")
+    data, plain = (manager(tmp_path, "p_dukemtmc", dense_cameras=dense, batch_size_train=2) for dense in (True, False))
+    expected = [0, 1] if named else [0, 0]
+    assert [entry[2] for entry in data.train_loader.dataset.train] == (expected + [1] if named else [0, 0, 0])
+    assert [rows_of(data, "p_dukemtmc", side) for side in ("query", "gallery")] == [expected, expected]
+    assert data.num_train_cams == data.num_cameras == len(set(expected))
+    assert rows_of(plain, "p_dukemtmc", "gallery") == ([9, 12] if named else [1, 1])  # as in checkpoints of before
 
 
 def test_workers_draw_different_augmentations_and_a_seed_repeats_them(tmp_path):
@@ -222,6 +272,6 @@ def test_a_target_can_also_give_training_images(tmp_path):
     write_occluded_duke(tmp_path)
     write_market(tmp_path)
     data = manager(tmp_path, "occluded_duke", "market1501", load_train_targets=True)
-    assert len(data.train_loader_t.dataset) == 4 and data.camera_offset("market1501") is None
+    assert len(data.train_loader_t.dataset) == 4 and data.camera_rows("market1501") is None
     with pytest.raises(DPMError, match="load_train_targets"):
         manager(tmp_path, "occluded_duke", "occluded_duke", load_train_targets=True)

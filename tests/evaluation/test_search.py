@@ -100,7 +100,7 @@ def test_what_was_found_nearest_has_the_ranks_from_1_also_among_copies_of_itself
     "chosen, said",
     [
         (torch.zeros(4, 2, dtype=torch.int64), r"of 5 queries, got \(4, 2\)"),
-        (torch.zeros(5, 2), "whole numbers"),
+        (torch.zeros(5, 2), "integers"),
         (torch.full((5, 1), 40), "between 0 and 39, got 40"),
         (torch.full((5, 1), -1), "got -1"),
     ],

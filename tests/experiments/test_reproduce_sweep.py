@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -32,7 +33,7 @@ class Bench:
         (folder / "main.py").write_text(PRETENDED, encoding="utf-8")
         patch.setattr(run, "MAIN", folder / "main.py")
         patch.setattr(sweep, "print", lambda *lines, sep="": self.lines.extend(lines), raising=False)
-        torch.save({"epoch": 1, "state_dict": {}}, folder / "last.pth.tar")
+        torch.save({"epoch": 1, "state_dict": {}, "optimizer": {}}, folder / "last.pth.tar")
 
     def runs(self, *seeds):
         return make_setting(config_file=CONFIG, overrides=TINY, seeds=seeds).runs()
@@ -229,3 +230,21 @@ def test_a_sweep_killed_in_the_middle_loses_no_finished_run_and_trains_only_the_
     assert (first.folder(bench.base) / "results.json").stat() == finished
     resumed = [call["args"] for call in bench.calls() if call["seed"] == 2][1]
     assert resumed[-2:] == ["model.resume", str(bench.runs(2)[0].checkpoint(bench.base))]
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_a_run_with_a_damaged_newest_checkpoint_goes_on_from_the_one_before_if_any(bench, capfd, older):
+    (run,) = bench.runs(1)
+    model = run.checkpoint(bench.base).parent
+    model.mkdir(parents=True)
+    torch.save({"epoch": 2, "state_dict": {}}, model / "model.pth.tar-2")  # weights alone
+    run.checkpoint(bench.base).write_bytes(b"damaged")
+    if older:
+        shutil.copy(bench.folder / "last.pth.tar", model / "last-1.pth.tar")
+    bench.sweep([run])
+    (call,) = bench.calls()
+    resumed = ["model.resume", str(model / "last-1.pth.tar")] if older else ["train.overwrite", "True"]
+    assert call["args"][-2:] == resumed
+    said = capfd.readouterr().out
+    assert said.count(f"'{run.checkpoint(bench.base)}' is passed over") == 1
+    assert ("trained anew" in said) != older

@@ -113,7 +113,8 @@ def test_a_checkpoint_opens_by_its_own_settings_wherever_it_lies_and_one_of_0_1_
     for opened in (open_run(spoiled), open_trained(alone), open_run(old), open_trained(old / "model" / "last.pth.tar")):
         assert opened.config.loss == config.loss and opened.config.vit == config.vit
         assert torch.equal(opened.model.classifier.weight, model.classifier.weight)
-    assert open_run(folder).cameras == {"synthetic_occluded": 0} and open_run(old).cameras is None
+    rows = {"synthetic_occluded": {camera: camera for camera in range(3)}}
+    assert open_run(folder).cameras == rows and open_run(old).cameras is None
     as_of_0_1_0(alone)
     with pytest.raises(DPMError, match="lies in no finished run"):
         open_trained(alone)

@@ -38,7 +38,7 @@ FILES = {
     "missing.pth": "does not exist",
     "other-model.pth": "of another model",
     "other-shape.pth": "of another",
-    "zoo:occluded_duck": "the nearest known name is 'zoo:occluded_duke'",
+    "zoo:occluded_duck": "did you mean 'zoo:occluded_duke'?",
     "zoo:occluded_reid": "can't be downloaded",
 }
 # (tool, file) -> where that differs, or None where it is no mistake: names change in any shape.

@@ -212,7 +212,7 @@ def mistake(tool, capsys, args, shows_config=False):
     ],
 )
 def test_a_mistake_is_one_line_with_exit_code_2(tool, capsys, here, args, expected):
-    assert expected in mistake(tool, capsys, args, shows_config="model.resume" in args)
+    assert expected in mistake(tool, capsys, args)
 
 
 def test_a_corrupt_image_is_one_line_that_names_it_in_a_worker_too(tool, capsys, here):

@@ -55,9 +55,10 @@ def rows(folder):
     return json.loads((folder / "results.json").read_text())["datasets"]["synthetic_occluded"]["rows"]
 
 
-def refused(answer, *said):
-    code, _, error = answer
+def refused(answer, *said, shows_config=False):
+    code, out, error = answer
     assert code == 2 and error.startswith("error: ") and error.count("\n") == 1
+    assert ("Show configuration" in out) == shows_config
     assert all(text in error for text in said), error
 
 
@@ -84,6 +85,19 @@ def test_an_engine_that_only_tests_does_so_too(run, root, tmp_path):
     assert files(run) == before and rows(next((run / "evaluations").iterdir())) == rows(run)
 
 
+def test_a_finished_run_resumed_for_fewer_epochs_is_evaluated_beside_what_it_wrote(run, main, tmp_path):
+    before = files(run)
+    code, out, _ = main(train__resume="auto", train__max_epoch=1)
+    assert code == 0 and "evaluating only" in out and "holds a run, which stays as it is" in out
+    after = {path: content for path, content in files(run).items() if ".log-" not in path.name}
+    assert {path: after.pop(path, None) for path in before} == before
+    assert [path.name for path in after] == [run_folder.LOCK]
+    assert rows(next((run / "evaluations").iterdir())) == rows(run)
+    new = tmp_path / "new"  # no run lies there: its own lock is none
+    elsewhere = dict(model__resume=run / "model" / "last.pth.tar", data__save_dir=new)
+    assert main(train__max_epoch=1, **elsewhere)[0] == 0 and rows(new) == rows(run)
+
+
 # ---- who owns a folder ----
 
 
@@ -106,7 +120,7 @@ def test_a_run_killed_before_its_first_checkpoint_is_not_taken_for_the_one_that_
 
     with monkeypatch.context() as patch:
         patch.setattr(ImageDPMEngine, "iterate", killed)
-        refused(main(train__overwrite=True, train__seed=2), "killed")
+        refused(main(train__overwrite=True, train__seed=2), "killed", shows_config=True)
     assert not list((run / "model").iterdir()) and not (run / "results.json").exists()
     code, out, _ = main(train__seed=2, train__resume="auto")
     assert code == 0 and "from the beginning" in out and open_run(run).config.train.seed == 2
@@ -233,6 +247,13 @@ def test_epochs_hold_weights_alone_as_many_as_asked_for_and_the_sum_is_said(main
 
 
 # ---- what an evaluation uses ----
+
+
+def test_weights_to_evaluate_are_read_once(run, main, monkeypatch):
+    files, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda path, **options: files.append(path) or load(path, **options))
+    path = run / "model" / "last.pth.tar"
+    assert main(model__load_weights=path, test__evaluate=True)[0] == 0 and files == [path]
 
 
 def test_a_loss_without_cameras_is_tested_without_them(root, tmp_path):

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from dpm_plugin.utils.command import exit_code
 from helpers.scripts import TOOLS
 
 PRINTING = """
@@ -47,3 +48,11 @@ def test_a_sweep_stops_its_runs_when_the_connection_is_lost():
     with pytest.raises(KeyboardInterrupt), stop_on_signal():
         os.kill(os.getpid(), signal.SIGHUP)
     assert signal.getsignal(signal.SIGHUP) == before
+
+
+def test_a_name_that_no_file_can_have_is_one_line(capsys):
+    assert exit_code(lambda: open("x" * 5000)) == 2
+    error = capsys.readouterr().err
+    assert (
+        error.startswith("error: 'xxx") and error.endswith("cannot be used: File name too long\n") and len(error) < 200
+    )

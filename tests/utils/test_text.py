@@ -4,20 +4,18 @@ import pytest
 
 from dpm_plugin.apps.visualize.visualize_run import choose_queries
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.text import known_instead, unknown
+from dpm_plugin.utils.text import unknown
 
 SETS = ("market1501", "viper", "ilids", "occluded_duke")
 
 
 @pytest.mark.parametrize("name, near", [("ocluded_duke", "occluded_duke"), ("Market", "market1501"), ("vipr", "viper")])
 def test_an_unknown_name_brings_the_nearest_known_one(name, near):
-    assert known_instead("one", name.lower(), SETS) == f"the nearest known one is '{near}'"
     assert f"'{name}'; did you mean '{near}'? Known: market1501," in str(unknown("data set", name, SETS))
 
 
 @pytest.mark.parametrize("name", ["mine", "my_photos", "x", ""])
 def test_a_name_far_from_all_brings_no_suggestion_but_all_names(name):
-    assert known_instead("one", name, SETS) == "known: market1501, viper, ilids, occluded_duke"
     said = f"unknown data set '{name}'; known: market1501, viper, ilids, occluded_duke"
     assert str(unknown("data set", name, SETS)) == said
 

@@ -12,6 +12,7 @@ from dpm_plugin.method.recipe import build_optimizer, build_scheduler
 from dpm_plugin.torchreid_host import utils
 from dpm_plugin.weights import files as checkpoint
 from helpers.model import batch, engine_for, tiny_model
+from helpers.runs import change
 
 pytestmark = pytest.mark.torchreid
 
@@ -99,3 +100,24 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     with pytest.raises(DPMError, match="last.pth.tar' cannot be written: No space left on device"):
         checkpoint.write_checkpoint({"epoch": 2}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1} and os.listdir(tmp_path) == ["last.pth.tar"]
+
+
+def first_state(content):
+    return next(iter(content["optimizer"]["state"].values()))
+
+
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (lambda content: first_state(content).update(momentum_buffer=torch.zeros(7)), r"has shape \(7,\)"),
+        (lambda content: first_state(content).update(momentum_buffer="x"), "has no tensor"),
+        (lambda content: content["optimizer"]["param_groups"][0].update(lr="fast"), "lr is 'fast'"),
+        (lambda content: content["optimizer"].update(state=5), "does not fit"),
+        (lambda content: content.update(epoch=-1), "no training state"),
+    ],
+)
+def test_a_training_state_that_would_fail_at_the_first_step_is_refused_on_resuming(spoil, said, tmp_path):
+    _, path = trained(tmp_path)
+    change(path, spoil)
+    with pytest.raises(DPMError, match=said):
+        restore(path, *parts())

@@ -132,10 +132,7 @@ def _engine(config: CfgNode):
     if config.data.type != "image":
         raise DPMError("models are compared on images; set data.type image")
     utils.set_random_seed(config.train.seed)
-    datamanager = build.build_datamanager(config)
-    model = build.build_model(config, datamanager)
-    optimizer = build.build_optimizer(config, model)
-    return build.build_engine(config, datamanager, model, optimizer, build.build_scheduler(config, optimizer))
+    return build.build_run(config)
 
 
 def _features(model, images, amp="off"):

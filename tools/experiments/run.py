@@ -11,7 +11,9 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from dpm_plugin.config import SCHEMA, flat, load_config
+from dpm_plugin.engine.run_checkpoints import newest_checkpoint
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.files import read_json
 from dpm_plugin.weights.files import read_checkpoint
 
 MAIN = Path(__file__).resolve().parents[1] / "main.py"
@@ -97,7 +99,7 @@ class Run:
         """What ``results.json`` of the finished run says; None where the run is missing or unfinished."""
         config = self.config()
         try:
-            results = json.loads((self.folder(base) / "results.json").read_text(encoding="utf-8"))
+            results = read_json(self.folder(base) / "results.json")
             epochs = {results["datasets"][name]["epoch"] for name in config.data.targets}
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -119,6 +121,17 @@ class Run:
             return int(read_checkpoint(self.checkpoint(base))["epoch"])
         except (DPMError, KeyError, TypeError, ValueError):
             return 0
+
+    def resumable(self, base: str | Path) -> Path | None:
+        """The newest checkpoint to go on from, as ``train.resume auto`` finds it; damaged ones are named on screen.
+
+        None where there is none that can be read.
+        """
+        try:
+            return newest_checkpoint(self.checkpoint(base).parent)
+        except DPMError:
+            print(f"=> {self.name}: no checkpoint can be resumed, so it is trained anew")
+            return None
 
     def _texts(self) -> list[str]:
         return [text for key, value in self.overrides for text in (key, str(value))]

@@ -34,8 +34,8 @@ def run_all(
 ) -> dict[Run, dict]:
     """Train the runs that have no finished results below ``base``; read the results of all.
 
-    A run's output goes to ``sweep.log`` in its folder. An unfinished run goes on from its last finished epoch
-    where it left ``model/last.pth.tar``, else it starts anew. A failed run does not stop the others. Ctrl-C,
+    A run's output goes to ``sweep.log`` in its folder. An unfinished run goes on from its newest checkpoint that can
+    be read, else it starts anew. A failed run does not stop the others. Ctrl-C,
     SIGTERM and SIGHUP stop the running ones. After a SIGKILL the runs in progress end by themselves: each holds a
     lock on its folder, and the next sweep waits for it instead of training the same run twice.
 
@@ -161,10 +161,10 @@ class _Sweep:
             if found is not None:  # trained by another process since this sweep looked
                 self._finish(run, found, "trained elsewhere")
                 return True
-            done = run.epochs_done(self.base)
+            resumed = run.resumable(self.base)
             (folder / "sweep.json").write_text(json.dumps({"threads": self.threads}) + "\n", encoding="utf-8")
-            command = run.command(self.base, self.root, run.checkpoint(self.base) if done else None)
-            with open(folder / LOG, "a" if done else "w", encoding="utf-8") as log:
+            command = run.command(self.base, self.root, resumed)
+            with open(folder / LOG, "a" if resumed else "w", encoding="utf-8") as log:
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,

@@ -1,6 +1,5 @@
 """Which images a data set or folder has, with their labels; what stops its own reader is a finding here."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from dpm_plugin.data.datasets.reid_dataset import ReidImageDataset
 from dpm_plugin.data.manager import READER_ERRORS
 from dpm_plugin.data.synthetic.generate import DISTRACTOR_IMAGES, FOLDERS
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.files import read_json
 from dpm_plugin.utils.images import has_image_ending
 from dpm_plugin.utils.text import unknown
 
@@ -149,7 +149,7 @@ def _drawn(name: str, folder: Path) -> Listed:
     splits = {split: [(str(place), 0)] if place.is_dir() else [] for split, place in places.items()}
     asked, findings = {}, []
     try:
-        spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+        spec = read_json(folder / "spec.json")
         tested, distractors = spec["test_ids"], spec["distractor_ids"]
         asked = {
             "train": (spec["train_ids"] * spec["train_images"], spec["train_ids"]),

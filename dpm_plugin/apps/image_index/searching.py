@@ -1,6 +1,5 @@
 """Rank an index's images for query images, with and without the query's mask."""
 
-import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from dpm_plugin.evaluation.search import Gallery, ranks, topk
 from dpm_plugin.inference.extractor import DPMExtractor
 from dpm_plugin.method.part_features import part_masks, part_weights
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.files import read_json
 from dpm_plugin.utils.text import shown
 
 
@@ -108,7 +108,7 @@ def hidden_share(path: Path) -> float | None:
 @lru_cache(maxsize=256)
 def _visibility(folder: Path) -> dict:
     try:
-        records = json.loads((folder / "visibility.json").read_text(encoding="utf-8"))
+        records = read_json(folder / "visibility.json")
     except (OSError, ValueError):
         return {}
     return records if isinstance(records, dict) else {}

@@ -25,8 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.files import locked, remove_leftovers, write_file
-from dpm_plugin.utils.text import short, shown
+from dpm_plugin.utils.files import locked, read_json, remove_leftovers, write_file
+from dpm_plugin.utils.text import first_line, short, shown
 from dpm_plugin.weights.published import PREFIX
 
 FOLDER = ".dpm_index"  # in the folder of images, where no other place is named
@@ -97,15 +97,18 @@ def _stamp(path: Path) -> tuple[int, ...]:
 def _read(folder: Path) -> Index:
     again = "delete the folder and index again"
     try:
-        content = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        content = read_json(folder / "index.json")
         if content["format"] != FORMAT:
             message = f"index '{shown(folder)}' has format {content['format']}, this version reads {FORMAT}; {again}"
             raise DPMError(message)
+        _check(content["model"])
         entries, blocks, masks, batches = content["pictures"], [], [], _files(folder, "batch")
         parts = content["model"].get("parts", 0)
         merged = [] if content["features"] is None else [folder / Path(content["features"]).name]
         for path in merged + batches:
             try:
+                if path.exists() and not path.is_file():
+                    raise ValueError(f"{path.name} is no regular file")
                 with safe_open(path, framework="pt") as file:  # which maps the file
                     blocks.append(file.get_tensor("embedding"))
                     if parts:
@@ -127,7 +130,7 @@ def _read(folder: Path) -> Index:
         if (outside := next((path for path in paths if not _is_inside(path)), None)) is not None:
             raise ValueError(f"its image {short(outside)} lies outside of its folder")
         rows = [places[path] for path in paths]
-        stamps = [tuple(entries[row][1]) for row in rows]
+        stamps = [tuple(map(int, entries[row][1])) for row in rows]
         if rows != list(range(len(entries))):  # else it stays memory-mapped
             embedding = embedding[rows]
         if part_masks is not None:
@@ -139,8 +142,16 @@ def _read(folder: Path) -> Index:
         return Index(folder, (here / content["root"]).resolve(), model, paths, stamps, embedding, batches, part_masks)
     except (DPMError, FileNotFoundError):
         raise
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise DPMError(f"index '{shown(folder)}' is damaged ({type(error).__name__}: {error}); {again}") from error
+    except Exception as error:  # whatever a stranger's file leads to
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise DPMError(f"index '{shown(folder)}' is damaged ({why}); {again}") from error
+
+
+def _check(model: dict) -> None:
+    """Raise ValueError, TypeError or KeyError where this is no description of a model."""
+    texts = model["fingerprint"], model["name"], model["source"] or "", model["config_file"] or ""
+    if not all(isinstance(text, str) and "\0" not in text for text in texts) or int(model["feature_dim"]) < 0:
+        raise ValueError(f"model {short(model)}")
 
 
 def write_list(folder: Path, root: Path, model: dict, features: str | None, stamps: dict[str, Stamp]) -> None:

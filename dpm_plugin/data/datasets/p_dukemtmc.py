@@ -19,7 +19,8 @@ class PDukeMTMC(TwoViewDataset):
     The protocol ranks every whole-body image for every occluded query, of the same camera too. The evaluation
     discards gallery images of the query's identity *and* camera, so occluded and whole images never share a camera
     id: where every file name tells its camera, as ``0001_c2_f0046182.jpg``, an occluded image has ids 0 to 7 and a
-    whole one 8 to 15, otherwise 0 and 1. Training and test use the same ids, so a camera embedding fits both.
+    whole one 8 to 15, otherwise 0 and 1. To a model both are the same camera (:meth:`camera_of`), as an id would tell
+    it in training what is occluded.
     """
 
     structure = FolderStructure(
@@ -46,3 +47,7 @@ class PDukeMTMC(TwoViewDataset):
                     return images
                 numbered[name].append((path, pid, NUM_DUKE_CAMERAS * view + int(match["camera"]) - 1))
         return numbered
+
+    def camera_of(self, camid: int) -> int:
+        names_tell_cameras = self.gallery[0][2] >= NUM_DUKE_CAMERAS  # else it is 1
+        return camid % NUM_DUKE_CAMERAS if names_tell_cameras else 0

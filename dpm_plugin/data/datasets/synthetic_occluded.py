@@ -1,11 +1,10 @@
 """The drawn benchmark as a torchreid data set."""
 
-import json
 from pathlib import Path
 
 from dpm_plugin.data.datasets.occluded_duke import OccludedDuke
 from dpm_plugin.data.datasets.reid_dataset import relabel
-from dpm_plugin.data.synthetic.generate import FOLDERS, generate
+from dpm_plugin.data.synthetic.generate import FOLDERS, generate, read_visibility
 from dpm_plugin.data.synthetic.spec import SyntheticSpec
 from dpm_plugin.torchreid_host import ImageDataset
 
@@ -27,7 +26,7 @@ class SyntheticOccluded(ImageDataset):
     def __init__(self, root: str | Path = "", spec: SyntheticSpec | None = None, **kwargs) -> None:
         folder = generate(spec or SyntheticSpec(), root, verbose=kwargs.get("verbose", True))
         self.root, self.dataset_dir = str(root), str(folder)
-        records = json.loads((folder / "visibility.json").read_text())
+        records = read_visibility(folder)
         self.visibility = {str(folder / name): record for name, record in records.items()}
         train, query, gallery = (
             [(path, *OccludedDuke.parse(path, 0)) for path in sorted(map(str, (folder / FOLDERS[split]).glob("*.jpg")))]

@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.files import locked
+from dpm_plugin.utils.files import locked, read_json
 from dpm_plugin.utils.progress import Progress
+from dpm_plugin.utils.text import first_line, short
 
 from .identity import id_ranges, stream
 from .render import camera_of, render
@@ -78,7 +79,7 @@ def generate(spec: SyntheticSpec, root: str | Path, workers: int | None = None, 
         what = f"synthetic_occluded cannot be written below '{parent}' ({error})"
         raise DPMError(f"{what}; point data.root to a folder with room that you may write to") from error
     try:
-        written = json.loads((target / "spec.json").read_text())
+        written = read_json(target / "spec.json")
     except (OSError, ValueError):
         written = None
     splits = [split for split, _, _ in images(spec)]
@@ -88,6 +89,24 @@ def generate(spec: SyntheticSpec, root: str | Path, workers: int | None = None, 
         what = f"'{target}' is not as it was written (images: {found}, expected {wanted})"
         raise DPMError(f"{what}; delete that folder and it will be drawn again")
     return target
+
+
+def read_visibility(folder: Path) -> dict[str, dict]:
+    """What ``visibility.json`` of a folder that :func:`generate` returned says, see there.
+
+    Raises:
+        DPMError: it cannot be read, or holds something else.
+    """
+    path = folder / "visibility.json"
+    try:
+        records = read_json(path)
+        for name, record in records.items():
+            if not (0 <= float(record["hidden"]) <= 1 and isinstance(record["occluder"], str)):
+                raise ValueError(f"it says {short(record)} of {short(name)}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        what = f"'{path}' is not as it was written ({type(error).__name__}: {first_line(error)})"
+        raise DPMError(f"{what}; delete its folder and it will be drawn again") from error
+    return records
 
 
 def _write_and_rename(spec, target, workers, verbose):

@@ -29,7 +29,7 @@ def ranks(
     blocks = MaskedBlocks(query, gallery, query_mask, chunk_size)
     if indices.dim() != 2 or len(indices) != len(query) or indices.is_floating_point():
         got = f"{tuple(indices.shape)} {indices.dtype}"
-        raise DPMError(f"indices must be (Q, k) whole numbers of {len(query)} queries, got {got}")
+        raise DPMError(f"indices must be (Q, k) integers of {len(query)} queries, got {got}")
     last = len(blocks.gallery) - 1
     if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) <= last:
         raise DPMError(f"indices must be between 0 and {last}, got {int(indices.min())} to {int(indices.max())}")

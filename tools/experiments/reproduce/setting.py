@@ -15,7 +15,7 @@ from dpm_plugin.models import BASELINES, MODELS
 from dpm_plugin.torchreid_host import image_dataset_classes
 from dpm_plugin.utils.command import pairs
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.text import known_instead
+from dpm_plugin.utils.text import unknown
 from experiments.budget import schedule_overrides, stock_overrides
 from experiments.run import Run
 
@@ -142,7 +142,7 @@ def make_setting(
         raise DPMError("give the data root by --root")
     known = image_dataset_classes()
     if dataset is not None and dataset not in known:
-        raise DPMError(f"unknown data set '{dataset}' (--dataset); {known_instead('one', dataset, known)}")
+        raise unknown("data set (--dataset)", dataset, known)
     config_file = str(config_file or CONFIGS / _default_config(dataset or SYNTHETIC))
     base = _dataset_overrides(dataset, config_file) | given
     setting = Setting(config_file, tuple(base.items()), tuple(dict.fromkeys(seeds)))

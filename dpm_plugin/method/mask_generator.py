@@ -41,8 +41,8 @@ class HierarchicalMaskGenerator(nn.Module):
     zero: the mask starts at 0.5 in every channel. (The paper only says "convolutional
     layers"; this is the released architecture.)
 
-    With parts (beyond the paper) the maps keep their size, and beside the mask of the class token each stripe has one
-    of its own, from the mean of the maps in it and one linear layer for all stripes.
+    With parts (beyond the paper) the poolings leave the rows as they are, and beside the mask of the class token each
+    stripe has one of its own, from the mean of the maps in it and one linear layer for all stripes.
 
     Args:
         dim: channels c of one patch map.
@@ -82,10 +82,10 @@ class HierarchicalMaskGenerator(nn.Module):
             memory_format = torch.contiguous_format
         if memory_format is not None:  # else as they come from the tokens, which is channels-last
             x = x.contiguous(memory_format=memory_format)
-        halve = nn.Identity() if self.parts else _halve
-        x = halve(self.conv1(x))  # (B, 2c, h / 2, w / 2)
-        x = halve(self.conv2(x))  # (B, c, h / 4, w / 4)
-        x = self.conv3(x)  # (B, c, h / 4, w / 4)
+        rows = 1 if self.parts else 2  # that become one
+        x = _pool(self.conv1(x), rows)  # (B, 2c, h / 2, w / 2); with parts (B, 2c, h, w / 2)
+        x = _pool(self.conv2(x), rows)  # (B, c, h / 4, w / 4); with parts (B, c, h, w / 4)
+        x = self.conv3(x)  # as before it
         pooled = x.mean(dim=(2, 3)) if self.pool == "avg" else x.amax(dim=(2, 3))  # (B, c)
         logits = self.linear(pooled)  # (B, c)
         if self.part_linear is not None:
@@ -100,6 +100,6 @@ def _conv_bn_relu(channels_in: int, channels_out: int) -> nn.Sequential:
     )
 
 
-def _halve(x: Tensor) -> Tensor:
-    """2x2 max pooling; an axis that is already one patch long stays (tiny grids)."""
-    return F.max_pool2d(x, [min(2, size) for size in x.shape[-2:]])
+def _pool(x: Tensor, rows: int) -> Tensor:
+    """Max pooling of ``rows`` x 2; an axis that is already one patch long stays (tiny grids)."""
+    return F.max_pool2d(x, [min(rows, x.shape[-2]), min(2, x.shape[-1])])

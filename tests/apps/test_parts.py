@@ -17,8 +17,9 @@ from dpm_plugin.apps.image_index.fingerprint import describe
 from dpm_plugin.apps.image_index.indexing import index_images
 from dpm_plugin.apps.image_index.searching import search
 from dpm_plugin.apps.image_index.store import FOLDER, read_index
-from dpm_plugin.apps.query_page import parts_panel, percentages
-from dpm_plugin.apps.visualize import visualize_run
+from dpm_plugin.apps.query_page import Article, Panel, Tile, parts_panel, percentages
+from dpm_plugin.apps.visualize import png, visualize_run
+from dpm_plugin.apps.visualize.png import draw_article
 from dpm_plugin.apps.visualize.query_view import Viewer
 from dpm_plugin.inference.run_extractor import Extractor
 from helpers.images import draw_noise
@@ -107,6 +108,21 @@ def test_a_stripe_is_as_dark_as_it_counts_less(weights, height):
         share = min(1, weights[row * len(weights) // height])
         expected = share * before[row] + (1 - share) * 0.12 * grey[row]
         assert np.abs(after[row] - expected).max() < 2
+
+
+def test_a_png_has_the_parts_beside_the_query():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (192, 96, 3), dtype=np.uint8))
+    panel, facts = parts_panel(noise, (1, 0.3, 0)), ["identity 5"]
+    panels = [Panel("query", "Query", [Tile(noise, "a")]), panel, Panel("maps", "Maps", [Tile(noise, "b")])]
+    drawn = draw_article(Article(1, "a.jpg", facts, panels, []))
+    assert drawn.height == png.GAP + 2 * (png.GAP + png.TITLE + png.CAPTION + 192)
+    top, step = png.GAP + png.TITLE + png.CAPTION, png.TILE + png.GAP
+    for column, image in enumerate((noise, panel.tiles[0].image)):
+        left = png.GAP + column * step
+        assert drawn.crop((left, top, left + 96, top + 192)).tobytes() == image.tobytes()
+    above = np.asarray(drawn.crop((png.GAP + step, png.GAP + png.TITLE, 900, top)))
+    right = np.asarray(drawn.crop((png.GAP + 2 * step, top, 900, top + 192)))
+    assert above.min() < 50 and right.min() < 50  # the panel's title and shares; the facts
 
 
 # ---- search ----

@@ -82,14 +82,20 @@ def untrained_run(folder, root="reid-data", seed=0, **changes):
     for name, weight in model.backbone.transformer.named_parameters():
         if weight.dim() > 1 and name not in ("pos_embed", "cls_token"):  # untrained, it hardly sees the picture
             torch.nn.init.normal_(weight, std=2 * weight[0].numel() ** -0.5)
-    if model.has_mask:  # untrained, every mask is 0.5
-        torch.nn.init.normal_(model.mask_generator.linear.weight, std=8.0)
+    if model.has_mask:
+        tell_masks_apart(model.mask_generator)
     if model.num_cameras:  # untrained, cameras hardly differ
         torch.nn.init.normal_(model.backbone.camera_embedding)
     write_checkpoint({"state_dict": model.state_dict(), "epoch": 3}, Path(folder) / "model" / "last.pth.tar")
     content = {"run": evaluation_kwargs(config)["run_info"], "datasets": {}}
     (Path(folder) / "results.json").write_text(json.dumps(content), encoding="utf-8")
     return Path(folder), model.eval(), config
+
+
+def tell_masks_apart(generator):
+    """Make the masks of images differ: untrained, every mask is 0.5."""
+    for linear in filter(None, (generator.linear, generator.part_linear)):
+        torch.nn.init.normal_(linear.weight, std=8.0)
 
 
 def change(path, edit):

@@ -39,8 +39,6 @@ def query_article(view: QueryView, image: Image.Image, gallery: OpenGallery, top
         channels.append(Tile(drawn, f"What drives {channel}", caption))
     if channels:
         note = f"Red raises the channel, blue lowers it: {DRIVERS[drivers]}."
-        if view.parts:
-            note += " Part 1 is the top; a channel of no part is the class token's."
         panels.append(Panel("maps", "The mask's highest channels", channels, note))
     for head, values in enumerate(view.attention, start=1):
         caption = f"head {head}: at most {np.nanmax(values):.0%}"

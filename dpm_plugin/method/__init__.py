@@ -6,6 +6,7 @@ One batch of B images of K identities, C channels, N heads, P patches of an h x 
       vit.py             Eq. 1, 2   overlapping patches, camera embedding: class token (B, C), patch maps of blocks
                                     2, 4, 10, 12, each (B, C, h, w); Eq. 5: head logits of the last block (B, N, P)
       mask_generator.py  Eq. 3      patch maps -> mask (B, C) in (0, 1): the Hierarchical Mask Generator (HMG)
+      part_features.py   beyond it  features of K horizontal stripes; embedding, W and mask are then (., C + K * P)
       model.py                      class token -> BN neck -> embedding (B, C); W (K, C), one prototype an identity
       masked_cosine.py   Eq. 4      cos(embedding, mask * W) as matrix products (B, K)
       masked_arcface.py  Eq. 7      an angular margin on it: masked ArcFace

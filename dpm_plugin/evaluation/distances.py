@@ -9,12 +9,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from dpm_plugin import torchreid_host
 from dpm_plugin.evaluation.extract import Features
-from dpm_plugin.evaluation.rerank import check_memory, masked_reranking, rerank_distances
+from dpm_plugin.evaluation.rerank import check_memory, k_reciprocal, masked_reranking
 from dpm_plugin.evaluation.search import MaskedBlocks
 from dpm_plugin.method.retrieval import query_mask_distance, shuffled_masks, static_masks
 
@@ -37,14 +38,15 @@ def row_distances(
     Arguments: as in :func:`dpm_plugin.evaluation.protocol.evaluate`. Raises DPMError without the memory for re-ranking.
     """
     if rerank:
-        check_memory(len(query) + len(gallery))
+        check_memory(len(query), len(gallery))
     distances = {}
     if query.cls is None:  # a stock model
         headline, q, g = "embedding", query.embedding, gallery.embedding  # (Q, D), (G, D)
         between = partial(_torchreid_distance, dist_metric, normalize)
         blocks = lambda: lambda g_rows: lambda q_rows: between(q[q_rows], g[g_rows])
         distances[headline] = Distances(partial(between, q, g), blocks)
-        reranked = lambda: rerank_distances(between(q, g), between(q, q), between(g, g))
+        images = torch.cat([q, g])
+        reranked = lambda: k_reciprocal(lambda part: between(images[part], images).square_(), len(q), len(g))
     else:
         masks = {"off": None} if query.mask is None else {"off": None, "on": query.mask}
         rows = {}

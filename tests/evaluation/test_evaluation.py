@@ -5,8 +5,11 @@ import os
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dpm_plugin import torchreid_host
+from dpm_plugin.evaluation import rerank
 from dpm_plugin.evaluation.extract import Features
 from dpm_plugin.evaluation.metric import evaluate_rank
 from dpm_plugin.evaluation.protocol import evaluate, format_headline, format_table
@@ -123,20 +126,35 @@ def test_ranks_beyond_torchreids_fifty_are_computed(query, gallery):
 # Re-ranking
 
 
-def test_reranking_hands_torchreid_distances_whose_squares_are_the_masked_cosine(query, gallery, monkeypatch):
-    handed = []
-    monkeypatch.setattr(torchreid_host.utils, "re_ranking", lambda *blocks: handed.extend(blocks))
-    masked_reranking(query.embedding, gallery.embedding, query.mask)
-    query_gallery, query_query, gallery_gallery = (block.astype(np.float64) ** 2 / 2 for block in handed)
-    expected = query_mask_distance(query.embedding, gallery.embedding, query.mask)
-    np.testing.assert_allclose(query_gallery, expected, atol=1e-6)
-    unmasked = query_mask_distance(gallery.embedding, gallery.embedding, None)
-    np.testing.assert_allclose(gallery_gallery, unmasked, atol=1e-6)
-    for i, j in ((0, 1), (3, 3), (7, 2)):
-        a, b = query.mask[j] * query.embedding[i], query.mask[i] * query.embedding[j]
-        expected = 1 - torch.cosine_similarity(a, b, dim=0)
-        assert query_query[i, j] == pytest.approx(float(expected), abs=1e-6)
-        assert query_query[i, j] == pytest.approx(query_query[j, i], abs=1e-6)
+def mutual(a, b, mask_a, mask_b):
+    return float(torch.cosine_similarity(mask_b * a, mask_a * b, dim=0))
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_reranking_is_torchreids_on_distances_that_see_each_image_through_the_others_mask(masked, monkeypatch):
+    monkeypatch.setattr(rerank, "BLOCK", 7)  # several blocks of either side
+    query, gallery = features(20, camid=0, seed=1), features(60, camid=1, seed=2)
+    masks = query.mask if masked else torch.ones_like(query.mask)
+    images = [*zip(query.embedding, masks), *((row, torch.ones_like(row)) for row in gallery.embedding)]
+    chords = [[(2 - 2 * mutual(a, b, m, n)) ** 0.5 if a is not b else 0 for b, n in images] for a, m in images]
+    chords = np.nan_to_num(np.array(chords, np.float32))
+    expected = torchreid_host.utils.re_ranking(chords[:20, 20:], chords[:20, :20], chords[20:, 20:])
+    found = masked_reranking(query.embedding, gallery.embedding, query.mask if masked else None)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.ptp(expected) > 0.1
+
+
+@settings(max_examples=30, deadline=None)
+@given(queries=st.integers(1, 9), gallery=st.integers(1, 60), ids=st.integers(1, 8), seed=st.integers(0, 999))
+def test_reranking_of_any_number_of_images_is_torchreids(queries, gallery, ids, seed):
+    rng = np.random.default_rng(seed)
+    points = torch.from_numpy(rng.normal(size=(ids, 5))[rng.integers(0, ids, queries + gallery)])
+    points = points + torch.from_numpy(rng.normal(size=points.shape))
+    distances = torch.cdist(points, points).float()
+    found = rerank.k_reciprocal(lambda part: distances[part] ** 2, queries, gallery)
+    d = distances.numpy()
+    expected = torchreid_host.utils.re_ranking(d[:queries, queries:], d[:queries, :queries], d[queries:, queries:])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_reranked_row_is_added_and_becomes_the_headline(query, gallery):
@@ -159,14 +177,14 @@ def test_a_stock_model_is_reranked_as_torchreid_does():
     blocks = [
         torchreid_host.metrics.compute_distance_matrix(a.embedding, b.embedding, "euclidean").numpy() for a, b in pairs
     ]
-    np.testing.assert_array_equal(result.distmat, torchreid_host.utils.re_ranking(*blocks))
+    np.testing.assert_allclose(result.distmat, torchreid_host.utils.re_ranking(*blocks), atol=1e-5)
     assert result.headline == "embedding+rerank"
 
 
 def test_reranking_without_the_memory_for_it_says_how_much_it_needs(monkeypatch):
     monkeypatch.setattr(os, "sysconf", lambda name: 1000)  # pages of so many bytes
-    query, gallery = features(1000, 0, 1), features(1000, 1, 2)
-    with pytest.raises(DPMError, match=r"re-ranking 2000 images needs about 0.1 GB .*test.rerank"):
+    query, gallery = features(1000, 0, 1), features(4000, 1, 2)
+    with pytest.raises(DPMError, match=r"re-ranking 5000 images needs about 0.1 GB .*test.rerank"):
         evaluate(query, gallery, rerank=True)
 
 

@@ -61,7 +61,7 @@ def model_kwargs(config: CfgNode, num_classes: int, num_cameras: int) -> Argumen
     vit = config.vit
     sizes = _pick(vit, "embed_dim", "depth", "num_heads", "patch_size", "token_std")
     return dict(
-        **_pick(vit, "camera_weight", "drop_path", "mask_pool", "neck", "parts", "part_dim"),
+        **_pick(vit, "camera_weight", "drop_path", "mask_pool", "neck", "parts", "part_dim", "prototype_init"),
         **{name: value or None for name, value in sizes.items()},
         **({"backbone": vit.backbone} if vit.backbone else {}),
         num_classes=num_classes,

@@ -116,6 +116,11 @@ VIT = {  # [DPM] the plugin's models; torchreid's ignore this section
         low=0,
     ),
     "vit.part_dim": Key(0, "channels of a part feature; 0 is as many as a token has", low=0),
+    "vit.prototype_init": Key(
+        "normal",
+        "what the prototypes start from: normal, standard deviation 0.02, or xavier's uniform distribution (released)",
+        ("normal", "xavier"),
+    ),
     "vit.neck": Key(True, "BatchNorm between the feature and both heads (released recipe)"),
     "vit.embed_dim": Key(0, "feature width D; 0 is the backbone's own", low=0),
     "vit.depth": Key(0, "number of blocks; 0 is the backbone's own", low=0),

@@ -1,6 +1,7 @@
 """DPM assembled: ViT encoder, mask generator, BN neck and one shared prototype matrix."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,11 @@ CONV_LAYOUTS: dict[str, torch.memory_format | None] = {
     "auto": None,
     "channels_last": torch.channels_last,
     "contiguous": torch.contiguous_format,
+}
+# Value of vit.prototype_init -> what fills W.
+PROTOTYPE_INITS: dict[str, Callable[[Tensor], Tensor]] = {
+    "normal": partial(nn.init.normal_, std=0.02),
+    "xavier": nn.init.xavier_uniform_,
 }
 
 
@@ -70,6 +76,8 @@ class DPM(nn.Module):
         parts: number K of stripes with a feature each beside the class token, beyond the paper, see
             :mod:`~dpm_plugin.method.part_features`. Default: 0, the paper.
         part_dim: channels P of a part feature; 0 for as many as a token has. Default: 0.
+        prototype_init: what W starts from, "normal" with standard deviation 0.02, or "xavier", its uniform
+            distribution, as released (0.037 at 702 x 768). Default: "normal".
         Others: see :class:`dpm_plugin.method.vit.ViT`.
 
     Raises:
@@ -93,6 +101,7 @@ class DPM(nn.Module):
         neck: bool = True,
         parts: int = 0,
         part_dim: int = 0,
+        prototype_init: str = "normal",
         embed_dim: int | None = None,
         depth: int | None = None,
         num_heads: int | None = None,
@@ -101,6 +110,8 @@ class DPM(nn.Module):
         super().__init__()
         if loss not in ("softmax", "triplet", "dpm"):
             raise DPMError(f"loss '{loss}' is unknown to this model; choose 'softmax', 'triplet' or 'dpm'")
+        if prototype_init not in PROTOTYPE_INITS:
+            raise DPMError(f"prototype_init '{prototype_init}' is unknown; choose {' or '.join(PROTOTYPE_INITS)}")
         if part_dim and not parts:
             raise DPMError(f"part_dim {part_dim} would be ignored: the model has no parts; set parts (vit.parts) too")
         self.loss = loss
@@ -132,7 +143,7 @@ class DPM(nn.Module):
         width = self.feature_dim
         self.neck = BNNeck(width) if neck else nn.Identity()
         self.classifier = nn.Linear(width, num_classes, bias=False)  # its weight is W, shared by both heads
-        nn.init.normal_(self.classifier.weight, std=0.02)
+        PROTOTYPE_INITS[prototype_init](self.classifier.weight)
 
     @property
     def has_mask(self) -> bool:

@@ -66,6 +66,7 @@ def test_released_differs_from_ours_in_the_documented_keys_and_no_other(name):
         "loss.dpm.head_input": ("attention", "logits"),
         "loss.dpm.head_reduction": ("mean", "released"),
         "vit.mask_pool": ("avg", "max"),
+        "vit.prototype_init": ("normal", "xavier"),
         "train.mask_schedule": ("cosine", "constant"),
         "test.feature": ("after", "before"),
     }

@@ -67,6 +67,16 @@ def test_embed_separates_before_and_after_the_neck():
     assert torch.equal(bare.cls, bare.embedding)
 
 
+@pytest.mark.parametrize("init, std", [("normal", 0.02), ("xavier", (2 / (702 + 24)) ** 0.5)])
+def test_the_prototypes_start_as_told(init, std):
+    torch.manual_seed(0)
+    weight = tiny_model(num_classes=702, prototype_init=init).classifier.weight.detach()
+    assert float(weight.std()) == pytest.approx(std, rel=0.02)
+    assert (weight.abs().max() <= 3**0.5 * std * 1.001) == (init == "xavier")  # uniform, hence bounded
+    with pytest.raises(DPMError, match="normal or xavier"):
+        tiny_model(prototype_init="zeros")
+
+
 def test_the_necks_bias_is_no_parameter_so_no_engine_can_move_it():
     names = dict(tiny_model().named_parameters())
     assert "neck.weight" in names and "neck.bias" not in names and "neck.bias" in tiny_model().state_dict()

@@ -28,7 +28,7 @@ NEUTRAL = (
 OPTIONAL = (
     "data.corrupt data.persistent_workers train.accumulate train.compile train.conv_layout train.deterministic "
     "train.grad_checkpointing train.non_finite train.non_finite_limit train.optim_form train.steps train.sync_bn "
-    "vit.parts vit.part_dim"
+    "vit.parts vit.part_dim vit.prototype_init"
 ).split()
 
 

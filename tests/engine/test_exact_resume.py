@@ -120,10 +120,29 @@ CASES = {
     "softmax": dict(loss__name="softmax", sampler__train_sampler="RandomSampler", train__lr_scheduler="cosine"),
     "triplet": dict(loss__name="triplet", model__name="vit_baseline_tiny", loss__triplet__weight_x=1.0),
     "parts": dict(vit__parts=2, vit__part_dim=4, train__lr_scheduler="single_step", loss__dpm__mask_variant="Pn+Fn"),
+    "torchreid's own model": dict(
+        model__name="osnet_x0_25", loss__name="softmax", data__height=64, data__width=32, train__optim="amsgrad"
+    ),
+    "a baseline": dict(model__name="vit_baseline_tiny", train__optim="radam", train__lr_scheduler="cosine"),
+    "masked features, not renormalised": dict(
+        loss__dpm__mask_variant="Pn+Fn", loss__dpm__mask_renormalise=False, train__lr_scheduler="multi_step"
+    ),
+    "masks before normalising": dict(
+        loss__dpm__mask_variant="P", vit__mask_pool="max", vit__camera_embedding=False, train__optim="rmsprop"
+    ),
+    "masked features before normalising": dict(
+        loss__dpm__mask_variant="P+F", vit__neck=False, train__amp="bfloat16", train__accumulate=2
+    ),
     "images from processes": dict(data__workers=2, train__lr_scheduler="multi_step"),
     "images from lasting processes": dict(data__workers=2, data__persistent_workers=True),
 }
-NIGHTLY = ("triplet", "images from lasting processes")
+NIGHTLY = {*CASES} - {
+    "scaled half precision",
+    "a constant rate of the mask generator",
+    "softmax",
+    "masked features, not renormalised",
+    "images from processes",
+}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.fuzz] * (name in NIGHTLY)) for name in CASES])

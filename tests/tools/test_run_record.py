@@ -154,6 +154,7 @@ REFUSED = {
     "train.lr_scheduler": "cosine",
     "train.mask_schedule": "constant",
     "train.optim": "adamw",
+    "train.steps": "simultaneous",
     "loss.dpm.margin": 0.3,
     "sampler.num_instances": 4,
     "sampler.train_sampler": "RandomSampler",

@@ -24,7 +24,7 @@ from dpm_plugin.evaluation.mask_report import MaskReport, report_masks
 from dpm_plugin.evaluation.protocol import evaluate, format_headline, format_table
 from dpm_plugin.evaluation.results import library_versions, write_results
 from dpm_plugin.evaluation.visrank import visualize_ranks
-from dpm_plugin.method.part_features import part_masks
+from dpm_plugin.method.part_features import part_masks, part_weights
 from dpm_plugin.torchreid_host import Engine
 from dpm_plugin.utils.timing import Phases, format_phases, measure
 
@@ -121,7 +121,7 @@ class EvaluationMixin(Engine):
         feature, mask = self.evaluation.feature, self.evaluation.mask
         result = evaluate(*sides, feature=feature, mask=mask, keep_distmat=visrank, **options)
         result.phases = {**self.run_phases, **phases, **result.phases}
-        result.masks = self._masks(sides[0], visibility)
+        result.masks = self._masks(*sides, visibility)
         masks = [] if result.masks is None else [str(result.masks)]
         print(format_headline(result), format_table(result), *masks, format_phases(result.phases), sep="\n")
         run = {
@@ -143,11 +143,13 @@ class EvaluationMixin(Engine):
             visualize_ranks(result.distmat, query, gallery, folder, topk=visrank_topk, **size)
         return result.rank1, result.mAP
 
-    def _masks(self, query: Features, visibility: Mapping[str, Any]) -> MaskReport | None:
+    def _masks(self, query: Features, gallery: Features, visibility: Mapping[str, Any]) -> MaskReport | None:
         """What the queries' masks are like; None without. ``visibility``: records of image paths, as far as known."""
-        if query.mask is None:
+        if query.mask is None or gallery.mask is None:
             return None
-        features, dim = self.model.part_features, self.model.backbone.dim
-        parts = None if features is None else part_masks(query.mask, dim, features.parts)
+        weights = None
+        if self.model.part_features is not None:
+            dim, parts = self.model.backbone.dim, self.model.part_features.parts
+            weights = part_weights(*(part_masks(side.mask, dim, parts) for side in (query, gallery)))
         records = [visibility[path] for path in query.paths if path in visibility]
-        return report_masks(query.mask, parts, records if len(records) == len(query) else [])
+        return report_masks(query.mask, weights, records if len(records) == len(query) else [])

@@ -16,10 +16,13 @@ class MaskReport(NamedTuple):
         directions: participation ratio of the masks' covariance, from 1 (all differ along one line) up to D.
         parts: rank correlation over the queries between each part's mean mask and the visible share of its stripe,
             from -1 to 1; None without parts, or where the data set does not know what is hidden.
+        overall: the same over all pairs of query and part, whose masks are taken relative to the part's mean in the
+            gallery: whether hidden parts count less than visible ones. None as ``parts``.
     """
 
     directions: float
     parts: list[float] | None = None
+    overall: float | None = None
 
     @property
     def mean(self) -> float | None:
@@ -31,7 +34,7 @@ class MaskReport(NamedTuple):
         if self.parts is None:
             return text
         each = ", ".join(f"{value:.2f}" for value in self.parts)
-        return f"{text}; parts follow their visible share by a rank correlation of {self.mean:.2f} ({each})"
+        return f"{text}; parts follow their visible share by a rank correlation of {self.overall:.2f} ({each} each)"
 
 
 def participation_ratio(mask: Tensor) -> float:
@@ -71,19 +74,23 @@ def rank_correlation(left: np.ndarray, right: np.ndarray) -> float:
         return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
-def report_masks(mask: Tensor, part_masks: Tensor | None, records: Sequence[Mapping[str, Any]]) -> MaskReport:
+def report_masks(mask: Tensor, weights: Tensor | None, records: Sequence[Mapping[str, Any]]) -> MaskReport:
     """What the masks (Q, D) are like.
 
     Args:
-        part_masks: (Q, K) mean mask of each part; None without parts.
+        weights: (Q, K) how much each part counts (:func:`~dpm_plugin.method.part_features.part_weights`); None without
+            parts.
         records: Q entries of ``visibility.json`` in the queries' order; empty where the data set has none.
     """
     directions = participation_ratio(mask)
-    if part_masks is None or not records or not all("person_bands" in each for each in records):
+    if weights is None or not records or not all("person_bands" in each for each in records):
         return MaskReport(directions)
-    visible, found = visible_shares(records, part_masks.shape[1]), []
-    for masks, shares in zip(part_masks.numpy().T, visible.T):
-        known = ~np.isnan(shares)
-        found.append(rank_correlation(masks[known], shares[known]))
+    visible, weights = visible_shares(records, weights.shape[1]), weights.numpy()  # (Q, K) each
+    known, found = ~np.isnan(visible), []
+    for part in range(weights.shape[1]):
+        rows = known[:, part]
+        found.append(rank_correlation(weights[rows, part], visible[rows, part]))
     found = [value for value in found if not np.isnan(value)]  # nothing is ever hidden in that stripe
-    return MaskReport(directions, found or None)
+    if not found:
+        return MaskReport(directions)
+    return MaskReport(directions, found, rank_correlation(weights[known], visible[known]))

@@ -30,7 +30,7 @@ def write_results(
             "counts": {"query": 2210, "gallery": 17661, "query_ids": 519, "gallery_ids": 1110,
                        "unmatched_queries": 0},
             "unmatched": ["query/0001_c2_f0046182.jpg", ...],
-            "masks": {"directions": 5.2, "parts": [0.51, ...], "mean": 0.55},
+            "masks": {"directions": 5.2, "parts": [0.51, ...], "mean": 0.52, "overall": 0.6},
             "phases": {"distance": {"seconds": ..., "peak_memory_mb": ...}, ...},
             "history": [{"epoch": 10, "row": "after/on", "rank1": ..., "mAP": ...}, ...]}}}
 

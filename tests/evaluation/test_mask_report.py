@@ -47,9 +47,13 @@ def test_a_mask_that_copies_the_visible_shares_correlates_fully_and_its_opposite
     rng = np.random.default_rng(0)
     records = [record([1 / 6] * 6, list(rng.random(6) / 6)) for _ in range(20)]
     shares = torch.from_numpy(visible_shares(records, 3))
-    assert report_masks(torch.rand(20, 9), shares, records).parts == pytest.approx([1, 1, 1])
+    report = report_masks(torch.rand(20, 9), shares, records)
+    assert report.parts == pytest.approx([1, 1, 1]) and report.overall == pytest.approx(1)
     opposite = report_masks(torch.rand(20, 9), -shares, records)
     assert opposite.mean == pytest.approx(-1) and "-1.00" in str(opposite)
+    # Within each part the masks follow, between the parts they do not.
+    mixed = report_masks(torch.rand(20, 9), shares + 5 * torch.arange(3), records)
+    assert mixed.mean == pytest.approx(1) and mixed.overall < 0.7
 
 
 def test_without_parts_or_bands_only_the_directions_are_said():

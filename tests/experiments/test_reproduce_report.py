@@ -28,7 +28,7 @@ def results_of(values, gallery=12, mask=True, static=True):
         masked |= {"after/static": off} if static else {}
         rows = masked if mask else {"after/off": row}
         entry = {"headline": {"row": next(iter(rows)), **row}, "rows": rows, "phases": {"train": {"seconds": 60.0}}}
-        entry |= {"masks": {"directions": value / 10, "parts": None, "mean": None}} if static else {}
+        entry |= {"masks": {"directions": value / 10, "parts": None, "overall": None, "mean": None}} if static else {}
         found[run] = {"run": {"config": {"train": {"max_epoch": 5}}}, "datasets": {"d": entry}}
     return found
 
@@ -53,13 +53,13 @@ def test_a_page_shows_spread_gain_and_what_is_missing():
     page = markdown(table(*rows), results_of([40, 50, 60]), "d", command="the command")
     assert cells(page, "measured") == ["measured", *["50.0 ± 10.0"] * 4, "n/a", "5", "60 s", "3", ""]
     assert cells(page, "listed") == ["listed", *["n/a"] * 4, "64.8", "", "", "", "DPM paper, Table 3"]
-    assert cells(page, "measured, R-1")[5:] == [*["+40.0 ± 10.0"] * 3, "5.0 ± 1.0", "n/a"]
+    assert cells(page, "measured, R-1")[5:] == [*["+40.0 ± 10.0"] * 3, "5.00 ± 1.00", "n/a", "n/a"]
     assert "```\nthe command\n```" in page and "![table3](table3.png)" in page
 
 
 def test_runs_from_before_the_static_control_show_that_it_is_missing():
     page = markdown(table(Row("old", RUNS)), results_of([40, 50, 60], static=False), "d", command="c")
-    gains = ["+40.0 ± 10.0", "+40.0 ± 10.0", "n/a", "n/a", "n/a"]
+    gains = ["+40.0 ± 10.0", "+40.0 ± 10.0", *["n/a"] * 4]
     assert cells(page, "old, R-1")[4] == "n/a" and cells(page, "old, R-1")[5:] == gains
 
 

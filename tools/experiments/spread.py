@@ -14,14 +14,18 @@ def deviation(values: Collection[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def mean_spread(values: Collection[float], *, scale: float = 1.0, sign: str = "", missing: str = "n/a") -> str:
-    """ "50.0 ± 10.0": one decimal, no spread of a single value, ``missing`` for none.
+def mean_spread(
+    values: Collection[float], *, scale: float = 1.0, sign: str = "", missing: str = "n/a", digits: int = 1
+) -> str:
+    """ "50.0 ± 10.0": no spread of a single value, ``missing`` for none.
 
     Args:
         scale: factor of every value, 100 for shares that are shown in percent. Default: 1.
         sign: "+" to show the sign of a mean above 0 too. Default: "".
+        digits: decimals. Default: 1.
     """
     if not values:
         return missing
     spread = deviation(values)
-    return f"{scale * mean(values):{sign}.1f}" + ("" if spread is None else f" ± {scale * spread:.1f}")
+    text = f"{scale * mean(values):{sign}.{digits}f}"
+    return text if spread is None else f"{text} ± {scale * spread:.{digits}f}"

@@ -37,9 +37,12 @@ def mask_rows(runs: Sequence[Run], results: Results, dataset: str) -> tuple[str,
 
 
 def mask_facts(runs: Sequence[Run], results: Results, dataset: str) -> list[list[float]]:
-    """Of every run: directions that the masks use, rank correlation of parts and visible shares; [] where unknown."""
+    """Of every run, [] where unknown: directions that the masks use, rank correlation of parts and visible shares over
+    all pairs, and by part."""
     found = [results[run]["datasets"][dataset].get("masks") or {} for run in runs]
-    return [[entry[name] for entry in found if entry.get(name) is not None] for name in ("directions", "mean")]
+    return [
+        [entry[name] for entry in found if entry.get(name) is not None] for name in ("directions", "overall", "mean")
+    ]
 
 
 def _metric(row: dict | None, metric: str) -> float | None:

@@ -10,12 +10,12 @@ from experiments.spread import deviation, mean, mean_spread
 
 CSV_COLUMNS = ("row", "kind", "dataset", "metric", "mean", "std", "seeds", "values", "source")
 MASKS = ("off", "shuffled", "static")
-MASK_COLUMNS = ("", "on", *MASKS, *(f"on − {other}" for other in MASKS), "directions", "part correlation")
+MASK_COLUMNS = ("", "on", *MASKS, *(f"on − {other}" for other in MASKS), "directions", "correlation", "by part")
 MASK_TEXT = (
     "What the query's mask does at retrieval (rank-1, then mAP): switched on, off, each query given another query's "
     "mask, and all the gallery's mean mask; gains are paired by seed. Directions: how many the queries' masks use "
-    "(participation ratio of their covariance). Part correlation: between a part's mask and the visible share of its "
-    "stripe, by ranks, mean over the parts."
+    "(participation ratio of their covariance). Correlation: between a part's mask and the visible share of its "
+    "stripe, by ranks, over all pairs of query and part, and the mean of that of each part."
 )
 
 
@@ -75,13 +75,13 @@ def _main_cells(table: Table, row: Row, results: Results, dataset: str) -> list[
 
 def _mask_cells(row: Row, results: Results, dataset: str) -> Iterator[list[str]]:
     names = mask_rows(row.runs, results, dataset)
-    facts = [mean_spread(values) for values in mask_facts(row.runs, results, dataset)]
+    facts = [mean_spread(values, digits=2) for values in mask_facts(row.runs, results, dataset)]
     for metric in ("R-1", "mAP") if names else ():
         on, *others = (measure(row.runs, results, dataset, metric, name) for name in names)
         gains = [[on[seed] - other[seed] for seed in on if seed in other] for other in others]
         cells = [mean_spread(found.values()) for found in (on, *others)]
         line = [f"{row.name}, {metric}", *cells, *(mean_spread(gain, sign="+") for gain in gains)]
-        yield [*line, *(facts if metric == "R-1" else ("", ""))]
+        yield [*line, *(facts if metric == "R-1" else [""] * len(facts))]
 
 
 def _epochs(runs: Sequence[Run], results: Results) -> str:

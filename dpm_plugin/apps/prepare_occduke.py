@@ -79,10 +79,11 @@ def prepare(archive: str | Path, lists: str | Path, out: str | Path, show: Calla
                 if not _is_intact(target, info):
                     _write(target, opened.read(info))  # zipfile checks the checksum
                     written += 1
-            except OSError as error:
-                said = error.strerror or error
-                raise DPMError(f"cannot make '{target}' ({said}); what is done is kept, run again to go on") from error
-            except MEMBER_ERRORS as error:
+            except (OSError, *MEMBER_ERRORS) as error:
+                if isinstance(error, OSError) and error.errno is not None:  # bz2 says OSError of damaged data
+                    said = error.strerror or error
+                    advice = "what is done is kept, run again to go on"
+                    raise DPMError(f"cannot make '{target}' ({said}); {advice}") from error
                 raise DPMError(f"'{info.filename}' in '{archive}' is damaged ({error}); fetch the zip again") from error
             progress.at(done)
     counts = {split: len(listed) for split, listed in names.items()}

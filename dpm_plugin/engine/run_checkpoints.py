@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from dpm_plugin.engine.run_record import check_same_run
+from dpm_plugin.engine.training_state import take_up
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import put_copy
-from dpm_plugin.utils.text import short
+from dpm_plugin.utils.text import first_line
 from dpm_plugin.weights.files import plain_tensors, read_checkpoint, write_checkpoint
 
 FOLDER = "model"  # in the run's folder: torchreid's name of the engine's one model
@@ -52,48 +53,28 @@ def restore(
     if record is not None:
         check_same_run(checkpoint, record, f"checkpoint '{path}'")
     state = plain_tensors(checkpoint["state_dict"], path)
-    own, given = ({(key, tensor.shape) for key, tensor in tensors.items()} for tensors in (model.state_dict(), state))
-    differing = sorted({key for key, _ in own ^ given})
+    own, theirs = ({(key, tensor.shape) for key, tensor in tensors.items()} for tensors in (model.state_dict(), state))
+    differing = sorted({key for key, _ in own ^ theirs})
     if differing:
         found = f"{len(differing)} tensors differ, the first is '{differing[0]}'"
         advice = "resume with the same model, classes, cameras and image size, or use model.load_weights"
         raise DPMError(f"checkpoint '{path}' is of another model: {found}; {advice}")
     model.load_state_dict(state)
     for name, part in (("optimizer", optimizer), ("scheduler", scheduler), ("scaler", scaler)):
-        if part is not None and checkpoint.get(name):
-            before = [dict(group) for group in part.param_groups] if name == "optimizer" else []
-            try:
-                part.load_state_dict(checkpoint[name])
-                if name == "optimizer":
-                    _check_optimizer(part, before)
-            except Exception as error:  # torch's parts trust what they are given
-                raise DPMError(f"the {name} state in '{path}' does not fit this run's {name}: {error}") from error
+        given = checkpoint.get(name)
+        if part is None or given is None or (isinstance(given, dict) and not given):
+            continue
+        try:
+            take_up(part, given, path)
+        except Exception as error:  # torch's parts trust what they are given
+            raise DPMError(
+                f"the {name} state in '{path}' does not fit this run's {name}: {first_line(error)}"
+            ) from error
     return checkpoint
 
 
 def _is_count(epoch: Any) -> bool:
     return isinstance(epoch, int) and not isinstance(epoch, bool) and epoch >= 0
-
-
-def _check_optimizer(optimizer: torch.optim.Optimizer, before: list[dict[str, Any]]) -> None:
-    """Raise KeyError or ValueError for a state that would fail at the first step.
-
-    Args:
-        optimizer: with the state that was loaded.
-        before: its groups of parameters as they were.
-    """
-    for group, own in zip(optimizer.param_groups, before):
-        if lost := own.keys() - group.keys():
-            raise KeyError(f"no {', '.join(sorted(lost))} in it; was it another train.optim?")
-        for key, value in own.items():
-            if type(value) in (int, float) and type(group[key]) not in (int, float):
-                raise ValueError(f"{key} is {short(group[key])}")
-        for parameter in group["params"]:
-            for key, value in optimizer.state.get(parameter, {}).items():
-                is_scalar = not value.dim() if isinstance(value, torch.Tensor) else isinstance(value, (int, float))
-                if value is not None and not is_scalar and getattr(value, "shape", None) != parameter.shape:
-                    found = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else "no tensor"
-                    raise ValueError(f"{key} of a parameter of shape {tuple(parameter.shape)} has {found}")
 
 
 def write_last(state: dict[str, Any], path: str | Path, keep: int = 3) -> None:
@@ -169,6 +150,6 @@ def _progress(path: Path) -> tuple[int, int, bool] | None:
             return None
         progress = content.get("progress") or {}
         return int(content["epoch"]), int(progress.get("iteration", 0)), bool(progress.get("evaluated", False))
-    except (DPMError, AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+    except (DPMError, AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         print(f"=> '{path}' is passed over: {error}")
         return None

@@ -45,7 +45,7 @@ def recorded_cameras(checkpoint: Any) -> dict[str, CameraRows] | None:
 
 def _are_rows(found: Any) -> bool:
     numbers = [*found.keys(), *found.values()] if isinstance(found, dict) else [found]
-    return all(isinstance(number, int) for number in numbers)
+    return all(isinstance(number, int) and -(2**31) <= number < 2**31 for number in numbers)
 
 
 def has_dense_cameras(checkpoint: Any) -> bool:

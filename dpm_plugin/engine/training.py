@@ -18,6 +18,7 @@ from dpm_plugin.engine.run_folder import evaluation_folder
 from dpm_plugin.engine.run_record import resumed_cameras
 from dpm_plugin.engine.stop_signals import Stopped, StopSignals
 from dpm_plugin.engine.testing import EvaluationMixin
+from dpm_plugin.engine.training_state import own_place
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import put_copy, remove_leftovers
 from dpm_plugin.utils.text import first_line
@@ -137,12 +138,11 @@ class TrainingMixin(EvaluationMixin):
                     self.best = float(progress["best_rank1"]), float(progress.get("best_mAP", "inf"))
                 self.skipped_iterations = int(progress["skipped"])
                 self.skipped_in_a_row = int(progress["skipped_in_a_row"])
-                rank, states = self.processes.rank, progress["processes"]
-                own = states[rank] if rank < len(states) else {**states[0], "start": None, "now": None, "workers": {}}
+                own = own_place(progress["processes"], self.processes.rank)
                 self._resumed = epoch, {**progress, "own": own}
                 within = f", iteration {own['iteration']} of {own['batches']}" if own["iteration"] else ""
-            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-                why = f"{type(error).__name__}: {error}"
+            except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+                why = f"{type(error).__name__}: {first_line(error)}"
                 advice = "resume from another checkpoint, or start from its weights by model.load_weights"
                 raise DPMError(f"the progress in '{path}' is damaged ({why}); {advice}") from error
         print(f"=> Resumed from '{path}' after epoch {epoch}{within}")

@@ -64,6 +64,8 @@ def _check_records(path: Path) -> None:
         records = archive.infolist()
         if any(record.compress_type != zipfile.ZIP_STORED for record in records):
             raise ValueError("its records are packed, which torch.save never does")
+        if len(set(archive.namelist())) < len(records) or min((record.header_offset for record in records), default=0):
+            raise ValueError("it holds records of one name, or more than one archive")  # torch would read others
         if sum(record.file_size for record in records) > path.stat().st_size:
             raise ValueError("its records are together larger than the file")
         if (damaged := archive.testzip()) is not None:

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 
 from dpm_plugin.utils.errors import DPMError
 
-HANG = 60  # seconds for one case, on a machine however busy
+HANG = 60  # seconds of computing for one case
+WAIT = 600  # seconds for one that may be waiting, on a machine however busy
 
 
 def sizes(few, many):
@@ -44,15 +45,18 @@ def fuzz(cases, record_property):
 @contextmanager
 def must_end():
     def hangs(*_):
-        raise AssertionError(f"still running after {HANG} seconds")
+        raise AssertionError(f"still running after {HANG} seconds of computing, or {WAIT} of anything")
 
-    before = signal.signal(signal.SIGALRM, hangs)
-    signal.setitimer(signal.ITIMER_REAL, HANG)
+    timers = ((signal.SIGPROF, signal.ITIMER_PROF, HANG), (signal.SIGALRM, signal.ITIMER_REAL, WAIT))
+    before = [signal.signal(number, hangs) for number, _, _ in timers]
+    for _, timer, seconds in timers:
+        signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for (number, timer, _), handler in zip(timers, before):
+            signal.setitimer(timer, 0)
+            signal.signal(number, handler)
 
 
 def outcome(call, *arguments):

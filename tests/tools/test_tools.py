@@ -1,7 +1,8 @@
-"""Every script of tools/, started as a user would, with nothing of this package imported before."""
+"""Every script of tools/, started as a user would, with nothing of this package imported before; where a run writes."""
 
 import contextlib
 import io
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.forks import run_forked
+from helpers.runs import main_of
 
 pytestmark = pytest.mark.slow
 
@@ -39,3 +41,9 @@ def test_every_tool_starts_from_any_folder_and_explains_itself(tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(TOOLS) >= 9 and done.stdout.split() == [str(tool) for tool in TOOLS]
     assert not any(tmp_path.iterdir())
+
+
+def test_a_run_may_write_to_the_folder_it_is_started_in(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = main_of(tmp_path / "data", ".", capsys)(train__max_epoch=1)
+    assert (code, error) == (0, "") and {"results.json", "model"} <= set(os.listdir())

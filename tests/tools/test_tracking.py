@@ -1,6 +1,7 @@
 """deep-sort-realtime with our features: through its own torchreid embedder, and as tools/track_example.py does it."""
 
 import importlib
+import os
 
 import numpy as np
 import pytest
@@ -87,12 +88,14 @@ def test_the_example_gives_the_tracker_the_features_of_the_crops(run):
         (["{tmp}/gone.mp4", "{tmp}/gone.txt", "--model", "{run}"], "gone.txt' cannot be read"),
         (["{tmp}/gone.mp4", "{tmp}/wrong.txt", "--model", "{run}"], "wrong.txt', line 2"),
         (["{tmp}/gone.mp4", "{tmp}/nan.txt", "--model", "{run}"], "nan.txt', line 1"),
+        (["{tmp}/gone.mp4", "{tmp}/pipe", "--model", "{run}"], "pipe' cannot be read"),
         (["{tmp}/gone.mp4", "{tmp}/boxes.txt", "--model", "{tmp}/gone"], "gone' does not exist"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path, capsys, arguments, said):
     (tmp_path / "boxes.txt").write_text("1,-1,0,0,9,9,1\n", encoding="utf-8")
     (tmp_path / "wrong.txt").write_text("1,-1,0,0,9,9,1\n1,-1,0\n", encoding="utf-8")
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "nan.txt").write_text("1,-1,nan,0,9,9,1\n", encoding="utf-8")
     arguments = [argument.format(run=run, tmp=tmp_path) for argument in arguments]
     assert track_example.main([*arguments, "--out", str(tmp_path / "out.txt")]) == 2

@@ -227,11 +227,11 @@ def safetensors_file(shape, offsets, data=b""):
     return struct.pack("<Q", len(text)) + text + data
 
 
-def packed_zip(state):
-    """A torch file whose records were packed again: ten thousand zeros for each byte."""
+def zipped(state, packing=zipfile.ZIP_STORED, times=1):
+    """A torch file whose records were packed again, every one ``times`` times under its name."""
     packed, plain = io.BytesIO(), zipfile.ZipFile(io.BytesIO(saved(state)))
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
-        for name in plain.namelist():
+    with zipfile.ZipFile(packed, "w", packing) as target:
+        for name in plain.namelist() * times:
             target.writestr(name, plain.read(name))
     return packed.getvalue()
 
@@ -257,7 +257,10 @@ BOMBS = {
     "overflowing shape": safetensors_file([2**62, 8], [0, 4], bytes(4)),
     "offset beyond the end": safetensors_file([1], [2**60, 2**60 + 4], bytes(4)),
     "huge header": struct.pack("<Q", 2**63) + b"{" + bytes(100),
-    "packed records": packed_zip({"a": torch.zeros(10**6)}),
+    "packed records": zipped({"a": torch.zeros(10**6)}, zipfile.ZIP_DEFLATED),  # ten thousand zeros for each byte
+    "lzma records": zipped({"a": torch.zeros(10**6)}, zipfile.ZIP_LZMA),
+    "records of one name": zipped({"a": torch.zeros(9)}, times=2),
+    "two zips": zipped({"a": torch.zeros(9)}) + zipped({"a": torch.ones(9)}),  # readers differ in which they mean
     "expanded": saved({"a": torch.zeros(1).expand(10**12)}),
     "strided": saved({"a": torch.zeros(1).as_strided((2**20, 2**20), (0, 0))}),
     "tar with pipes": tar_with_pipe(),

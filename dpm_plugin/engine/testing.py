@@ -121,7 +121,7 @@ class EvaluationMixin(Engine):
         feature, mask = self.evaluation.feature, self.evaluation.mask
         result = evaluate(*sides, feature=feature, mask=mask, keep_distmat=visrank, **options)
         result.phases = {**self.run_phases, **phases, **result.phases}
-        result.masks = self._masks(*sides, visibility)
+        result.masks = self._masks(sides[0], sides[1], visibility)
         masks = [] if result.masks is None else [str(result.masks)]
         print(format_headline(result), format_table(result), *masks, format_phases(result.phases), sep="\n")
         run = {
@@ -150,6 +150,7 @@ class EvaluationMixin(Engine):
         weights = None
         if self.model.part_features is not None:
             dim, parts = self.model.backbone.dim, self.model.part_features.parts
-            weights = part_weights(*(part_masks(side.mask, dim, parts) for side in (query, gallery)))
+            own, usual = (part_masks(mask, dim, parts) for mask in (query.mask, gallery.mask))
+            weights = part_weights(own, usual)
         records = [visibility[path] for path in query.paths if path in visibility]
         return report_masks(query.mask, weights, records if len(records) == len(query) else [])

@@ -85,12 +85,12 @@ def report_masks(mask: Tensor, weights: Tensor | None, records: Sequence[Mapping
     directions = participation_ratio(mask)
     if weights is None or not records or not all("person_bands" in each for each in records):
         return MaskReport(directions)
-    visible, weights = visible_shares(records, weights.shape[1]), weights.numpy()  # (Q, K) each
+    counted, visible = weights.numpy(), visible_shares(records, weights.shape[1])  # (Q, K) each
     known, found = ~np.isnan(visible), []
     for part in range(weights.shape[1]):
         rows = known[:, part]
-        found.append(rank_correlation(weights[rows, part], visible[rows, part]))
+        found.append(rank_correlation(counted[rows, part], visible[rows, part]))
     found = [value for value in found if not np.isnan(value)]  # nothing is ever hidden in that stripe
     if not found:
         return MaskReport(directions)
-    return MaskReport(directions, found, rank_correlation(weights[known], visible[known]))
+    return MaskReport(directions, found, rank_correlation(counted[known], visible[known]))

@@ -77,10 +77,10 @@ def k_reciprocal(rows: Rows, queries: int, gallery: int) -> np.ndarray:
     sets = _reciprocal_sets(neighbours)
     distances, weights = np.empty((queries, gallery), np.float32), []
     for part in _blocks(queries, count):
-        block = rows(part).cpu().numpy() / largest[part, None]
+        scaled = rows(part).cpu().numpy() / largest[part, None]
         if part.start < queries:
-            distances[part] = block[:, queries:]
-        for own, members in zip(block, sets[part]):
+            distances[part] = scaled[:, queries:]
+        for own, members in zip(scaled, sets[part]):
             weight = np.exp(-own[members])
             weights.append(weight / weight.sum())
     starts = np.cumsum([0, *map(len, sets)])

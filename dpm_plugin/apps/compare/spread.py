@@ -24,4 +24,4 @@ def mean_spread(values: Collection[float], *, scale: float = 1.0, sign: str = ""
     if not values:
         return missing
     spread = deviation(values)
-    return f"{scale * mean(values):{sign}.1f}" + ("" if spread is None else f" ± {scale * spread:.1f}")
+    return f"{scale * statistics.mean(values):{sign}.1f}" + ("" if spread is None else f" ± {scale * spread:.1f}")

@@ -26,18 +26,7 @@ LEVELS = (
 )
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 #: Names of timm, torch, numpy and torchreid's engine that have no public twin, and public ones that begin so.
-UNDERSCORED = {
-    "_pos_embed",
-    "_foreach_norm",
-    "_core",
-    "_models",
-    "_optims",
-    "_scheds",
-    "_asdict",
-    "_replace",
-    "_exit",
-    "_fields",
-}
+UNDERSCORED = set("_pos_embed _foreach_norm _core _models _optims _scheds _asdict _replace _exit _fields".split())
 
 
 def module_of(path):

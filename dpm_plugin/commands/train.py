@@ -9,12 +9,13 @@ Ctrl-C, SIGTERM, a lost connection (SIGHUP) or for want of a reader (``| head``)
 
 import argparse
 import contextlib
+import functools
 import io
 import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,12 @@ from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.runtime import deterministic_kernels
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Command line -> namespace, options under the keys that they set; ``argv`` None takes the process's."""
+def make_parser(prog: str = "dpm train", does: str = "Train and evaluate", usage: str | None = None) -> Parser:
+    """The options of a run; ``does`` begins the description."""
     parser = Parser(
-        prog="dpm train",
-        description="Train and evaluate person re-identification models.",
+        prog=prog,
+        usage=usage,
+        description=f"{does} person re-identification models.",
         epilog="Keys and their meaning: configs/REFERENCE.md",
     )
     parser.add_argument("--config-file", default="", help="yaml file with settings, or the name of a shipped one")
@@ -49,7 +51,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--root", dest="data.root", metavar="FOLDER", help="folder that holds the data sets")
     parser.add_argument("-m", "--model", dest="model.name", metavar="NAME", help="network, instead of model.name")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, such as train.lr 0.01")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def parse(argv: Sequence[str] | None, parser: Parser | None = None) -> argparse.Namespace:
+    """Command line -> namespace, options under the keys that they set; ``argv`` None takes the process's."""
+    args = (parser or make_parser()).parse_args(argv)
     for name in ("data.sources", "data.targets", "data.transforms"):
         # In "-s market1501 train.lr 0.01" argparse takes all three for names: names hold no dot, keys do.
         names = getattr(args, name) or []
@@ -114,14 +121,20 @@ def run(config: CfgNode, processes: Processes = ALONE) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     args = parse(argv)
-    harden()
+    return execute(lambda: load_config(args.config_file, args.opts, overrides_of(args)))
 
-    def work():
+
+def execute(read: Callable[[], CfgNode]) -> int:
+    """Run what ``read()`` says, in every process that was launched for it; returns the exit code."""
+    harden()
+    read = functools.cache(read)
+
+    def work() -> None:
         timeout = TIMEOUT
         with contextlib.suppress(DPMError):  # which is said below, once for all processes
-            timeout = load_config(args.config_file, args.opts, overrides_of(args)).dist.timeout
+            timeout = read().dist.timeout
         with launched(timeout) as processes:
-            config = load_config(args.config_file, args.opts, overrides_of(args))
+            config = read()
             with (
                 deterministic_kernels(config.train.deterministic, config.use_gpu),
                 processes.joined(config.use_gpu, config.dist.timeout),

@@ -100,6 +100,23 @@ def open_run(
     return _open(folder, path, read_checkpoint(path) if path.is_file() else {}, device, root)
 
 
+def run_settings(source: str | Path, checkpoint: str = "last") -> tuple[Path, dict[str, Any]]:
+    """A checkpoint of a run of any model, and {key: value} of the settings that it was trained with.
+
+    Args:
+        source: the run's folder (``data.save_dir``), or a checkpoint in it.
+        checkpoint: "last" or "best", where ``source`` is a folder. Default: "last".
+
+    Raises:
+        DPMError: a file is missing or unreadable, or the run did not write its settings.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise DPMError(f"'{source}' does not exist; name a run's folder (data.save_dir) or a checkpoint in one")
+    path = run_checkpoint(path, checkpoint) if path.is_dir() else path
+    return path, recorded_settings(read_checkpoint(path)) or _settings(_folder_of(path))
+
+
 def _open(
     folder: Path, path: Path, content: Any, device: str | torch.device, root: str | Path | None = None
 ) -> Trained:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dpm_plugin import script
+from dpm_plugin import __main__
 from helpers.forks import run_forked
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -10,7 +10,7 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 def run_script(folder, *argv):
     """What ``python -m dpm_plugin argv...`` does in ``folder``."""
-    return run_forked(folder, lambda: script.main([str(argument) for argument in argv]))
+    return run_forked(folder, lambda: __main__.main([str(argument) for argument in argv]))
 
 
 def check_mistake(main, arguments, capsys, said):

@@ -7,7 +7,10 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
-CONFIGS = sorted(path.relative_to(HERE).as_posix() for path in (HERE / "configs").rglob("*.yaml"))
+FILES = (path for path in sorted((HERE / "configs").rglob("*")) if path.suffix in (".yaml", ".md"))
+CONFIGS = [path.relative_to(HERE).as_posix() for path in FILES]
+    path.relative_to(HERE).as_posix() for path in (HERE / "configs").rglob("*") if path.suffix in (".yaml", ".md")
+)
 INIT = (HERE / "dpm_plugin" / "__init__.py").read_text(encoding="utf-8")
 VERSION = re.search(r'^__version__ = "(.+)"$', INIT, re.MULTILINE).group(1)
 
@@ -76,13 +79,8 @@ setup(
         "tensorboard",
     ],
     extras_require={
-        "test": [
-            "pytest",
-            "pytest-xdist",
-            "hypothesis",
-            "setuptools",
-            "wheel",
-        ],  # the last two: tests/tools/test_wheel.py
+        # setuptools and wheel: tests/tools/test_wheel.py builds one.
+        "test": ["pytest", "pytest-xdist", "hypothesis", "setuptools", "wheel"],
         "dev": ["ruff>=0.17,<0.18", "mypy", "pre-commit"],  # another ruff may format otherwise
         "export": ["onnx", "onnxruntime", "onnxscript"],  # tools/export.py OUT.onnx
         # tools/track_example.py; setuptools: its embedders still import pkg_resources

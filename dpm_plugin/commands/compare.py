@@ -15,6 +15,7 @@ from dpm_plugin.apps.compare.table import csv_table, markdown
 from dpm_plugin.config import SCHEMA
 from dpm_plugin.utils.command import Parser, exit_code, pairs
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.place import CONFIGS
 
 SECTIONS = tuple({name.split(".")[0] + "." for name in SCHEMA})
 FIXED = ("model.name", "train.max_epoch", "train.seed", "data.save_dir", "data.sources", "data.targets")
@@ -26,7 +27,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         description="Models under one budget: accuracy, parameters, FLOPs, images per second, memory.",
         prog="dpm compare",
         usage="%(prog)s MODEL [MODEL ...] [options] [KEY VALUE ...]",
-        epilog="KEY VALUE: settings for every run, such as train.batch_size 32; configs/REFERENCE.md",
+        epilog=f"KEY VALUE: settings for every run, such as train.batch_size 32; {CONFIGS / 'REFERENCE.md'}",
     )
     add = parser.add_argument
     add("models", nargs="+", metavar="MODEL", help="of torchreid or this plugin, e.g. osnet_x1_0")

@@ -29,6 +29,7 @@ from dpm_plugin.engine import run_folder
 from dpm_plugin.torchreid_host import utils
 from dpm_plugin.utils.command import Console, Parser, exit_code
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.place import CONFIGS
 from dpm_plugin.utils.runtime import deterministic_kernels
 
 
@@ -38,7 +39,7 @@ def make_parser(prog: str = "dpm train", does: str = "Train and evaluate", usage
         prog=prog,
         usage=usage,
         description=f"{does} person re-identification models.",
-        epilog="Keys and their meaning: configs/REFERENCE.md",
+        epilog=f"Keys and their meaning: {CONFIGS / 'REFERENCE.md'}",
     )
     parser.add_argument("--config-file", default="", help="yaml file with settings, or the name of a shipped one")
     parser.add_argument("-s", "--sources", dest="data.sources", nargs="+", metavar="NAME", help="data sets to train on")

@@ -11,10 +11,9 @@ from dpm_plugin import __main__, commands
 from dpm_plugin.commands import COMMANDS, train
 from dpm_plugin.config import load_config
 from dpm_plugin.utils.place import CONFIGS
+from helpers.readme_commands import FILES
 from helpers.runs import SETTINGS, finished_run, untrained_run
 from helpers.scripts import TOOLS
-
-FILES = {"train": "main", "check": "check_data", "convert": "convert_checkpoint"}  # others as their words
 
 
 def exit_of(main, *argv):

@@ -9,8 +9,6 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).parent
 FILES = (path for path in sorted((HERE / "configs").rglob("*")) if path.suffix in (".yaml", ".md"))
 CONFIGS = [path.relative_to(HERE).as_posix() for path in FILES]
-    path.relative_to(HERE).as_posix() for path in (HERE / "configs").rglob("*") if path.suffix in (".yaml", ".md")
-)
 INIT = (HERE / "dpm_plugin" / "__init__.py").read_text(encoding="utf-8")
 VERSION = re.search(r'^__version__ = "(.+)"$', INIT, re.MULTILINE).group(1)
 

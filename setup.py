@@ -4,10 +4,34 @@ import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
+FILES = (path for path in sorted((HERE / "configs").rglob("*")) if path.suffix in (".yaml", ".md"))
+CONFIGS = [path.relative_to(HERE).as_posix() for path in FILES]
 INIT = (HERE / "dpm_plugin" / "__init__.py").read_text(encoding="utf-8")
 VERSION = re.search(r'^__version__ = "(.+)"$', INIT, re.MULTILINE).group(1)
+
+
+class BuildWithConfigs(build_py):
+    """Puts a copy of configs/ into what is installed, as dpm_plugin/configs; an editable one reads the checkout's."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            for source, target in zip(CONFIGS, self._copies()):
+                self.mkpath(str(Path(target).parent))
+                self.copy_file(source, target)
+
+    def get_outputs(self, include_bytecode=1):
+        return [*super().get_outputs(include_bytecode), *self._copies()]
+
+    def get_source_files(self):  # what an sdist holds
+        return [*super().get_source_files(), *CONFIGS]
+
+    def _copies(self):
+        return [str(Path(self.build_lib, "dpm_plugin", name)) for name in CONFIGS]
+
 
 setup(
     name="dpm-torchreid",
@@ -28,6 +52,8 @@ setup(
     ],
     python_requires=">=3.10",
     packages=find_packages(include=["dpm_plugin", "dpm_plugin.*"]),
+    cmdclass={"build_py": BuildWithConfigs},
+    entry_points={"console_scripts": ["dpm = dpm_plugin.commands:main"]},
     package_data={"dpm_plugin": ["py.typed"], "dpm_plugin.apps.query_page": ["*.css", "*.js"]},
     install_requires=[
         "torch>=2.6",  # allow-listed globals under weights_only=True
@@ -51,7 +77,8 @@ setup(
         "tensorboard",
     ],
     extras_require={
-        "test": ["pytest", "pytest-xdist", "hypothesis"],
+        # setuptools and wheel: tests/tools/test_wheel.py builds one.
+        "test": ["pytest", "pytest-xdist", "hypothesis", "setuptools", "wheel"],
         "dev": ["ruff>=0.17,<0.18", "mypy", "pre-commit"],  # another ruff may format otherwise
         "export": ["onnx", "onnxruntime", "onnxscript"],  # tools/export.py OUT.onnx
         # tools/track_example.py; setuptools: its embedders still import pkg_resources

@@ -56,7 +56,7 @@ def harden() -> None:
     """Replace what is unsafe or broken in torchreid itself, for this process; harmless to repeat.
 
     An unreadable image is an error instead of an endless loop; checkpoints and weights are read without executing
-    anything, and those of our models are opened as they were trained; no data set is downloaded. ``tools/main.py`` and
+    anything, and those of our models are opened as they were trained; no data set is downloaded. ``dpm`` and
     ``python -m dpm_plugin`` call this; other programs do where they want it.
     """
     torchreid_host.install_read_image()

@@ -12,8 +12,8 @@ from typing import Any
 from dpm_plugin import harden
 from dpm_plugin.utils.command import Parser, exit_code
 from dpm_plugin.utils.errors import DPMError
+from dpm_plugin.utils.place import HOME
 
-PACKAGE_HOME = Path(__file__).resolve().parents[1]
 SCRIPT_VARIABLE = "DPM_SCRIPT"  # tells started worker processes which script they work for
 
 
@@ -41,8 +41,8 @@ def run(script: str, args: Sequence[str] = ()) -> None:
     sys.argv = [str(script), *args]
     if not getattr(sys.flags, "safe_path", False):  # python -P puts no folder there
         sys.path[0] = str(Path(script).resolve().parent)
-    if str(PACKAGE_HOME) not in sys.path:  # it was found through the current folder, whose entry is gone
-        sys.path.append(str(PACKAGE_HOME))
+    if str(HOME) not in sys.path:  # it was found through the current folder, whose entry is gone
+        sys.path.append(str(HOME))
     _execute(code, script, vars(sys.modules["__main__"]))
 
 

@@ -1,51 +1,12 @@
 #!/usr/bin/env python
-"""Check data before training: ``python tools/check_data.py NAME_OR_FOLDER... [--root ROOT] [--json FILE]``.
-
-Exit codes: 0 clean, 1 something was found, 2 a mistake in the command (one line on stderr), 130 interrupted.
-"""
+"""``python tools/check_data.py`` is ``dpm check``: see dpm_plugin/commands/check.py."""
 
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
-from dpm_plugin.apps.check_data import Checked, check_data
-from dpm_plugin.apps.check_data.report import as_json, summary
-from dpm_plugin.utils.command import Parser, exit_code
-from dpm_plugin.utils.files import write_file
-
-FOUND = 1  # the exit code when something was found
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    parser = Parser(prog="check_data", description="Read every image of data sets, and check files and labels.")
-    parser.add_argument(
-        "what", nargs="+", metavar="NAME_OR_FOLDER", help="a data set as in data.sources, or any folder of images"
-    )
-    parser.add_argument("--root", default="reid-data", help="folder that holds the data sets (default: reid-data)")
-    parser.add_argument("--json", metavar="FILE", help="write the whole report as JSON")
-    parser.add_argument("--jobs", type=int, help="processes that read (default: one for each core)")
-    options = parser.parse_args(argv)
-    checked: list[Checked] = []
-
-    def work() -> None:
-        start = time.monotonic()
-        for what in options.what:
-            found = check_data(what, options.root, jobs=options.jobs, show=_show)
-            print("\n".join(line for each in found for line in summary(each)), flush=True)
-            checked.extend(found)
-        if options.json:
-            write_file(options.json, as_json(checked, time.monotonic() - start))
-
-    return exit_code(work) or (FOUND if any(each.problems for each in checked) else 0)
-
-
-def _show(line: str) -> None:
-    print(f"   read: {line}", file=sys.stderr, flush=True)
-
+from dpm_plugin.commands.check import main
 
 if __name__ == "__main__":
     sys.exit(main())

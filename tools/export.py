@@ -1,41 +1,12 @@
 #!/usr/bin/env python
-"""Write a trained model for other programs: tools/export.py RUN_OR_CHECKPOINT OUT.onnx|OUT.pt2."""
+"""``python tools/export.py`` is ``dpm export``: see dpm_plugin/commands/export.py."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
-from dpm_plugin.inference.export import INSTALL, export
-from dpm_plugin.inference.extractor import DPMExtractor
-from dpm_plugin.inference.open_run import NAMED
-from dpm_plugin.utils.command import Parser, exit_code
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Return the exit code: 0, 2 for an error in one line, 130 when interrupted."""
-    parser = Parser(prog="export", description="Write a trained model as ONNX (.onnx) or torch.export (.pt2) file.")
-    parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a run's data.save_dir, a checkpoint, or zoo:NAME")
-    parser.add_argument("out", metavar="OUT", help="file to write; ends in .onnx or .pt2")
-    parser.add_argument("--config-file", help="yaml file with the settings of a checkpoint that does not say them")
-    parser.add_argument("--checkpoint", choices=tuple(NAMED), help="which one of a run's folder (default: last)")
-    options = parser.parse_args(argv)
-
-    def work() -> None:
-        which, settings = options.checkpoint, options.config_file
-        extractor = DPMExtractor(options.source, checkpoint=which, config_file=settings, device="cpu")
-        done = export(extractor, options.out)
-        size = ", ".join(map(str, extractor.image_size))
-        outputs = ", ".join(f"{name} (B, {extractor.model.feature_dim})" for name in done.outputs)
-        print(f"{options.out}: images (B, 3, {size}) -> {outputs}, {done.size / 1e6:.1f} MB")
-        if done.difference is None:
-            print(f"not compared with PyTorch: onnxruntime is not installed; {INSTALL}")
-        else:
-            print(f"largest difference from PyTorch: {done.difference:.1e}")
-
-    return exit_code(work)
-
+from dpm_plugin.commands.export import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,13 +13,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder, installed or not
 
+from dpm_plugin.apps.compare.sweep import cores, stop_on_signal
 from dpm_plugin.utils.command import Parser, exit_code
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import unknown
 from experiments.reproduce.make import WHAT, Maker
 from experiments.reproduce.setting import make_setting
 from experiments.reproduce.tables import STOCK_MODELS
-from experiments.sweep import cores, stop_on_signal
 
 
 def make_parser() -> Parser:

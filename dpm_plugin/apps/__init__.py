@@ -1,1 +1,1 @@
-"""What the commands of tools/ do: search pages, visualisation, data checks, conversions."""
+"""What the commands do: search, visualisation, data checks, conversions, comparisons."""

@@ -11,6 +11,7 @@ from yacs.config import CfgNode
 
 from dpm_plugin.config.arguments import synthetic_spec
 from dpm_plugin.config.schema import SCHEMA
+from dpm_plugin.config.shipped import config_path
 from dpm_plugin.config.types import YAML_ERRORS, convert
 from dpm_plugin.utils.command import pairs
 from dpm_plugin.utils.errors import DPMError
@@ -25,7 +26,7 @@ def load_config(file: str | Path = "", opts: Sequence[str] = (), overrides: Mapp
     """Read the configuration of one run.
 
     Args:
-        file: path of a .yaml/.yml file, or "" for none.
+        file: path of a .yaml/.yml file, the name of a shipped one such as ``dpm_occduke``, or "" for none.
         opts: ``["train.lr", "0.01", ...]``, as torchreid's scripts take them; read last.
         overrides: ``{"data.root": ...}``, from options such as ``--root``; read between file and opts.
 
@@ -35,6 +36,7 @@ def load_config(file: str | Path = "", opts: Sequence[str] = (), overrides: Mapp
     Raises:
         DPMError: unknown key, wrong type, value out of range, unreadable file, or settings that exclude each other.
     """
+    file = file and config_path(file)
     config = CfgNode()
     for name, key in SCHEMA.items():
         _store(config, name, convert(key, key.default))

@@ -72,7 +72,7 @@ def open_trained(
         return open_run(source, device)
     content = read_checkpoint(source)
     if not _is_of_plugin(source, content):
-        run = "finished run of tools/main.py with one of the plugin's models"
+        run = "finished run of dpm train with one of the plugin's models"
         raise DPMError(f"'{source}' lies in no {run}, so its settings are not known; name a config file as well")
     return _open(_folder_of(source), source, content, device)
 
@@ -83,7 +83,7 @@ def open_run(
     root: str | Path | None = None,
     checkpoint: str | Path = "last",
 ) -> Trained:
-    """Open what ``tools/main.py`` left in ``folder``, its ``data.save_dir``.
+    """Open what ``dpm train`` left in ``folder``, its ``data.save_dir``.
 
     The settings are those that the checkpoint was trained with; for one of 0.1.0, those in ``results.json``.
 
@@ -98,6 +98,23 @@ def open_run(
     folder = Path(folder)
     path = folder / FOLDER / NAMED[str(checkpoint)] if str(checkpoint) in NAMED else Path(checkpoint)
     return _open(folder, path, read_checkpoint(path) if path.is_file() else {}, device, root)
+
+
+def run_settings(source: str | Path, checkpoint: str = "last") -> tuple[Path, dict[str, Any]]:
+    """A checkpoint of a run of any model, and {key: value} of the settings that it was trained with.
+
+    Args:
+        source: the run's folder (``data.save_dir``), or a checkpoint in it.
+        checkpoint: "last" or "best", where ``source`` is a folder. Default: "last".
+
+    Raises:
+        DPMError: a file is missing or unreadable, or the run did not write its settings.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise DPMError(f"'{source}' does not exist; name a run's folder (data.save_dir) or a checkpoint in one")
+    path = run_checkpoint(path, checkpoint) if path.is_dir() else path
+    return path, recorded_settings(read_checkpoint(path)) or _settings(_folder_of(path))
 
 
 def _open(
@@ -115,7 +132,7 @@ def _open(
     try:
         state, epoch = plain_tensors(content["state_dict"], path), int(content["epoch"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DPMError(f"'{path}' is no checkpoint of tools/main.py: it lacks {error}") from error
+        raise DPMError(f"'{path}' is no checkpoint of dpm train: it lacks {error}") from error
     model = _build(config, state, f"'{path}'")
     try:
         model.load_state_dict(state)
@@ -170,7 +187,7 @@ def _settings(folder: Path) -> dict[str, Any]:
         return {key: value for key, value in flat(config) if key in SCHEMA}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"results.json with its settings cannot be read ({error})"
-        raise DPMError(f"'{folder}' is no finished run of tools/main.py: {why}") from error
+        raise DPMError(f"'{folder}' is no finished run of dpm train: {why}") from error
 
 
 def _build(config: CfgNode, state: dict[str, torch.Tensor], source: str) -> DPM:

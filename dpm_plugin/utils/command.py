@@ -1,4 +1,4 @@
-"""What every script of ``tools/`` shares: KEY VALUE pairs, errors in one line and the exit code."""
+"""What every command shares: KEY VALUE pairs, errors in one line and the exit code."""
 
 import argparse
 import errno

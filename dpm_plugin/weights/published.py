@@ -17,7 +17,7 @@ from dpm_plugin.weights.key_names import recognise
 CACHE_VARIABLE = "DPM_CACHE"
 PREFIX = "zoo:"
 
-# What configs/released/ says of the model and its images: once more, as an installed package has no configs/.
+# What configs/released/ says of the model and its images, without the training.
 _SETTINGS = {
     "model.name": "dpm_vit",
     "vit.camera_weight": 3.0,

@@ -8,7 +8,6 @@ import sys
 from collections import Counter
 from dataclasses import replace
 
-import check_data as tool
 import pytest
 
 from dpm_plugin.apps.check_data import check_data, checking
@@ -16,6 +15,7 @@ from dpm_plugin.apps.check_data.checking import Examined, examine, examine_all, 
 from dpm_plugin.apps.check_data.listing import Entry, Listed, list_folder
 from dpm_plugin.apps.check_data.report import KINDS
 from dpm_plugin.apps.image_index.indexing import list_images
+from dpm_plugin.commands import check as tool
 from dpm_plugin.data import DATASETS, SyntheticSpec
 from dpm_plugin.data.datasets import OccludedDuke
 from dpm_plugin.data.synthetic import generate

@@ -5,10 +5,10 @@ import os
 import struct
 import warnings
 
-import check_data as tool
 import pytest
 
 from dpm_plugin.apps.check_data import check_data
+from dpm_plugin.commands import check as tool
 from dpm_plugin.data import DATASETS, SyntheticSpec
 from dpm_plugin.data.datasets.torchreid_sets import PUBLISHED
 from dpm_plugin.data.synthetic import generate

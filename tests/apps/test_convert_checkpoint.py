@@ -3,7 +3,6 @@
 import runpy
 import sys
 
-import convert_checkpoint as tool
 import pytest
 import safetensors.torch
 import timm
@@ -11,6 +10,7 @@ import torch
 
 from dpm_plugin import load_weights
 from dpm_plugin.apps.convert_checkpoint import convert
+from dpm_plugin.commands import convert as tool
 from dpm_plugin.torchreid_host import models
 from dpm_plugin.weights.files import read_checkpoint
 from helpers.model import TINY, tiny_model, to_released

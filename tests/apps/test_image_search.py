@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from search import main
 
 from dpm_plugin import DPMExtractor
 from dpm_plugin.apps.image_index.page import answers_page
 from dpm_plugin.apps.image_index.searching import Answer, Match, search
 from dpm_plugin.apps.image_index.store import Index, read_index
+from dpm_plugin.commands.search import main
 from dpm_plugin.evaluation.search import blocks
 from helpers.images import cut, draw_noise
 from helpers.page import Tags, shape

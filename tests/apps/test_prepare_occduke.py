@@ -8,11 +8,11 @@ import sys
 import zipfile
 from pathlib import Path
 
-import prepare_occduke as tool
 import pytest
 
 from dpm_plugin.apps import prepare_occduke
 from dpm_plugin.apps.prepare_occduke import SPLITS, prepare, read_lists
+from dpm_plugin.commands import prepare_occduke as tool
 from dpm_plugin.data.datasets import OccludedDuke
 from dpm_plugin.utils.errors import DPMError
 from helpers.data import SHARED_LISTS

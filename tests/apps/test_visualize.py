@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from visualize import main
 
 from dpm_plugin import DPMError, evaluate_rank
 from dpm_plugin.apps.visualize.attribution import gradient_times_input, occlusion_sensitivity
@@ -15,6 +14,7 @@ from dpm_plugin.apps.visualize.heat_maps import PatchGrid, patch_grid
 from dpm_plugin.apps.visualize.query_view import Viewer
 from dpm_plugin.apps.visualize.ranking import Ranking, outcome, rank_gallery
 from dpm_plugin.apps.visualize.visualize_run import choose_queries
+from dpm_plugin.commands.visualize import main
 from dpm_plugin.inference.run_extractor import Extractor
 from dpm_plugin.method.mask_generator import HierarchicalMaskGenerator
 from helpers.scripts import check_mistake

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dpm_plugin import DPMLoss
+from dpm_plugin.commands.train import main
 from dpm_plugin.distributed.processes import ALONE, Processes, launched
 from dpm_plugin.distributed.sync_bn import SyncBatchNorm, synchronise_batch_norm
 from dpm_plugin.method.recipe import build_optimizer
@@ -18,7 +19,6 @@ from dpm_plugin.utils.command import exit_code
 from dpm_plugin.utils.errors import DPMError
 from helpers.model import batch, engine_for, tiny_model
 from helpers.processes import in_processes, results_of
-from helpers.scripts import load_tool
 
 pytestmark = [pytest.mark.slow, pytest.mark.torchreid]
 
@@ -256,7 +256,7 @@ def test_a_process_that_never_comes_is_given_up_after_the_timeout(rank, monkeypa
     for name, value in dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, **place).items():
         monkeypatch.setenv(name, str(value))
     start = time.monotonic()
-    assert load_tool("main").main(["dist.timeout", "0.02"]) == 2
+    assert main(["dist.timeout", "0.02"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ") and "dist.timeout, 0.02 minutes" in error and time.monotonic() - start < 60
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpm_plugin import DPMError, build
+from dpm_plugin.apps.compare.budget import epochs_that_fit, schedule_overrides, stock_overrides
 from dpm_plugin.config import load_config
-from experiments.budget import epochs_that_fit, schedule_overrides, stock_overrides
 from experiments.reproduce.tables import STOCK_MODELS
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

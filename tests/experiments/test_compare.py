@@ -9,15 +9,14 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import compare
 import pytest
 
 from dpm_plugin import DPMError
+from dpm_plugin.apps.compare import comparing, cost, table
+from dpm_plugin.apps.compare.comparing import Budget
+from dpm_plugin.apps.compare.sweep import cores
+from dpm_plugin.commands import compare
 from dpm_plugin.config import load_config
-from experiments import cost
-from experiments.compare import comparing, table
-from experiments.compare.comparing import Budget
-from experiments.sweep import cores
 from helpers.compare import write_recipe
 from helpers.forks import run_forked
 from helpers.reproduce import read_csv
@@ -196,7 +195,7 @@ def test_a_model_is_compared_from_the_command_line_and_a_second_call_repeats_not
     argv = f"{line} --out out data.height 32 data.width 16".split()
     assert compare.main(argv) == 0, capsys.readouterr().err
     text = Path("out/compare.md").read_text(encoding="utf-8")
-    assert text in capsys.readouterr().out and "tools/compare.py osnet_x0_25" in text
+    assert text in capsys.readouterr().out and "dpm compare osnet_x0_25" in text
     (line,) = read_csv(Path("out/compare.csv"))
     assert (line["model"], line["row"], line["epochs"]) == ("osnet_x0_25", "embedding", "1")
     made = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.json")}

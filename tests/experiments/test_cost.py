@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from dpm_plugin import DPMError, build
+from dpm_plugin.apps.compare import cost, measuring
+from dpm_plugin.apps.compare.budget import stock_overrides
+from dpm_plugin.apps.compare.run import Run
 from dpm_plugin.config import load_config
 from dpm_plugin.utils import timing as phases
-from experiments import cost, measuring
-from experiments.budget import stock_overrides
 from experiments.reproduce.tables import STOCK_MODELS
-from experiments.run import Run
 from helpers.compare import write_recipe
 from helpers.model import tiny_model
 

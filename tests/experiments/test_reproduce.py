@@ -8,9 +8,9 @@ import reproduce
 import torch
 from PIL import Image
 
+from dpm_plugin.apps.compare import run
 from dpm_plugin.inference.open_run import open_run
 from dpm_plugin.method.masked_cosine import masked_cosine
-from experiments import run
 from experiments.reproduce import make, tables
 from experiments.reproduce.setting import make_setting
 from helpers.reproduce import CONFIG, TINY, cells, read_csv, real_runs
@@ -57,7 +57,7 @@ class Bench:
 def bench(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reproduce")
     with pytest.MonkeyPatch.context() as patch, real_runs(folder / "server") as script:
-        patch.setattr(run, "MAIN", script)
+        patch.setattr(run, "PROGRAM", (str(script),))
         bench = Bench(folder, patch)
         assert bench.run("table3", "--seeds", "1", "2", "--jobs", "2") == 0
         yield bench
@@ -109,7 +109,7 @@ def test_the_csv_holds_every_seeds_value_and_every_published_one(bench):
 
 
 def test_a_second_call_trains_nothing(bench, monkeypatch):
-    monkeypatch.setattr(run, "MAIN", "gone.py")
+    monkeypatch.setattr(run, "PROGRAM", ("gone.py",))
     assert bench.run("table3", "--seeds", "1", "2") == 0
 
 
@@ -178,7 +178,7 @@ def test_parts_stand_beside_dpm_at_other_widths_and_in_the_time_that_they_take(b
 def test_all_makes_everything_and_each_page_has_its_own_command(bench, monkeypatch):
     line = ("all", "--seeds", "1", "--models", STOCK, "--alphas", "0.8", "--betas", "0.005", "--budget", "epochs")
     with monkeypatch.context() as patch:
-        patch.setattr(run, "MAIN", "gone.py")  # what these alphas and betas ask for is still to be trained
+        patch.setattr(run, "PROGRAM", ("gone.py",))  # what these alphas and betas ask for is still to be trained
         assert bench.run(*line) == 2
     assert bench.run(*line) == 0
     for name in make.WHAT:
@@ -215,7 +215,7 @@ def test_a_mistake_is_one_line_with_exit_code_2(capsys, tmp_path, monkeypatch, a
 
 def test_a_failed_run_is_one_line_with_exit_code_2_that_names_its_log(bench, capsys, tmp_path, monkeypatch):
     (tmp_path / "main.py").write_text("import sys; sys.exit('error: no luck')")
-    monkeypatch.setattr(run, "MAIN", tmp_path / "main.py")
+    monkeypatch.setattr(run, "PROGRAM", (str(tmp_path / "main.py"),))
     assert bench.run("table3", "--seeds", "99", "--jobs", "4") == 2
     error = capsys.readouterr().err
     assert error.startswith("error: 4 of 4 runs failed") and error.count("\n") == 1

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.page import add_command
+from dpm_plugin.apps.compare.page import add_command
+from dpm_plugin.apps.compare.run import Run
+from dpm_plugin.apps.compare.spread import mean_spread
 from experiments.reproduce import published
 from experiments.reproduce.plots import sweep_png, table_png
 from experiments.reproduce.report import csv_table, markdown
 from experiments.reproduce.tables import Row, Table
-from experiments.run import Run
-from experiments.spread import mean_spread
 from helpers.reproduce import CONFIG, cells
 
 RUNS = tuple(Run("model", CONFIG, "dpm_vit_tiny", (), seed) for seed in (1, 2, 3))

@@ -11,10 +11,10 @@ import time
 import pytest
 import torch
 
+from dpm_plugin.apps.compare import run, sweep
+from dpm_plugin.apps.compare.run import Run
 from dpm_plugin.utils.errors import DPMError
-from experiments import run, sweep
 from experiments.reproduce.setting import make_setting
-from experiments.run import Run
 from helpers.reproduce import CONFIG, PRETENDED, TINY
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ class Bench:
     def __init__(self, folder, root, patch):
         self.folder, self.root, self.base, self.lines = folder, root, folder / "runs", []
         (folder / "main.py").write_text(PRETENDED, encoding="utf-8")
-        patch.setattr(run, "MAIN", folder / "main.py")
+        patch.setattr(run, "PROGRAM", (str(folder / "main.py"),))
         patch.setattr(sweep, "print", lambda *lines, sep="": self.lines.extend(lines), raising=False)
         torch.save({"epoch": 1, "state_dict": {}, "optimizer": {}}, folder / "last.pth.tar")
 
@@ -105,8 +105,8 @@ def test_where_data_and_results_lie_does_not_make_another_run():
 def test_the_command_gives_main_the_settings_that_the_digest_is_of(tmp_path):
     run = Run("a", CONFIG, "dpm_vit_tiny", (("vit.mask_blocks", [3]), ("loss.dpm.beta", 0.0)), 4)
     command = run.command(tmp_path, "data")
-    assert command[2:8] == ["--config-file", CONFIG, "-m", "dpm_vit_tiny", "--root", "data"]
-    again = dict(zip(command[8::2], command[9::2]))
+    assert command[3:9] == ["--config-file", CONFIG, "-m", "dpm_vit_tiny", "--root", "data"]
+    again = dict(zip(command[9::2], command[10::2]))
     assert again.pop("data.save_dir") == str(run.folder(tmp_path)) and again.pop("train.seed") == "4"
     assert Run("a", CONFIG, "dpm_vit_tiny", tuple(again.items()), 4).digest == run.digest
 

@@ -21,7 +21,7 @@ PAGES = (
 )
 TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PROGRAMS = ("bash", "mypy", "pip", "pre-commit", "pytest", "python", "ruff", "torchrun")
+PROGRAMS = ("bash", "dpm", "mypy", "pip", "pre-commit", "pytest", "python", "ruff", "torchrun")
 # A shell in which these programs only say what they were called with, and all others are not found.
 RECORDER = (
     "PATH=\nsay() { printf '%s\\036' \"$@\"; printf '\\035'; }\n"

@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch.distributed.run import get_args_parser
 
-from dpm_plugin import build
+from dpm_plugin import build, commands
+from dpm_plugin.commands import COMMANDS
 from dpm_plugin.torchreid_host import model_names
 from dpm_plugin.weights.files import read_checkpoint
 from helpers.readme import ROOT
@@ -31,6 +32,8 @@ train.batch_size 8 train.max_epoch 1 train.print_freq 1
 """.split()
 # A word of a command -> why it is read as tools/main.py reads it, with this config and these keys, but not run.
 ONLY_READ = {"train.seed": "the quick start again, six times", "--root": "a folder of this name is not ours to make"}
+# Word of dpm -> its file of tools/, where it is another.
+FILES = {"train": "main", "check": "check_data", "convert": "convert_checkpoint"}
 # How a run is resumed -> epochs it then has; each goes on with the run of the command before.
 RESUMED = {"train.resume": 2, "model.resume": 3}
 
@@ -184,6 +187,27 @@ def python(place, args):
         TOOLS[tool](place, args[1:])
 
 
+def dpm(place, args):
+    """A word is what its file of tools/ is, as test_commands.py tests; one that stands alone in the text exists."""
+    word, *rest = args
+    if not rest:
+        assert word in (*COMMANDS, "--version")
+    elif word == "eval":
+        evaluate(place, rest)
+    else:
+        TOOLS[FILES.get(word, word.replace("-", "_"))](place, rest)
+
+
+def evaluate(place, args):
+    if place.folder is not None and "--config-file" not in args:
+        before = set(Path(args[0]).glob("evaluations/*"))
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            assert commands.main(["eval", *args]) == 0
+        assert "** Results **" in out.getvalue() and len(set(Path(args[0]).glob("evaluations/*")) - before) == 1
+    else:
+        train_or_evaluate(place, [*args, "test.evaluate", "True"])
+
+
 def torchrun(place, args):
     options = get_args_parser().parse_args(args)
     assert options.training_script == "tools/main.py"
@@ -220,7 +244,7 @@ def hooks(place, args):
 
 
 PROGRAMS = dict(
-    {"pip": pip, "python": python, "torchrun": torchrun, "pytest": pytest_options, "pre-commit": hooks},
+    {"dpm": dpm, "pip": pip, "python": python, "torchrun": torchrun, "pytest": pytest_options, "pre-commit": hooks},
     **dict.fromkeys(("bash", "mypy", "ruff"), a_path_here),
 )
 

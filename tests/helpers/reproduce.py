@@ -1,12 +1,13 @@
-"""A tiny setting, and two stand-ins for tools/main.py that start at once: a pretended and a real one."""
+"""A tiny setting, and two stand-ins for ``dpm train`` that start at once: a pretended and a real one."""
 
 import contextlib
 import csv
-import importlib.util
 import json
 import multiprocessing
 import time
 from pathlib import Path
+
+from dpm_plugin.commands import train
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs" / "dpm_synthetic.yaml")
@@ -73,7 +74,7 @@ def read_csv(path):
 
 @contextlib.contextmanager
 def real_runs(folder):
-    """Path of a script that runs the real tools/main.py in one process that has imported everything."""
+    """Path of a script that runs the real dpm train in one process that has imported everything."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "main.py").write_text(CLIENT, encoding="utf-8")
     server = multiprocessing.get_context("fork").Process(target=_serve, args=(folder,), daemon=True)
@@ -86,22 +87,19 @@ def real_runs(folder):
 
 
 def _serve(folder):
-    spec = importlib.util.spec_from_file_location("tools_main", ROOT / "tools" / "main.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     while True:
         for job in sorted(folder.glob("*.job")):
             args = json.loads(job.read_text())
             job.unlink()
             part = job.with_suffix(".ready")
-            part.write_text(str(_call(tool, args)))
+            part.write_text(str(_call(args)))
             part.rename(job.with_suffix(".done"))
         time.sleep(0.02)
 
 
-def _call(tool, args):
+def _call(args):
     try:
-        return tool.main(args)
+        return train.main(args)
     except BaseException as error:  # the server goes on whatever a run does
         print(repr(error), flush=True)
         return 1

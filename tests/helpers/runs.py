@@ -1,4 +1,4 @@
-"""Finished runs on a tiny drawn data set, made as tools/main.py makes them."""
+"""Finished runs on a tiny drawn data set, made as ``dpm train`` makes them."""
 
 import json
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 
 from dpm_plugin import build
+from dpm_plugin.commands import train
 from dpm_plugin.config import engine_run_kwargs, evaluation_kwargs, load_config, model_kwargs
 from dpm_plugin.distributed.processes import ALONE
 from dpm_plugin.models import MODELS
 from dpm_plugin.torchreid_host import utils
 from dpm_plugin.weights.files import read_checkpoint, write_checkpoint
-from helpers.scripts import load_tool
 
 SETTINGS = {
     "model.name": "dpm_vit_tiny",
@@ -117,14 +117,13 @@ def as_of_0_1_0(path):
 
 
 def main_of(root, folder, capsys):
-    """``main(**settings)`` runs tools/main.py on a tiny run in ``folder``; returns (exit code, stdout, stderr)."""
-    module = load_tool("main")
+    """``main(**settings)`` runs ``dpm train`` on a tiny run in ``folder``; returns (exit code, stdout, stderr)."""
 
     def call(**changes):
         changes = {name.replace("__", "."): value for name, value in changes.items()}
         places = {"data.root": root, "data.save_dir": folder}
         settings = {**SETTINGS, **places, "synthetic.train_images": 4, "train.max_epoch": 2, **changes}
-        code = module.main([str(word) for pair in settings.items() for word in pair])
+        code = train.main([str(word) for pair in settings.items() for word in pair])
         return code, *capsys.readouterr()
 
     return call

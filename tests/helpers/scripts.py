@@ -1,10 +1,8 @@
-"""``python -m dpm_plugin`` in a fork of the test process, and the scripts of tools/ as modules in it."""
+"""``python -m dpm_plugin`` in a fork of the test process."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
-from dpm_plugin import script
+from dpm_plugin import __main__
 from helpers.forks import run_forked
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -12,16 +10,7 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 def run_script(folder, *argv):
     """What ``python -m dpm_plugin argv...`` does in ``folder``."""
-    return run_forked(folder, lambda: script.main([str(argument) for argument in argv]))
-
-
-def load_tool(name):
-    """tools/<name>.py as a module; ``sys.path`` stays as it is."""
-    path, spec = list(sys.path), importlib.util.spec_from_file_location(f"tools_{name}", TOOLS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.path[:] = path
-    return module
+    return run_forked(folder, lambda: __main__.main([str(argument) for argument in argv]))
 
 
 def check_mistake(main, arguments, capsys, said):

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from export import main
 from PIL import Image
 
 from dpm_plugin import DPMError, DPMExtractor, query_mask_distance
+from dpm_plugin.commands.export import main
 from dpm_plugin.inference import export
 from dpm_plugin.inference.export import RetrievalGraph
 from helpers.runs import untrained_run

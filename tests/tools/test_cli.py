@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from dpm_plugin import build
+from dpm_plugin.commands import train
 from dpm_plugin.config import load_config
 from helpers.forks import run_tool
-from helpers.scripts import TOOLS, load_tool
+from helpers.scripts import TOOLS
 
 # The drawn data set is smaller than the published one, which is a warning.
 pytestmark = [pytest.mark.slow, pytest.mark.torchreid, pytest.mark.filterwarnings("ignore:occluded_duke")]
@@ -158,10 +159,10 @@ def test_a_missing_data_set_is_one_line_that_shows_the_layout_and_nothing_is_cre
 
 @pytest.fixture
 def tool():
-    """tools/main.py as a module; what it changes outside itself is put back."""
+    """dpm train as a module; what it changes outside itself is put back."""
     stdout, threads = sys.stdout, torch.get_num_threads()
     torch.set_num_threads(1)
-    yield load_tool("main")
+    yield train
     torch.set_num_threads(threads)
     assert sys.stdout is stdout
 

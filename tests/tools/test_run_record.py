@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dpm_plugin import DPMError
+from dpm_plugin.commands import export, search, visualize
 from dpm_plugin.engine import run_folder
 from dpm_plugin.engine.engine import ImageDPMEngine
 from dpm_plugin.inference.extractor import DPMExtractor
@@ -16,7 +17,6 @@ from dpm_plugin.inference.run_extractor import Extractor
 from dpm_plugin.weights.files import read_checkpoint
 from helpers.data import draw, write_occluded_duke
 from helpers.runs import as_of_0_1_0, change, finished_run, main_of, untrained_run
-from helpers.scripts import load_tool
 
 pytestmark = [pytest.mark.slow, pytest.mark.torchreid, pytest.mark.filterwarnings("ignore:occluded_duke")]
 
@@ -220,7 +220,6 @@ def test_best_and_last_are_opened_by_name_in_every_tool(run, root, tmp_path, mon
     assert torch.equal(best, read_checkpoint(run / "model" / "best.pth.tar")["state_dict"]["neck.weight"])
     assert not torch.equal(best, last) and torch.equal(last, DPMExtractor(run, device="cpu").model.neck.weight)
     draw(tmp_path / "images" / "a.jpg")
-    export, search, visualize = map(load_tool, ("export", "search", "visualize"))
     opened = []
     monkeypatch.setattr(export, "export", lambda extractor, out: opened.append(extractor.model) or ended())
     assert export.main([str(run), "a.onnx", "--checkpoint", "best"]) == 2

@@ -42,7 +42,7 @@ def test_nobody_to_read_the_error_leaves_the_exit_code():
 
 
 def test_a_sweep_stops_its_runs_when_the_connection_is_lost():
-    from experiments.sweep import stop_on_signal
+    from dpm_plugin.apps.compare.sweep import stop_on_signal
 
     before = signal.getsignal(signal.SIGHUP)
     with pytest.raises(KeyboardInterrupt), stop_on_signal():

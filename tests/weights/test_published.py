@@ -10,12 +10,12 @@ import gdown
 import numpy as np
 import pytest
 import torch
-from export import main as export
 from PIL import Image
-from search import main as search
 
 from dpm_plugin import DPMError, DPMExtractor, load_weights
 from dpm_plugin.build import read_weights
+from dpm_plugin.commands.export import main as export
+from dpm_plugin.commands.search import main as search
 from dpm_plugin.config import load_config, model_kwargs
 from dpm_plugin.inference import export as exporting
 from dpm_plugin.models import MODELS

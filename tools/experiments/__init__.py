@@ -1,7 +1,6 @@
-"""Measuring the method: the paper's tables, comparisons of models, benchmarks. Not part of the installed package.
+"""Measuring the method: the paper's tables and figures, benchmarks. Not part of the installed package.
 
-``reproduce``, ``compare`` and ``benchmark`` are behind the scripts of those names in tools/ and share:
-``run`` (one training run), ``sweep`` (many of them), ``budget`` (epochs in equal time), ``cost`` and ``measuring``
-(speed, memory and FLOPs of a model), ``spread`` (mean ± spread), ``page`` (tables, CSV, PNG), and ``oracles``, plain
-implementations of the same mathematics, which the tests compare with too.
+``reproduce`` and ``benchmark`` are behind the scripts of those names in tools/. They train, measure and write by
+``dpm_plugin.apps.compare``, and share ``oracles``, plain implementations of the same mathematics, which the tests
+compare with too.
 """

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from dpm_plugin.config import config_path
 from dpm_plugin.inference.extractor import DPMExtractor
 from dpm_plugin.weights.published import published
 
@@ -23,7 +24,7 @@ def describe(extractor: DPMExtractor, source: str | None = None, config_file: st
         "image_size": list(extractor.image_size),
         "feature_dim": model.feature_dim,
         "source": source if source is None or published(source) else str(Path(source).absolute()),
-        "config_file": None if config_file is None else str(Path(config_file).absolute()),
+        "config_file": None if config_file is None else str(Path(config_path(config_file)).absolute()),
         **parts,
     }
 

@@ -55,7 +55,7 @@ def search(
     if top < 1:
         raise DPMError(f"the number of results must be at least 1, got {top}")
     if not index.paths:
-        raise DPMError(f"index '{shown(index.folder)}' holds no image yet; run tools/search.py index again")
+        raise DPMError(f"index '{shown(index.folder)}' holds no image yet; run dpm search index again")
     paths, images, unreadable = [], [], []
     for path in map(Path, queries):
         try:

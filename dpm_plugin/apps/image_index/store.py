@@ -61,7 +61,7 @@ def read_index(place: str | Path) -> Index:
     """
     folder = next((each for each in (Path(place), Path(place) / FOLDER) if (each / "index.json").is_file()), None)
     if folder is None:
-        raise DPMError(f"there is no index in '{shown(place)}'; make one with tools/search.py index")
+        raise DPMError(f"there is no index in '{shown(place)}'; make one with dpm search index")
     for tried in range(TRIES):
         time.sleep(0.01 * tried)
         before, error = _stamps(folder), None

@@ -28,7 +28,7 @@ class OccludedDuke(ReidImageDataset):
         tree="Occluded_Duke/{bounding_box_train,query,bounding_box_test}/0001_c2_f0046182.jpg",
         example="0001_c2_f0046182.jpg",
         origin=(
-            "made from your own DukeMTMC-reID.zip by tools/prepare_occduke.py and the lists published "
+            "made from your own DukeMTMC-reID.zip by dpm prepare-occduke and the lists published "
             "beside 'Pose-Guided Feature Alignment for Occluded Person Re-Identification' (ICCV 2019)"
         ),
         published={"train": (15618, 702), "query": (2210, 519), "gallery": (17661, 1110)},

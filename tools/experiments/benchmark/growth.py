@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
+from dpm_plugin.apps.compare.page import png
 from dpm_plugin.utils.errors import DPMError
 from experiments.benchmark.report import Comparison
-from experiments.page import png
 
 # Part -> (title, what the sizes count).
 PARTS = {

@@ -7,8 +7,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dpm_plugin.apps.compare.page import csv_text, markdown_table, png, write_page
 from dpm_plugin.utils.errors import DPMError
-from experiments.page import csv_text, markdown_table, png, write_page
 from experiments.reproduce.attention import Attention, measure_attention
 
 DEFINITIONS = (

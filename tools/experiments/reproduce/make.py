@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dpm_plugin.apps.compare.budget import epochs_that_fit, schedule_overrides, stock_overrides
+from dpm_plugin.apps.compare.cost import training_speed
+from dpm_plugin.apps.compare.page import add_command, write_page
+from dpm_plugin.apps.compare.run import Run
+from dpm_plugin.apps.compare.sweep import run_all
 from dpm_plugin.utils.runtime import pick_device
-from experiments.budget import epochs_that_fit, schedule_overrides, stock_overrides
-from experiments.cost import training_speed
-from experiments.page import add_command, write_page
 from experiments.reproduce import tables
 from experiments.reproduce.attention_report import figure3, figure4
 from experiments.reproduce.measured import Results
@@ -16,8 +18,6 @@ from experiments.reproduce.occlusion import occlusion_curve
 from experiments.reproduce.plots import sweep_png, table_png
 from experiments.reproduce.report import csv_table, markdown
 from experiments.reproduce.setting import Setting
-from experiments.run import Run
-from experiments.sweep import run_all
 
 WHAT = ("table1", "table2", "table3", "table4", "table5", "figure3", "figure4", "figure5", "parts", "occlusion")
 FIGURES = ("figure3", "figure4", "occlusion")

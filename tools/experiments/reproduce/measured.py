@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from experiments.run import Run
+from dpm_plugin.apps.compare.run import Run
 
 METRICS = ("R-1", "R-5", "R-10", "mAP")
 Results = Mapping[Run, dict]  # the content of each run's results.json

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.page import csv_text, markdown_table, png, write_page
-from experiments.spread import mean_spread
+from dpm_plugin.apps.compare.page import csv_text, markdown_table, png, write_page
+from dpm_plugin.apps.compare.spread import mean_spread
 
 COLUMNS = ("series", "kind", "share", "hidden", "queries", "rank1", "rank1_std", "mAP", "mAP_std")
 RUNS = ("rank1_runs", "mAP_runs")

@@ -3,10 +3,10 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.page import png
+from dpm_plugin.apps.compare.page import png
+from dpm_plugin.apps.compare.spread import deviation, mean
 from experiments.reproduce.measured import Results, headline
 from experiments.reproduce.tables import Table
-from experiments.spread import deviation, mean
 
 COLORS = {"R-1": "#2166ac", "mAP": "#d6604d"}
 

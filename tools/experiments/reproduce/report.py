@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from experiments.page import csv_text, made_by, markdown_table
+from dpm_plugin.apps.compare.page import csv_text, made_by, markdown_table
+from dpm_plugin.apps.compare.run import Run
+from dpm_plugin.apps.compare.spread import deviation, mean, mean_spread
 from experiments.reproduce.measured import METRICS, Results, headline, mask_facts, mask_rows, measure
 from experiments.reproduce.tables import Row, Table
-from experiments.run import Run
-from experiments.spread import deviation, mean, mean_spread
 
 CSV_COLUMNS = ("row", "kind", "dataset", "metric", "mean", "std", "seeds", "values", "source")
 MASKS = ("off", "shuffled", "static")

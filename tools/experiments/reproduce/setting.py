@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from yacs.config import CfgNode
 
+from dpm_plugin.apps.compare.budget import schedule_overrides, stock_overrides
+from dpm_plugin.apps.compare.run import Run
 from dpm_plugin.config import flat, load_config, model_kwargs
 from dpm_plugin.method.vit import ViT
 from dpm_plugin.models import BASELINES, MODELS
@@ -16,8 +18,6 @@ from dpm_plugin.torchreid_host import image_dataset_classes
 from dpm_plugin.utils.command import pairs
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import unknown
-from experiments.budget import schedule_overrides, stock_overrides
-from experiments.run import Run
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 SYNTHETIC = "synthetic_occluded"

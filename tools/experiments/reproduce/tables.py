@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from yacs.config import CfgNode
 
+from dpm_plugin.apps.compare.run import Run
 from dpm_plugin.models import PARTS
 from experiments.reproduce import published
 from experiments.reproduce.published import Published
 from experiments.reproduce.setting import SYNTHETIC, Setting
-from experiments.run import Run
 
 STOCK_MODELS = ("osnet_x1_0", "resnet50", "pcb_p6", "mlfn")
 # (label, model, changes to the config) -> one run a seed, under a table's budget.

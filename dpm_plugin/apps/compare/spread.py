@@ -27,5 +27,5 @@ def mean_spread(
     if not values:
         return missing
     spread = deviation(values)
-    text = f"{scale * mean(values):{sign}.{digits}f}"
+    text = f"{scale * statistics.mean(values):{sign}.{digits}f}"
     return text if spread is None else f"{text} ± {scale * spread:.{digits}f}"

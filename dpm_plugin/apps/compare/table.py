@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from experiments.compare.comparing import Comparison, Row
-from experiments.cost import Cost
-from experiments.page import csv_text, markdown_table
-from experiments.spread import deviation, mean, mean_spread
+from dpm_plugin.apps.compare.comparing import Comparison, Row
+from dpm_plugin.apps.compare.cost import Cost
+from dpm_plugin.apps.compare.page import csv_text, markdown_table
+from dpm_plugin.apps.compare.spread import deviation, mean, mean_spread
 
 COST_COLUMNS = ("params (M)", "GFLOPs", "train (img/s)", "extract (img/s)", "train (MB)", "extract (MB)")
 CSV_COLUMNS = (

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from dpm_plugin.apps.compare.run import Run
+from dpm_plugin.config import config_path
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import write_file
-from experiments.run import Run
+from dpm_plugin.utils.place import environment
 
-TOOLS = Path(__file__).resolve().parents[1]
 SECONDS = 20.0  # how long each timing goes on; at least 3 batches are timed
 
 
@@ -59,8 +60,8 @@ def measure_cost(
     """
     train, extract = (_measurement(what, run, root, threads, cache) for what in ("training", "extraction"))
     return Cost(
-        train["parameters"],
-        extract["flops"],
+        int(train["parameters"]),
+        int(extract["flops"]),
         train["images_per_second"],
         train["loading_share"],
         extract["images_per_second"],
@@ -109,7 +110,7 @@ def _digest(request: dict, threads: int | None) -> str:
     """Hash of all that a measurement depends on but the machine."""
     file = request["config_file"]
     try:
-        text = Path(file).read_text(encoding="utf-8") if file else ""
+        text = Path(config_path(file)).read_text(encoding="utf-8") if file else ""
     except (OSError, UnicodeDecodeError) as error:
         raise DPMError(f"config file '{file}' cannot be read: {error}") from error
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -118,11 +119,8 @@ def _digest(request: dict, threads: int | None) -> str:
 
 
 def _ask(request: dict, threads: int | None) -> dict[str, float]:
-    paths = (str(TOOLS.parent), str(TOOLS), os.environ.get("PYTHONPATH"))  # runs where the package is not installed
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-    if threads is not None:
-        env["OMP_NUM_THREADS"] = str(threads)
-    command = [sys.executable, "-m", "experiments.measuring"]
+    env = environment(**({} if threads is None else {"OMP_NUM_THREADS": str(threads)}))
+    command = [sys.executable, "-m", "dpm_plugin.apps.compare.measuring"]
     done = subprocess.run(command, input=json.dumps(request), text=True, capture_output=True, env=env)
     if done.returncode == 0:
         return json.loads(done.stdout)

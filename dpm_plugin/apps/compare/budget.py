@@ -58,7 +58,8 @@ def schedule_overrides(config: CfgNode, epochs: int) -> dict[str, object]:
     """
     if epochs < 1:
         raise DPMError(f"a budget of {epochs} epochs trains nothing; give at least 1")
-    train, overrides = config.train, {"train.max_epoch": epochs}
+    train = config.train
+    overrides: dict[str, object] = {"train.max_epoch": epochs}
     ratio = epochs / max(1, train.max_epoch)
     if train.lr_scheduler == "warmup_cosine" and epochs < 3:
         overrides["train.lr_scheduler"] = "cosine"

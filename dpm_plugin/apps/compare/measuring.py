@@ -1,6 +1,6 @@
-"""What one model costs, measured in a process of its own: ``python -m experiments.measuring``.
+"""What one model costs, measured in a process of its own: ``python -m dpm_plugin.apps.compare.measuring``.
 
-Reads a request as JSON on stdin and writes what it measured as JSON on stdout; :mod:`experiments.cost`
+Reads a request as JSON on stdin and writes what it measured as JSON on stdout; :mod:`dpm_plugin.apps.compare.cost`
 asks. Training and extraction are asked for one by one, because a process's peak memory never falls.
 """
 
@@ -16,7 +16,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from yacs.config import CfgNode
 
-import dpm_plugin  # noqa: F401 (registers the models and data sets)
 from dpm_plugin import build
 from dpm_plugin.config import load_config
 from dpm_plugin.evaluation.extract import embed_batch
@@ -106,10 +105,11 @@ def speed(
         ``peak_memory_mb`` of the process (10^6 bytes, libraries included) and, on a GPU, ``peak_gpu_memory_mb``.
         The times are medians over batches: a burst of another program's work must not count.
     """
-    batches, peaks = _endless(loader), {}
+    batches = _endless(loader)
+    peaks: dict[str, float] = {}
     loading, total, clock = [], [], 0.0  # the first two: seconds of one image
     for count in range(WARM_UP + MOST):
-        took = {}
+        took: dict[str, dict[str, float]] = {}
         with measure(took, "loading"):
             batch = next(batches)
         with measure(took, "step", device):
@@ -169,7 +169,7 @@ MEASUREMENTS = {"training": measure_training, "extraction": measure_extraction}
 
 
 def main() -> int:
-    """One request: {"what", "config_file", "overrides": {key: value}, "seconds"}; exits as tools/main.py."""
+    """One request: {"what", "config_file", "overrides": {key: value}, "seconds"}; exits as ``dpm train``."""
     request, idle = json.load(sys.stdin), peak_memory(torch.device("cpu"))
 
     def answer():

@@ -16,7 +16,8 @@ from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import read_json
 from dpm_plugin.weights.files import read_checkpoint
 
-MAIN = Path(__file__).resolve().parents[1] / "main.py"
+#: What Python is started with to train: not ``-m dpm_plugin train``, which a file called "train" could be meant by.
+PROGRAM = ("-m", "dpm_plugin.commands.train")
 
 #: Keys that do not determine what is learned: where files lie, the seed (it names the folder itself), speed.
 NEUTRAL = (
@@ -34,7 +35,7 @@ OPTIONAL = (
 
 @dataclass(frozen=True)
 class Run:
-    """One call of ``tools/main.py``.
+    """One call of ``dpm train``.
 
     Args:
         label: human name of the run's folder, such as "dpm_vit_tiny-beta0"; safe in file names.
@@ -90,7 +91,7 @@ class Run:
 
     def command(self, base: str | Path, root: str | Path | None = None, resume: str | Path | None = None) -> list[str]:
         """Arguments for ``subprocess``; ``resume`` is a checkpoint to go on from."""
-        command = [sys.executable, str(MAIN), "--config-file", self.config_file, "-m", self.model]
+        command = [sys.executable, *PROGRAM, "--config-file", self.config_file, "-m", self.model]
         command += [] if root is None else ["--root", str(root)]
         command += [*self._texts(), "train.seed", str(self.seed), "data.save_dir", str(self.folder(base))]
         return command + (["train.overwrite", "True"] if resume is None else ["model.resume", str(resume)])

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dpm_plugin import build
+from dpm_plugin.apps.compare.run import Run
 from dpm_plugin.config import flat
 from dpm_plugin.config.arguments import synthetic_spec
 from dpm_plugin.data.synthetic.generate import generate
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import locked
-from experiments.run import Run
+from dpm_plugin.utils.place import environment
 
 LOG = "sweep.log"
 POLL = 0.1  # seconds between looks at the running processes
@@ -52,17 +53,18 @@ def run_all(
     Raises:
         DPMError: settings are wrong, data is missing, or runs failed (raised after the others are done).
     """
-    results = {run: run.results(base) for run in runs}
-    missing = [run for run, found in results.items() if found is None]
+    looked = {run: run.results(base) for run in runs}
+    results = {run: found for run, found in looked.items() if found is not None}
+    missing = [run for run in looked if run not in results]
     if missing:
-        print(f"{len(results)} runs: {len(results) - len(missing)} finished, {len(missing)} to train in '{base}'")
+        print(f"{len(looked)} runs: {len(results)} finished, {len(missing)} to train in '{base}'")
         _prepare_data(missing, root)
         sweep = _Sweep(base, root, threads or max(1, cores() // jobs), len(missing))
         with stop_on_signal():
             sweep.train(missing, jobs)
         results.update(sweep.results)
         sweep.raise_failures()
-    return results
+    return {run: results[run] for run in looked}
 
 
 def _prepare_data(runs: list[Run], root: str | Path | None) -> None:
@@ -110,7 +112,10 @@ class _Sweep:
 
     def __init__(self, base: str | Path, root: str | Path | None, threads: int, total: int):
         self.base, self.root, self.threads, self.total = base, root, threads, total
-        self.running, self.results, self.failures, self.began = {}, {}, [], time.monotonic()
+        self.began = time.monotonic()
+        self.running: dict[Run, tuple[subprocess.Popen, float]] = {}
+        self.results: dict[Run, dict] = {}
+        self.failures: list[tuple[Run, int]] = []
 
     def train(self, missing: list[Run], jobs: int) -> None:
         queue, announced = list(missing), set()
@@ -170,7 +175,7 @@ class _Sweep:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env=dict(os.environ, OMP_NUM_THREADS=str(self.threads)),
+                    env=environment(OMP_NUM_THREADS=str(self.threads)),
                     start_new_session=True,
                     # The child keeps the lock as long as it lives, whatever becomes of this process.
                     pass_fds=(lock.fileno(),) if lock else (),

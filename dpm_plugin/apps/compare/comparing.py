@@ -7,12 +7,12 @@ from typing import NamedTuple
 from yacs.config import CfgNode
 
 from dpm_plugin import build
-from dpm_plugin.config import load_config
+from dpm_plugin.apps.compare.budget import epochs_that_fit, schedule_overrides, stock_overrides
+from dpm_plugin.apps.compare.cost import Cost, measure_cost
+from dpm_plugin.apps.compare.run import Run
+from dpm_plugin.apps.compare.sweep import cores, run_all
+from dpm_plugin.config import config_path, load_config
 from dpm_plugin.utils.errors import DPMError
-from experiments.budget import epochs_that_fit, schedule_overrides, stock_overrides
-from experiments.cost import Cost, measure_cost
-from experiments.run import Run
-from experiments.sweep import cores, run_all
 
 
 class Budget(NamedTuple):
@@ -76,7 +76,7 @@ def compare(
 
     Args:
         models: names of torchreid's or the plugin's models.
-        config_file: yaml for all of them; torchreid's also get :func:`~experiments.budget.stock_overrides`.
+        config_file: yaml for all of them; torchreid's also get :func:`~dpm_plugin.apps.compare.budget.stock_overrides`.
         out: folder for measurements and runs.
         budget: None for the config's own number of epochs.
         targets, sources: data sets; None keeps the config's.
@@ -110,7 +110,7 @@ def compare(
     targets = tuple(base.data.targets)
     rows = tuple(_row(name, epochs[name], costs[name], [results[run] for run in runs[name]], targets) for name in first)
     spent = budget or Budget("epochs", base.train.max_epoch)
-    return Comparison(rows, targets, tuple(seeds), spent, base, config_file, threads)
+    return Comparison(rows, targets, tuple(seeds), spent, base, str(config_file and config_path(config_file)), threads)
 
 
 def _items(overrides: dict[str, object]) -> tuple[tuple[str, object], ...]:

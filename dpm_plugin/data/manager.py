@@ -82,6 +82,9 @@ class DPMImageDataManager(ImageDataManager):
             if name not in classes:
                 raise unknown("data set (data.sources, data.targets)", name, classes)
             torchreid_sets.check_present(name, classes[name], root)
+        bare = [name for name in sources if name in self.own and not self.own[name].has_cameras]
+        if bare:
+            print(f"=> Without cameras in '{bare[0]}' the model has no camera embedding")
         if torchreid_arguments.get("load_train_targets") and set(sources) & set(targets):
             raise DPMError("data.load_train_targets needs targets that are no sources")
         if corrupt not in CORRUPT:
@@ -149,8 +152,8 @@ class DPMImageDataManager(ImageDataManager):
         for note in people.notes:
             print(f"=> '{name}': {note}")
         people.check()
-        cameras = f"{len(people.cameras):,} cameras" if people.has_cameras else "no cameras, so no camera embedding"
-        print(f"=> '{name}': {len(people.persons):,} people, {cameras}")
+        cameras = f"{len(people.cameras):,}" if people.has_cameras else "no"
+        print(f"=> '{name}': {len(people.persons):,} people, {cameras} cameras")
         self.own[name] = people
 
     def _build_dataset(self, name, *, root, **options):

@@ -107,6 +107,11 @@ def test_a_bad_line_of_a_table_is_named_by_its_number(tmp_path, row, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_cell_of_thousands_of_letters_is_cut_short(tmp_path):
+    found = problems(table(tmp_path, [("9" * 5000, "8" * 5000, "1", "query")]))
+    assert len(found) == 2 and all(len(text) < 700 for _, text in found)
+
+
 def test_several_problems_are_counted(tmp_path):
     found = read_people(str(table(tmp_path, [("c/8.jpg", "c", "1", "train"), ("c/9.jpg", "c", "1", "train")])))
     with pytest.raises(DPMError, match=r"c/8.jpg.*and 1 more: tools/check_data.py lists all"):

@@ -11,6 +11,7 @@ from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import shown
 
 SPLITS = ("train", "query", "gallery")
+LONGEST = 200
 JUNK = "-1"  # the person of images that are not used, as in Market-1501
 
 
@@ -24,7 +25,7 @@ class Row(NamedTuple):
     line: int = 0  # of the table; 0 where there is none
 
     def __str__(self) -> str:
-        return f"'{shown(self.path)}'" + (f" (line {self.line})" if self.line else "")
+        return f"'{brief(self.path)}'" + (f" (line {self.line})" if self.line else "")
 
 
 class Problem(NamedTuple):
@@ -84,6 +85,11 @@ class People:
             raise DPMError(f"'{shown(self.name)}': {self.problems[0].text}{others}")
 
 
+def brief(text: str) -> str:
+    """A path or label of a table as a printable text of at most ``LONGEST`` letters."""
+    return shown(text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}...")
+
+
 def numbered(names: set[str]) -> dict[str, int]:
     """Name -> number from 0, in sorted order: whole numbers by their value, then other texts."""
     return {name: number for number, name in enumerate(sorted(names, key=_order))}
@@ -119,7 +125,7 @@ def split_problems(rows: Sequence[Row]) -> Iterator[Problem]:
     if both := [pid for pid in people["train"] if pid in test]:
         train, other = people["train"][both[0]], test[both[0]]
         more = f" (as {len(both) - 1:,} others)" if len(both) > 1 else ""
-        text = f"person '{shown(both[0])}' is in training, {train}, and in {other.split}, {other}{more}"
+        text = f"person '{brief(both[0])}' is in training, {train}, and in {other.split}, {other}{more}"
         yield Problem("same_people", [train.path, other.path], f"{text}; take the images of one side away")
     if bool(people["query"]) != bool(people["gallery"]):
         there, lacking = ("query", "gallery") if people["query"] else ("gallery", "query")
@@ -134,7 +140,7 @@ def split_problems(rows: Sequence[Row]) -> Iterator[Problem]:
     for row in rows:
         if row.split == "query" and not any(map(_can_match(row), gallery[row.pid])):
             why = "no gallery image of another camera" if row.camid is not None else "no other image in the gallery"
-            text = f"query {row} of person '{shown(row.pid)}' has {why}; add one, or take the query away"
+            text = f"query {row} of person '{brief(row.pid)}' has {why}; add one, or take the query away"
             yield Problem("unmatched_query", [row.path], text)
 
 

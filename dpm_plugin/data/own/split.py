@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dpm_plugin.data.own.people import Problem, Row
+from dpm_plugin.data.own.people import Problem, Row, brief
 from dpm_plugin.utils.errors import DPMError
-from dpm_plugin.utils.text import short, shown
+from dpm_plugin.utils.text import short
 
 MARKET = r"^(?P<pid>-?\d+)_c(?P<camid>\d+)"  # 0002_c1s1_000451_03.jpg
 GROUPS = ("pid", "camid")
@@ -65,7 +65,7 @@ def split_people(rows: Sequence[Row], options: OwnOptions) -> tuple[list[Row], l
     single = [found[0] for found in images.values() if len(found) == 1]
     if single:
         more = f" (as {len(single) - 1:,} others)" if len(single) > 1 else ""
-        text = f"person '{shown(single[0].pid)}' has one image, {single[0]}{more}; add another, or take it away"
+        text = f"person '{brief(single[0].pid)}' has one image, {single[0]}{more}; add another, or take it away"
         problems.append(Problem("one_image", [row.path for row in single], text))
     with_cameras = any(row.camid is not None for row in rows)
     testable = [pid for pid, found in images.items() if len(found) > 1]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from dpm_plugin.data.own.people import SPLITS, People, Problem, Row
+from dpm_plugin.data.own.people import SPLITS, People, Problem, Row, brief
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import read_text, write_file
 from dpm_plugin.utils.images import has_image_ending
@@ -37,7 +37,7 @@ def read_table(path: str) -> tuple[str, list[Row], list[Problem]]:
         first, _, text = text.partition("\n")
         folder, start = os.path.abspath(os.path.join(folder, first.removeprefix(IMAGES).strip().strip(","))), 1
         if "\0" in folder or not os.path.isdir(folder):
-            what = f"table '{shown(path)}' line 1: there is no folder '{shown(folder)}'"
+            what = f"table '{shown(path)}' line 1: there is no folder '{brief(folder)}'"
             raise DPMError(f"{what}; correct the line, or remove it where the table lies in the folder of its images")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     lines = _lines(reader, path, start)
@@ -101,10 +101,10 @@ def _row(number: int, cells: list[str], columns: Sequence[str], folder: str) -> 
         return f"'{empty}' is empty; fill it in{rest}"
     path = values["path"]
     if os.path.isabs(path):
-        return f"path '{shown(path)}' is absolute; write it as seen from the folder '{shown(folder)}'"
+        return f"path '{brief(path)}' is absolute; write it as seen from the folder '{shown(folder)}'"
     path = os.path.normpath(path).replace(os.sep, "/")
     if path.split("/")[0] == "..":
-        return f"path '{shown(path)}' leads out of the folder '{shown(folder)}'; paths stay below it"
+        return f"path '{brief(path)}' leads out of the folder '{shown(folder)}'; paths stay below it"
     split = values.get("split", "")
     if split and split not in SPLITS:
         near = nearest(split, SPLITS)

@@ -226,8 +226,9 @@ def build_engine(
     if config.data.type == "video":
         engines = {"softmax": engine.VideoSoftmaxEngine, "triplet": engine.VideoTripletEngine}
         return engines[config.loss.name](datamanager, model, **kwargs)
-    # Sorted by path below data.root: file systems list in any order.
-    images = digest_of(sorted(datamanager.train_loader.dataset.train))
+    # Sorted by path below data.root: file systems list in any order. Your own people may lie anywhere.
+    by_source = (lambda entry: (entry[3], entry[0])) if getattr(datamanager, "own", None) else None
+    images = digest_of(sorted(datamanager.train_loader.dataset.train, key=by_source))
     kwargs["training"] = TrainingOptions(**settings.training_kwargs(config, processes.seed(config.train.seed), images))
     _, cameras = _cameras_to_evaluate(config, datamanager, weights) if config.model.name in MODELS else (0, None)
     kwargs["evaluation"] = EvaluationOptions(**settings.evaluation_kwargs(config), trained_cameras=cameras)

@@ -24,6 +24,7 @@ from yacs.config import CfgNode
 
 from dpm_plugin import build, harden
 from dpm_plugin.config import engine_run_kwargs, folder_kwargs, load_config
+from dpm_plugin.data.own import looks_like_path, write_splits
 from dpm_plugin.distributed.processes import ALONE, TIMEOUT, Processes, launched
 from dpm_plugin.engine import run_folder
 from dpm_plugin.torchreid_host import utils
@@ -42,9 +43,11 @@ def make_parser(prog: str = "dpm train", does: str = "Train and evaluate", usage
         epilog=f"Keys and their meaning: {CONFIGS / 'REFERENCE.md'}",
     )
     parser.add_argument("--config-file", default="", help="yaml file with settings, or the name of a shipped one")
-    parser.add_argument("-s", "--sources", dest="data.sources", nargs="+", metavar="NAME", help="data sets to train on")
     parser.add_argument(
-        "-t", "--targets", dest="data.targets", nargs="+", metavar="NAME", help="data sets to evaluate on"
+        "-s", "--sources", dest="data.sources", nargs="+", metavar="NAME", help="data sets to train on: names or paths"
+    )
+    parser.add_argument(
+        "-t", "--targets", dest="data.targets", nargs="+", metavar="NAME", help="data sets to evaluate on, likewise"
     )
     parser.add_argument(
         "--transforms", dest="data.transforms", nargs="+", metavar="NAME", help="augmentation of training images"
@@ -59,12 +62,16 @@ def parse(argv: Sequence[str] | None, parser: Parser | None = None) -> argparse.
     """Command line -> namespace, options under the keys that they set; ``argv`` None takes the process's."""
     args = (parser or make_parser()).parse_args(argv)
     for name in ("data.sources", "data.targets", "data.transforms"):
-        # In "-s market1501 train.lr 0.01" argparse takes all three for names: names hold no dot, keys do.
+        # In "-s market1501 train.lr 0.01" argparse takes all three for names: names hold no dot, keys do, paths may.
         names = getattr(args, name) or []
-        first_key = next((index for index, text in enumerate(names) if "." in text), len(names))
+        first_key = next((index for index, text in enumerate(names) if _is_key(text)), len(names))
         args.opts[:0] = names[first_key:]
         setattr(args, name, names[:first_key] or None)
     return args
+
+
+def _is_key(text: str) -> bool:
+    return "." in text and not looks_like_path(text) and not os.path.isdir(text)
 
 
 def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -116,6 +123,7 @@ def run(config: CfgNode, processes: Processes = ALONE) -> None:
         print(f"Show configuration\n{config}\n")
         if processes.is_main:
             run_folder.clear_older(**folder_kwargs(config))
+            write_splits(getattr(engine.datamanager, "own", {}).values(), folder)
         engine.run(**{**engine_run_kwargs(config, start_epoch), "save_dir": str(folder)})
 
 

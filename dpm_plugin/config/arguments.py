@@ -7,6 +7,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from dpm_plugin.data.own import OwnOptions
 from dpm_plugin.data.synthetic.spec import SyntheticSpec
 
 Arguments = dict[str, Any]
@@ -37,12 +38,18 @@ def datamanager_kwargs(config: CfgNode) -> Arguments:
         market1501_500k=config.market1501.use_500k_distractors,
         train_sampler_t=config.sampler.train_sampler_t,
         synthetic=synthetic_spec(config),
+        own=own_options(config),
     )
 
 
 def synthetic_spec(config: CfgNode) -> SyntheticSpec:
     """What ``synthetic_occluded`` draws; raises DPMError for a value out of its range."""
     return SyntheticSpec(**config.synthetic)
+
+
+def own_options(config: CfgNode) -> OwnOptions:
+    """How your own people are read; raises DPMError for a pattern that is none."""
+    return OwnOptions(**config.data.own)
 
 
 def stock_model_kwargs(config: CfgNode, num_classes: int) -> Arguments:

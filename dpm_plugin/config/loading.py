@@ -9,7 +9,7 @@ import torch
 import yaml
 from yacs.config import CfgNode
 
-from dpm_plugin.config.arguments import synthetic_spec
+from dpm_plugin.config.arguments import own_options, synthetic_spec
 from dpm_plugin.config.schema import SCHEMA
 from dpm_plugin.config.shipped import config_path
 from dpm_plugin.config.types import YAML_ERRORS, convert
@@ -45,6 +45,7 @@ def load_config(file: str | Path = "", opts: Sequence[str] = (), overrides: Mapp
     for name, value in (*(overrides or {}).items(), *pairs(opts)):
         _set(config, name, value, "on the command line")
     synthetic_spec(config)  # checks its ranges
+    own_options(config)
     for problem in _conflicts(config):
         raise DPMError(problem)
     config.use_gpu = config.use_gpu and torch.cuda.is_available()

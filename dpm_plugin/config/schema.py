@@ -8,6 +8,7 @@ from dataclasses import fields
 
 from dpm_plugin.config.types import Key
 from dpm_plugin.data.manager import CORRUPT
+from dpm_plugin.data.own import OwnOptions
 from dpm_plugin.data.sampling import SAMPLERS
 from dpm_plugin.data.synthetic.spec import SyntheticSpec
 from dpm_plugin.data.transforms import INTERPOLATIONS, OUR_NAMES, TORCHREID_NAMES
@@ -31,8 +32,10 @@ MODEL = {
 DATA = {
     "data.type": Key("image", "kind of data", ("image", "video")),
     "data.root": Key("reid-data", "folder that holds the data sets"),
-    "data.sources": Key(["market1501"], "data sets to train on"),
-    "data.targets": Key(["market1501"], "data sets to evaluate on"),
+    "data.sources": Key(
+        ["market1501"], "data sets to train on: names, or [DPM] paths: a folder or a .csv table (configs/DATA.md)"
+    ),
+    "data.targets": Key(["market1501"], "data sets to evaluate on: names or paths, as in data.sources"),
     "data.workers": Key(4, "processes that load images", low=0),
     "data.split_id": Key(0, "split of data sets that have several", low=0),
     "data.height": Key(256, "image height in pixels", low=1),
@@ -63,6 +66,18 @@ DATA = {
     "data.interpolation": Key(
         "bilinear", "[DPM] resize filter of training images; test images: bilinear", tuple(INTERPOLATIONS)
     ),
+    "data.own.pattern": Key(
+        OwnOptions.pattern,
+        "[DPM] your own people: regular expression with groups pid, camid or both, searched in file names; the default "
+        "reads Market-1501's where they fit",
+    ),
+    "data.own.test_share": Key(
+        OwnOptions.test_share,
+        "[DPM] share of your own people that is the test where neither folders nor a column say so",
+        low=0,
+        high=1,
+    ),
+    "data.own.seed": Key(OwnOptions.seed, "[DPM] which people these are, and which of their images are queries"),
     "market1501.use_500k_distractors": Key(False, "add the 500,000 distractors to Market-1501's gallery"),
     "cuhk03.labeled_images": Key(False, "boxes drawn by hand instead of detected ones"),
     "cuhk03.classic_split": Key(False, "the classic split (Li et al., CVPR 2014)"),

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from dpm_plugin import torchreid_host
 from dpm_plugin.data import sharing
 from dpm_plugin.data.datasets import torchreid_sets
+from dpm_plugin.data.own import OwnDataset, OwnOptions, People, camera_key, is_path, read_people
 from dpm_plugin.data.sampling import build_train_sampler
 from dpm_plugin.data.skipping import SkippingDataset
 from dpm_plugin.data.synthetic.spec import SyntheticSpec
@@ -34,13 +35,15 @@ class DPMImageDataManager(ImageDataManager):
     processes too, and settings that would train on nothing.
 
     Args:
-        root, sources, targets: folder of the data sets; names to train on; names to test on.
+        root, sources, targets: folder of the data sets; names to train on; names to test on. A name may be the path
+            of a folder or table of your own people (:mod:`dpm_plugin.data.own`).
         transforms: torchreid's and ours (:func:`dpm_plugin.data.transforms.build_transforms`).
         interpolation: ``"bilinear"`` or ``"bicubic"``, of the training resize.
         persistent_workers: keep the ``workers`` processes from epoch to epoch, which draws other random numbers.
         corrupt: ``"error"`` (default), or ``"skip"``: a training image that cannot be read is replaced by another of
             its identity (:mod:`dpm_plugin.data.skipping`); a test image never, as results would change.
         synthetic: what the data set ``synthetic_occluded`` draws; None is its default.
+        own: how your own people are read and split; None is its default.
         dense_cameras: number the training cameras of all sources from 0 without gaps. False, as 0.1.0 did: torchreid's
             numbers, with which cameras of two sources can share a number. Default: True.
         processes: share the batches out: ``batch_size_train`` is that of all together, ``batch_size_test`` that
@@ -60,6 +63,7 @@ class DPMImageDataManager(ImageDataManager):
         persistent_workers: bool = False,
         corrupt: str = "error",
         synthetic: SyntheticSpec | None = None,
+        own: OwnOptions | None = None,
         dense_cameras: bool = True,
         processes: Processes = ALONE,
         **torchreid_arguments,
@@ -69,10 +73,18 @@ class DPMImageDataManager(ImageDataManager):
             raise DPMError("no training data set: name one in data.sources")
         targets = targets or sources
         classes = torchreid_host.image_dataset_classes()
-        for name in [*sources, *targets]:
+        #: Name -> your own people, of the sources and targets that are paths.
+        self.own: dict[str, People] = {}
+        for name in dict.fromkeys([*sources, *targets]):
+            if is_path(name, root):
+                self._read_own(name, root, own)
+                continue
             if name not in classes:
                 raise unknown("data set (data.sources, data.targets)", name, classes)
             torchreid_sets.check_present(name, classes[name], root)
+        bare = [name for name in sources if name in self.own and not self.own[name].has_cameras]
+        if bare:
+            print(f"=> Without cameras in '{bare[0]}' the model has no camera embedding")
         if torchreid_arguments.get("load_train_targets") and set(sources) & set(targets):
             raise DPMError("data.load_train_targets needs targets that are no sources")
         if corrupt not in CORRUPT:
@@ -109,7 +121,12 @@ class DPMImageDataManager(ImageDataManager):
 
     @property
     def num_cameras(self) -> int:
-        """Rows that a camera embedding needs: the largest number of a training camera + 1."""
+        """Rows that a camera embedding needs: the largest number of a training camera + 1.
+
+        0 where a source has no cameras: a model of it has no camera embedding.
+        """
+        if any(name in self.own and not self.own[name].has_cameras for name in self.sources):
+            return 0
         return 1 + max(camid for _, _, camid, _ in self.train_loader.dataset.train)
 
     @property
@@ -126,7 +143,25 @@ class DPMImageDataManager(ImageDataManager):
         """
         return self._camera_rows.get(name)
 
+    def camera_key(self, name: str) -> str:
+        """What training remembers the cameras of data set ``name`` by: its name, or for a path what is there."""
+        return camera_key(self.own[name]) if name in self.own else name
+
+    def _read_own(self, name, root, options):
+        people = read_people(name, root, options)
+        for note in people.notes:
+            print(f"=> '{name}': {note}")
+        people.check()
+        cameras = f"{len(people.cameras):,}" if people.has_cameras else "no"
+        print(f"=> '{name}': {len(people.persons):,} people, {cameras} cameras")
+        self.own[name] = people
+
     def _build_dataset(self, name, *, root, **options):
+        if name in self.own:
+            dataset = OwnDataset(self.own[name], **options)
+            if options["mode"] == "train" and name in self.sources:
+                self._number_cameras(name, dataset)
+            return dataset
         cls = torchreid_host.image_dataset_classes()[name]
         if name == "synthetic_occluded" and self._synthetic is not None:
             options["spec"] = self._synthetic
@@ -141,6 +176,9 @@ class DPMImageDataManager(ImageDataManager):
         return dataset
 
     def _number_cameras(self, name, dataset):
+        if not getattr(dataset, "has_cameras", True):
+            self._camera_rows.setdefault(name, {})
+            return
         offset = self._next_offset
         self._shifted |= {offset + camid for _, _, camid, _ in dataset.train}
         # As torchreid's Dataset.__add__: the first set's own count, then that of the growing sum.

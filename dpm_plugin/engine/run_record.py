@@ -10,6 +10,7 @@ from typing import Any
 
 from dpm_plugin.config import SCHEMA, flat
 from dpm_plugin.data.manager import CameraRows
+from dpm_plugin.torchreid_host import image_dataset_classes, video_dataset_classes
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import short
 
@@ -68,6 +69,14 @@ def resumed_cameras(checkpoint: Any, own: Mapping[str, CameraRows], model: Any, 
     return own if recorded is None else recorded
 
 
+def _told(key: str, value: Any) -> str:
+    """What tells settings apart. Of a path among the data sets only that it is one: its images are compared as well."""
+    if key != "data.sources" or not isinstance(value, (list, tuple)):
+        return repr(value)
+    names = {**image_dataset_classes(), **video_dataset_classes()}
+    return repr([name if name in names else "your own people" for name in value])
+
+
 def check_same_run(checkpoint: Mapping[str, Any], own: Mapping[str, Any], source: str) -> None:
     """Refuse to resume with settings or training images that give another result; print what else has changed.
 
@@ -83,7 +92,7 @@ def check_same_run(checkpoint: Mapping[str, Any], own: Mapping[str, Any], source
     changed = {
         key: f"{key} {short(before[key])}, now {short(now[key])}"
         for key in now
-        if key in before and repr(before[key]) != repr(now[key]) and key not in PLACES
+        if key in before and _told(key, before[key]) != _told(key, now[key]) and key not in PLACES
     }
     refused = [text for key, text in changed.items() if key not in MAY_CHANGE and not key.startswith("test.")]
     if refused:

@@ -1,5 +1,6 @@
 """What every engine of this package adds to torchreid's evaluation: its rows, its masks and results.json."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,12 +17,13 @@ from dpm_plugin.evaluation.extract import (
     SIDES,
     Features,
     camera_choice,
+    camera_key,
     check_cameras,
     extract_features,
     trained_cameras,
 )
 from dpm_plugin.evaluation.mask_report import MaskReport, report_masks
-from dpm_plugin.evaluation.protocol import evaluate, format_headline, format_table
+from dpm_plugin.evaluation.protocol import evaluate, format_headline, format_table, format_targets
 from dpm_plugin.evaluation.results import library_versions, write_results
 from dpm_plugin.evaluation.visrank import visualize_ranks
 from dpm_plugin.method.part_features import part_masks, part_weights
@@ -76,6 +78,7 @@ class EvaluationMixin(Engine):
         self.in_training = False  # whether an evaluation is one of an epoch; this and the next for results.json
         self.skipped_iterations = 0
         self.last_mAP = 0.0  # of the last evaluation
+        self._found: dict[str, tuple[float, float]] = {}  # rank-1 and mAP of each target of an evaluation
         of_data = trained_cameras(self.datamanager) if self.gives_cameras else {}
         given = self.evaluation.trained_cameras
         self.trained_cameras: Mapping[str, CameraRows] = of_data if given is None else given
@@ -85,6 +88,14 @@ class EvaluationMixin(Engine):
         """Where the model is."""
         return torch.device("cuda" if self.use_gpu else "cpu")
 
+    def test(self, *positional: Any, **options: Any) -> float:
+        """torchreid's ``test``; of several targets it prints a table at the end."""
+        self._found = {}
+        rank1 = super().test(*positional, **options)
+        if len(self._found) > 1 and self.processes.is_main:
+            print(format_targets(", ".join(self.datamanager.sources), self._found))
+        return rank1
+
     @torch.no_grad()
     def _evaluate(
         self, dataset_name: str, query_loader: DataLoader, gallery_loader: DataLoader, **options: Any
@@ -93,7 +104,8 @@ class EvaluationMixin(Engine):
         phases: Phases = {}
         sides = []
         for side, loader in zip(SIDES, (query_loader, gallery_loader)):
-            cameras = camera_choice(self.evaluation.cameras, side, self.trained_cameras, dataset_name)
+            key = camera_key(self.datamanager, dataset_name)
+            cameras = camera_choice(self.evaluation.cameras, side, self.trained_cameras, key)
             extract = partial(extract_features, device=self.device, amp=self.amp, processes=self.processes)
             with measure(phases, f"extract_{side}", self.device):
                 sides.append(extract(self.model, loader, cameras, name=f"{side} set of '{dataset_name}'"))
@@ -103,6 +115,7 @@ class EvaluationMixin(Engine):
         report = partial(self._report, dataset_name, sides, visibility, phases, skipped, **options)
         found = self.processes.broadcast(report)
         self.last_mAP = float(found[1])
+        self._found[dataset_name] = found
         return found
 
     def _report(
@@ -139,7 +152,8 @@ class EvaluationMixin(Engine):
         if result.distmat is not None:
             query, gallery = self.datamanager.fetch_test_loaders(dataset_name)
             size = {"width": self.datamanager.width, "height": self.datamanager.height}
-            folder = Path(save_dir) / f"visrank_{dataset_name}"
+            name = re.sub(r"[/\\:]+", "_", dataset_name)  # of a path
+            folder = Path(save_dir) / f"visrank_{name}"
             visualize_ranks(result.distmat, query, gallery, folder, topk=visrank_topk, **size)
         return result.rank1, result.mAP
 

@@ -67,7 +67,7 @@ def camera_choice(
         choice: "auto", the data set's own cameras where the model was trained with them, the neutral camera elsewhere;
             "ids", the data set's camera ids as they are; "none", always neutral; or (query index, gallery index).
         side: "query" or "gallery".
-        trained, dataset: see :func:`trained_cameras`, and the name of the test set; for "auto".
+        trained, dataset: see :func:`trained_cameras`, and the test set's :func:`camera_key`; for "auto".
     """
     if choice == "ids":
         return lambda camids: camids
@@ -83,11 +83,16 @@ def camera_choice(
 
 
 def trained_cameras(datamanager: ImageDataManager) -> dict[str, CameraRows]:
-    """Training data set -> from its camera ids to rows of the camera embedding."""
+    """Training data set, by its :func:`camera_key` -> from its camera ids to rows of the camera embedding."""
     if not hasattr(datamanager, "camera_rows"):  # torchreid's own manager numbers later sources' cameras on
         return {datamanager.sources[0]: 0}
-    found = {name: datamanager.camera_rows(name) for name in datamanager.sources}
+    found = {camera_key(datamanager, name): datamanager.camera_rows(name) for name in datamanager.sources}
     return {name: rows for name, rows in found.items() if rows is not None}
+
+
+def camera_key(datamanager: ImageDataManager, dataset: str) -> str:
+    """What the cameras of ``dataset`` are remembered by: its name, unless that is a path, which may be moved."""
+    return datamanager.camera_key(dataset) if hasattr(datamanager, "camera_key") else dataset
 
 
 def embed_batch(

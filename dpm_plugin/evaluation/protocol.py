@@ -1,6 +1,6 @@
 """From extracted features to the table of results: checks, distances, metric."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -183,3 +183,13 @@ def format_headline(result: Result) -> str:
     lines = ["** Results **", f"mAP: {result.mAP:.1%}", "CMC curve"]
     lines += [f"Rank-{rank:<3}: {result.rows[result.headline].cmc[rank - 1]:.1%}" for rank in result.ranks]
     return "\n".join(lines)
+
+
+def format_targets(sources: str, found: Mapping[str, tuple[float, float]]) -> str:
+    """A table of one run: what it was trained on × what it was tested on, (rank-1, mAP) of the headline row each."""
+    cells = {target: f"{rank1:.1%} / {mAP:.1%}" for target, (rank1, mAP) in found.items()}
+    widths = {target: max(len(target), len(cell)) for target, cell in cells.items()}
+    first = max(len(sources), len("trained on"))
+    header = "  ".join([f"{'trained on':<{first}}", *(f"{target:>{width}}" for target, width in widths.items())])
+    row = "  ".join([f"{sources:<{first}}", *(f"{cells[target]:>{width}}" for target, width in widths.items())])
+    return f"** All targets: rank-1 / mAP **\n{header}\n{row}"

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Subset
 from dpm_plugin.build import build_datamanager
 from dpm_plugin.config import evaluation_kwargs
 from dpm_plugin.engine.testing import EvaluationOptions
-from dpm_plugin.evaluation.extract import Features, camera_choice, extract_features, trained_cameras
+from dpm_plugin.evaluation.extract import Features, camera_choice, camera_key, extract_features, trained_cameras
 from dpm_plugin.inference.open_run import open_run
 from dpm_plugin.method.vit import EncoderOutput
 from dpm_plugin.utils.errors import DPMError
@@ -64,7 +64,8 @@ class Extractor:
 
     def cameras(self, side: str) -> Callable[[Tensor], Tensor | None]:
         """The function from camera ids of test images to rows of the camera embedding."""
-        return camera_choice(self._cameras, side, self._trained_cameras, self.dataset)
+        key = camera_key(self.datamanager, self.dataset)
+        return camera_choice(self._cameras, side, self._trained_cameras, key)
 
     def features(self, loader: DataLoader, side: str) -> Features:
         """Features of the images of ``loader``, taken as ``side``."""

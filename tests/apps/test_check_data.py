@@ -45,8 +45,8 @@ def duke(tmp_path, monkeypatch):
     return top
 
 
-def check(what, root="reid-data"):
-    (found,) = check_data(what, root, jobs=1, show=str)
+def check(what, root="reid-data", plain=False):
+    (found,) = check_data(what, root, jobs=1, show=str, plain=plain)
     return found
 
 
@@ -91,7 +91,7 @@ def test_a_file_or_name_that_cannot_be_read_is_a_finding_instead_of_the_end(name
 def test_names_with_blanks_around_or_unprintable_letters_are_odd(tmp_path):
     for seed, name in enumerate(("0020_c1_f2\x07.jpg", " 0020_c1_f3.jpg", "line\nbreak.jpg", "good one.jpg")):
         draw_noise(tmp_path / name, seed)
-    assert kinds(check(tmp_path).problems) == {"odd_name": 3}
+    assert kinds(check(tmp_path, plain=True).problems) == {"odd_name": 3}
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_plain_folder_is_searched_to_its_depth(tmp_path):
     draw_noise(tmp_path / "a" / "b" / "c.png", 1)
     shutil.copy(tmp_path / "a" / "b" / "c.png", tmp_path / "copy.PNG")
     touch(tmp_path, ".hidden.png", ".git/x.png", "notes.txt", "a/empty.jpg")
-    found = check(tmp_path)
+    found = check(tmp_path, plain=True)
     assert found.splits == {"images": (3, 0, 0)}
     assert kinds(found.findings) == {"duplicate": 1, "empty": 1, "other_files": 1}
 
@@ -203,7 +203,7 @@ def test_a_folder_reading_itself_or_a_pipe_ends(tmp_path):
     draw_noise(tmp_path / "a.png", 1)
     (tmp_path / "again").symlink_to(tmp_path)
     os.mkfifo(tmp_path / "pipe.png")
-    found = check(tmp_path)
+    found = check(tmp_path, plain=True)
     assert [(finding.kind, finding.detail) for finding in found.findings] == [("unreadable", "it is no file")]
 
 
@@ -242,7 +242,7 @@ def test_the_tool_exits_with_1_and_reports_all_in_json(duke, tmp_path, capsys, m
     for number in range(12):
         touch(duke, f"bounding_box_test/0021_c{1 + number % 8}_f{number + 10}.jpg")
     report = tmp_path / "out" / "report.json"
-    arguments = ["occluded_duke", str(duke / "query"), "--root", str(duke.parent), "--json", str(report)]
+    arguments = ["occluded_duke", str(duke / "query"), "--plain", "--root", str(duke.parent), "--json", str(report)]
     monkeypatch.setattr(sys, "argv", ["tool", *arguments])
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(SystemExit, match="^1$"):

@@ -52,6 +52,14 @@ class Place:
         (self.folder / "my-images").mkdir()
         for name in ("a.jpg", "b.png", "who.jpg", "my-images/1.jpg", "my-images/2.png"):
             self._image(rng, self.folder / name)
+        for person in range(12):
+            (self.folder / "people" / f"person {person}").mkdir(parents=True)
+            for number in range(8):
+                self._image(rng, self.folder / "people" / f"person {person}" / f"{number}.jpg")
+        rows = [
+            f"people/person {person}/{number}.jpg,{person},{number % 2}" for person in range(12) for number in range(8)
+        ]
+        (self.folder / "people.csv").write_text("\n".join(["path,pid,camid", *rows]))
         (self.folder / "FOLDER").mkdir()
         with zipfile.ZipFile(self.folder / "DukeMTMC-reID.zip", "w") as archive:
             for (side, split), parts in SIDES.items():

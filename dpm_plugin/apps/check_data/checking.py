@@ -10,8 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
-from dpm_plugin import torchreid_host
-from dpm_plugin.apps.check_data.listing import Entry, Finding, Listed, Published, list_dataset, list_folder
+from dpm_plugin.apps.check_data.listing import Entry, Finding, Listed, Published, list_dataset, list_folder, list_people
+from dpm_plugin.data.own import OwnOptions, is_path
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.images import Undecodable, decode
 from dpm_plugin.utils.progress import Progress
@@ -40,15 +40,24 @@ class Checked(NamedTuple):
 
 
 def check_data(
-    what: str | Path, root: str | Path = "reid-data", *, jobs: int | None = None, show: Show = print
+    what: str | Path,
+    root: str | Path = "reid-data",
+    *,
+    jobs: int | None = None,
+    show: Show = print,
+    own: OwnOptions | None = None,
+    plain: bool = False,
 ) -> list[Checked]:
-    """Check a data set, or a plain folder of images and the folders in it.
+    """Check a data set, your own people, or a plain folder of images and the folders in it.
 
     Args:
-        what: the name of a registered image data set, as in ``data.sources``; else a folder.
+        what: as in ``data.sources`` the name of a registered image data set, or the path of your own people; else a
+            folder of images that nothing tells the people of.
         root: folder that holds the data sets. Default: "reid-data".
         jobs: processes that read. Default: one for each core.
         show: called with a line on the progress now and then. Default: ``print``.
+        own: how your own people are read. Default: as training does by default.
+        plain: whether a folder is one of images only, in which no people are looked for. Default: False.
 
     Returns:
         One Checked for each variant that is there (``synthetic_occluded`` has one for each drawing).
@@ -59,8 +68,12 @@ def check_data(
     jobs = (os.cpu_count() or 1) if jobs is None else jobs
     if jobs < 1:
         raise DPMError(f"the number of processes must be at least 1, got {jobs}")
-    is_folder = what not in torchreid_host.image_dataset_classes() and os.path.isdir(what)
-    listed = [list_folder(what)] if is_folder else list_dataset(str(what), root)
+    if plain and os.path.isdir(what):
+        listed = [list_folder(what)]
+    elif is_path(str(what), root):
+        listed = [list_people(str(what), root, own)]
+    else:
+        listed = list_dataset(str(what), root)
     examined = examine_all([entry.path for each in listed for entry in each.entries], jobs, show)
     return [find(each, examined) for each in listed]
 
@@ -127,14 +140,14 @@ def find(listed: Listed, examined: Mapping[str, Examined]) -> Checked:
         *listed.findings,
         *(finding for path in paths if (finding := examined[path].finding)),
         *_odd_names(paths),
-        *_duplicates(listed.entries, examined),
-        *_same_names(splits),
+        *_duplicates(listed.entries, examined, listed.has_cameras),
+        *(_same_names(splits) if listed.unique_names else ()),
         *_counts(splits, listed.published),
         *(_same_people(splits) if listed.train_pids else ()),
         *_one_camera(splits.get("train", [])),
     ]
     if "query" in splits and "gallery" in splits:
-        findings += _unmatched(splits["query"], splits["gallery"])
+        findings += _unmatched(splits["query"], splits["gallery"], listed.has_cameras)
     known = lambda labels: len(set(labels) - {None})
     counts = {
         split: (len(found), known(each.pid for each in found), known(each.camid for each in found))
@@ -150,11 +163,11 @@ def _odd_names(paths: list[str]) -> Iterator[Finding]:
             yield Finding("odd_name", [path], "it has letters that cannot be printed, or blanks around it")
 
 
-def _duplicates(entries: list[Entry], examined: Mapping[str, Examined]) -> Iterator[Finding]:
+def _duplicates(entries: list[Entry], examined: Mapping[str, Examined], has_cameras: bool) -> Iterator[Finding]:
     """Images of the same bytes, under several names or in several splits.
 
     A query's own copy in the gallery is a note: the evaluation never ranks it, as it has the query's identity and
-    camera. Occluded-Duke is published so.
+    camera. Occluded-Duke is published so. Without cameras it does rank a copy of another name.
     """
     same: dict[str, dict[str, Entry]] = defaultdict(dict)  # digest -> {path: entry}
     for entry in entries:
@@ -164,7 +177,7 @@ def _duplicates(entries: list[Entry], examined: Mapping[str, Examined]) -> Itera
         splits, labels = [each.split for each in found.values()], {each[2:] for each in found.values()}
         if len(found) < 2:
             continue
-        if sorted(splits) == ["gallery", "query"] and len(labels) == 1 and labels != {(None, None)}:
+        if sorted(splits) == ["gallery", "query"] and len(labels) == 1 and has_cameras and labels != {(None, None)}:
             yield Finding("shared", list(found), "the evaluation leaves it out", is_problem=False)
             continue
         detail = f"in {' and '.join(dict.fromkeys(splits))}" if len(set(splits)) > 1 else f"twice in {splits[0]}"
@@ -218,12 +231,17 @@ def _one_camera(train: list[Entry]) -> Iterator[Finding]:
             yield Finding("one_camera", [found[0].path], f"training identity {pid}, {detail}")
 
 
-def _unmatched(query: list[Entry], gallery: list[Entry]) -> Iterator[Finding]:
-    """Queries whose identity no other camera saw in the gallery; the evaluation leaves them out."""
-    cameras = defaultdict(set)
+def _unmatched(query: list[Entry], gallery: list[Entry], has_cameras: bool = True) -> Iterator[Finding]:
+    """Queries whose identity no other camera saw in the gallery; the evaluation leaves them out.
+
+    Without cameras: those whose identity no other image in the gallery shows.
+    """
+    view = lambda entry: entry.camid if has_cameras else entry.path
+    views = defaultdict(set)
     for each in gallery:
-        cameras[each.pid].add(each.camid)
+        views[each.pid].add(view(each))
     for each in query:
-        if not cameras[each.pid] - {each.camid}:
-            why = "only under the query's own camera" if cameras[each.pid] else "not at all"
+        if not views[each.pid] - {view(each)}:
+            own = "only under the query's own camera" if has_cameras else "only as the query itself"
+            why = own if views[each.pid] else "not at all"
             yield Finding("unmatched_query", [each.path], f"identity {each.pid} is in the gallery {why}")

@@ -11,12 +11,15 @@ from dpm_plugin.data.datasets import torchreid_sets
 from dpm_plugin.data.datasets.folders import is_image_name, levels, locate
 from dpm_plugin.data.datasets.reid_dataset import ReidImageDataset
 from dpm_plugin.data.manager import READER_ERRORS
+from dpm_plugin.data.own import OwnOptions, read_people
 from dpm_plugin.data.synthetic.generate import DISTRACTOR_IMAGES, FOLDERS
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import read_json
 from dpm_plugin.utils.images import has_image_ending
 from dpm_plugin.utils.text import unknown
 
+#: Kinds of problems of your own people that the check of every data set finds by itself.
+FOUND_ANYWAY = ("same_people", "unmatched_query", "unreadable")
 Places = Mapping[str, Sequence[tuple[str, int]]]  # split -> (folder, view) of where its images lie
 Published = Mapping[str, tuple[int, int]]  # split -> (images, identities) that there should be
 
@@ -48,6 +51,8 @@ class Listed(NamedTuple):
     published: Published
     findings: list[Finding]
     train_pids: bool = False  # whether a person has the same identity in training and test
+    unique_names: bool = True  # whether an image is to have a file name of its own, whatever its folder
+    has_cameras: bool = True  # without, the evaluation leaves out nothing but the query itself
 
 
 def list_dataset(name: str, root: str | Path) -> list[Listed]:
@@ -83,6 +88,32 @@ def list_folder(folder: str | Path) -> Listed:
     if not entries:
         raise DPMError(f"there is no image in '{folder}'; looked for endings such as .jpg, .png, .tif")
     return Listed(str(folder), str(folder), entries, {}, findings)
+
+
+def list_people(name: str, root: str | Path, options: OwnOptions | None) -> Listed:
+    """Your own people in the folder or table ``name``, as training reads them.
+
+    A folder whose images tell no people is a plain one (:func:`list_folder`), with a note on why.
+
+    Raises:
+        DPMError: it is not there, cannot be read as people, or has no image.
+    """
+    people = read_people(name, root, options)
+    if os.path.isdir(people.source) and not people.rows:
+        why = f"it tells no people to train with: {people.problems[0].text}"
+        note = Finding("people", [], why, is_problem=False)
+        plain = list_folder(people.source)
+        return plain._replace(name=name, findings=[*plain.findings, note])
+    entries = []
+    for row in people.rows:
+        camid = None if row.camid is None else people.cameras[row.camid]
+        entries.append(Entry(row.split, os.path.join(people.folder, row.path), people.persons[row.pid], camid))
+    findings = [Finding("people", [], note, is_problem=False) for note in people.notes]
+    for kind, paths, text in people.problems:
+        if kind not in FOUND_ANYWAY:
+            findings.append(Finding(kind, [os.path.join(people.folder, path) for path in paths], text))
+    found = Listed(name, people.folder, entries, {}, findings, train_pids=True)
+    return found._replace(unique_names=False, has_cameras=people.has_cameras)
 
 
 def _walk(folder: str | Path) -> tuple[list[Entry], list[Finding]]:

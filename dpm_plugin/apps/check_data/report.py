@@ -22,6 +22,9 @@ KINDS = {
     "one_camera": "identities seen by one camera only",
     "unmatched_query": "queries without a match in the gallery",
     "counts": "counts that differ from the published ones",
+    "people": "things to know about how your own people are read",
+    "one_image": "groups of people with one image only",
+    "table": "mistakes in the table or the splits",
     "other_files": "folders with other files",
     "shared": "images that are both query and gallery image",
 }

@@ -98,12 +98,15 @@ class ReidImageDataset(ImageDataset):
         # torchreid's own version numbers in set order and fails on a query identity that the gallery lacks.
         if self.is_test_set():
             return
-        test = self.query + self.gallery
-        pids = sorted({pid for _, pid, _, _ in test})
-        label = {pid: self.num_train_pids + index for index, pid in enumerate(pids)}
-        self.train = self.train + [(path, label[pid], camid, dset) for path, pid, camid, dset in test]
+        self.train = combined(self.train, self.query + self.gallery, self.num_train_pids)
         self.num_train_pids = self.get_num_pids(self.train)
         self.num_train_cams = self.get_num_cams(self.train)
+
+
+def combined(train: list[tuple], test: list[tuple], num_train_pids: int) -> list[tuple]:
+    """``train`` and ``test``, (path, pid, camid, dsetid) each, the latter's identities numbered on in sorted order."""
+    label = {pid: num_train_pids + index for index, pid in enumerate(sorted({pid for _, pid, _, _ in test}))}
+    return train + [(path, label[pid], camid, dset) for path, pid, camid, dset in test]
 
 
 def relabel(images: Split) -> Split:

@@ -31,7 +31,7 @@ VIT = {  # [DPM] the plugin's models; torchreid's ignore this section
         "beyond the paper: horizontal stripes that have a feature each beside the class token; 0 is the model's own",
         low=0,
     ),
-    "vit.part_dim": Key(0, "channels of a part feature; 0 is as many as a token has", low=0),
+    "vit.part_dim": Key(0, "channels of a part feature; 0 is half as many as a token has", low=0),
     "vit.prototype_init": Key(
         "normal",
         "what the prototypes start from: normal, standard deviation 0.02, or xavier's uniform distribution (released)",

@@ -75,7 +75,7 @@ class DPM(nn.Module):
         neck: BatchNorm between class token and heads (its bias stays 0, as released). Default: True.
         parts: number K of stripes with a feature each beside the class token, beyond the paper, see
             :mod:`~dpm_plugin.method.part_features`. Default: 0, the paper.
-        part_dim: channels P of a part feature; 0 for as many as a token has. Default: 0.
+        part_dim: channels P of a part feature. Default: 0, half as many as a token has.
         prototype_init: what W starts from, "normal" with standard deviation 0.02, or "xavier", its uniform
             distribution, as released (0.037 at 702 x 768). Default: "normal".
         Others: see :class:`dpm_plugin.method.vit.ViT`.
@@ -137,9 +137,8 @@ class DPM(nn.Module):
         self.part_features = PartFeatures(dim, parts, part_dim) if parts else None
         self.mask_generator = None
         if self.mask_blocks:
-            self.mask_generator = HierarchicalMaskGenerator(
-                dim, len(self.mask_blocks), mask_pool, parts, part_dim or dim
-            )
+            part_dim = 0 if self.part_features is None else self.part_features.part_dim
+            self.mask_generator = HierarchicalMaskGenerator(dim, len(self.mask_blocks), mask_pool, parts, part_dim)
         width = self.feature_dim
         self.neck = BNNeck(width) if neck else nn.Identity()
         self.classifier = nn.Linear(width, num_classes, bias=False)  # its weight is W, shared by both heads

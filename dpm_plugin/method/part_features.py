@@ -39,12 +39,12 @@ def part_weights(masks: Tensor, usual: Tensor) -> Tensor:
 
 
 class PartFeatures(nn.Module):
-    """K part features: LayerNorm of the last block's mean patch token in a stripe, projected where asked for.
+    """K part features: LayerNorm of the last block's mean patch token in a stripe, projected to fewer channels.
 
     Args:
         dim: channels C of a patch token.
         parts: number K of stripes.
-        part_dim: channels P of a part feature; 0 for C, without projection. Default: 0.
+        part_dim: channels P of a part feature; with P = C there is no projection. Default: 0, half of C.
 
     Shape:
         last block's patch map (B, C, h, w) -> (B, K * P), the top stripe's channels first.
@@ -52,11 +52,11 @@ class PartFeatures(nn.Module):
 
     def __init__(self, dim: int, parts: int, part_dim: int = 0) -> None:
         super().__init__()
-        self.parts, self.part_dim = parts, part_dim or dim
+        self.parts, self.part_dim = parts, part_dim or dim // 2
         self.norm = nn.LayerNorm(dim, eps=1e-6)  # eps of timm's ViT
         self.projection: nn.Parameter | None = None
-        if part_dim:
-            self.projection = nn.Parameter(torch.empty(parts, dim, part_dim))  # each stripe has its own
+        if self.part_dim != dim:
+            self.projection = nn.Parameter(torch.empty(parts, dim, self.part_dim))  # each stripe has its own
             nn.init.trunc_normal_(self.projection, std=dim**-0.5)
 
     @property

@@ -160,14 +160,22 @@ def test_figures_get_the_folders_of_trained_runs_and_their_page_the_command(benc
     assert [[run.config.loss.dpm.beta for run in group] for group in opened] == betas
     if name == "occlusion":
         dpm, baseline, parts = (group[0].model for group in opened)
-        assert (dpm.has_mask, baseline.has_mask, parts.feature_dim) == (True, False, 7 * dpm.feature_dim)
+        assert (dpm.has_mask, baseline.has_mask, parts.feature_dim) == (True, False, 4 * dpm.feature_dim)
     assert f"python tools/reproduce.py {name} " in bench.page(name)
 
 
 def test_parts_stand_beside_dpm_at_other_widths_and_in_the_time_that_they_take(bench):
     assert bench.run("parts", "--seeds", "1") == 0
     page = bench.page("parts")
-    names = ["baseline", "baseline with parts", "DPM", "parts", "parts, 2 channels each", "1 part, 96 channels"]
+    names = [
+        "baseline",
+        "baseline with parts",
+        "DPM",
+        "parts",
+        "parts, 16 channels each",
+        "parts, 2 channels each",
+        "1 part, 96 channels",
+    ]
     assert all(cells(page, name)[1] for name in [*names, "3 parts", "DPM, budget", "baseline, budget"])
     assert all(-1 <= float(found) <= 1 for found in cells(page, "parts, R-1")[9:])
     assert cells(page, "DPM, R-1")[9:] == ["n/a", "n/a"]

@@ -30,7 +30,7 @@ def test_a_stripe_is_the_mean_of_what_lies_in_it_rows_on_its_edge_by_their_share
     torch.testing.assert_close(stripe_means(maps, parts), torch.stack(expected, dim=1), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("part_dim", [0, 4])
+@pytest.mark.parametrize("part_dim", [0, 4, 6])
 def test_a_part_feature_is_the_projected_layer_norm_of_its_stripes_mean(part_dim):
     features = PartFeatures(6, PARTS, part_dim)
     torch.nn.init.normal_(features.norm.weight)
@@ -42,9 +42,9 @@ def test_a_part_feature_is_the_projected_layer_norm_of_its_stripes_mean(part_dim
             mean = image[:, 3 * part : 3 * part + 3].mean(dim=(1, 2))
             normed = (mean - mean.mean()) / (mean.var(correction=0) + 1e-6).sqrt()
             normed = normed * features.norm.weight + features.norm.bias
-            expected.append(normed if not part_dim else features.projection[part].T @ normed)
+            expected.append(normed if part_dim == 6 else features.projection[part].T @ normed)
     torch.testing.assert_close(features(last_map), torch.cat(expected).reshape(2, -1))
-    assert features.width == PARTS * (part_dim or 6)
+    assert features.width == PARTS * (part_dim or 3)
 
 
 def test_each_stripes_mask_comes_from_the_maps_in_it_and_starts_at_one_half():
@@ -118,7 +118,7 @@ def test_a_hidden_stripe_changes_its_own_part_most():
     last_map = torch.randn(1, 24, 9, 4)
     changed = last_map.clone()
     changed[:, :, 3:6] = 0.3
-    moved = (features(changed) - features(last_map)).reshape(PARTS, 24).norm(dim=1)
+    moved = (features(changed) - features(last_map)).reshape(PARTS, 12).norm(dim=1)
     assert moved[1] > 1 and moved[0] == moved[2] == 0
 
 
@@ -136,7 +136,7 @@ def test_a_dpm_checkpoint_fills_all_but_what_parts_add(tmp_path, capsys):
     plain, parts = tiny_model(), tiny_model(parts=PARTS)
     torch.save({"state_dict": plain.state_dict()}, tmp_path / "dpm.pth")
     report = load_weights(parts, tmp_path / "dpm.pth")
-    added = {"part_features.norm.weight", "part_features.norm.bias"}
+    added = {f"part_features.{name}" for name in ("norm.weight", "norm.bias", "projection")}
     added |= {f"mask_generator.part_linear.{name}" for name in ("weight", "bias")}
     assert set(report.missing) == added
     wider = {name for name in parts.state_dict() if name.startswith(("neck.", "classifier."))} - {
@@ -158,7 +158,7 @@ def test_the_variants_have_six_parts_unless_told_otherwise_and_a_baseline_may_ha
         )
         assert fewer.feature_dim == dim + 4 * 16
     baseline = dpm_plugin.vit_baseline_tiny(7, pretrained=False, parts=2)
-    assert not baseline.has_mask and baseline.feature_dim == 192 * 3
+    assert not baseline.has_mask and baseline.feature_dim == 192 * 2
 
 
 def test_a_width_of_parts_without_parts_is_refused():

@@ -127,12 +127,13 @@ def parts(setting: Setting, budgeted: Budgeted) -> Table:
         budgeted: makes the runs in equal time.
     """
     dim = setting.dim
-    narrow, wide = dim // PARTS, PARTS * dim
+    half, narrow, wide = dim // 2, dim // PARTS, PARTS * dim
     rows = {
         "baseline": setting.runs(setting.baseline),
         "baseline with parts": setting.runs(setting.baseline, {"vit.parts": PARTS}),
         "DPM": full(setting),
         "parts": with_parts(setting),
+        f"parts, {dim} channels each": with_parts(setting, {"vit.part_dim": dim}),
         f"parts, {narrow} channels each": with_parts(setting, {"vit.part_dim": narrow}),
         f"1 part, {wide} channels": with_parts(setting, {"vit.parts": 1, "vit.part_dim": wide}),
         "3 parts": with_parts(setting, {"vit.parts": 3}),
@@ -140,9 +141,10 @@ def parts(setting: Setting, budgeted: Budgeted) -> Table:
         "baseline, budget": budgeted(f"{setting.baseline}-budget", setting.baseline, {}),
     }
     notes = (
-        f"parts: the class token and {PARTS} stripes of {dim} channels each (vit.parts {PARTS}), {dim + wide} in all, "
-        f"mask and prototypes as wide. {narrow} channels each (vit.part_dim) make {dim + PARTS * narrow}, about twice "
-        f"DPM's {dim}; 1 part of {wide} is as wide as {PARTS} of {dim} without their structure. "
+        f"parts: the class token and {PARTS} stripes of {half} channels each (vit.parts {PARTS}), {dim + PARTS * half} "
+        f"channels in all, mask and prototypes as wide. {dim} each (vit.part_dim) make {dim + wide} in all, "
+        f"{narrow} each {dim + PARTS * narrow}, about twice DPM's {dim}. "
+        f"1 part of {wide} is as wide as {PARTS} of {dim}, without their structure. "
         "Baseline with parts: the same features without mask branch. Nothing of this is in the paper.",
     )
     return Table("parts", "Part prototypes, beyond the paper", tuple(Row(*row) for row in rows.items()), (), notes)

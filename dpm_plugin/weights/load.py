@@ -96,7 +96,7 @@ def load_state(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> 
     _check_numbers(state, own, f"'{path}'")
     has_blocks = any(key.startswith(BLOCKS) for key in state)
     if has_vit and has_blocks:
-        _check_blocks(state, own, where, type(model).__name__)
+        _check_encoder(state, own, where, type(model).__name__, named.naming)
         state, sizes = fit_embeddings(state, vit.transformer, square=NAMINGS[named.naming].square, prefix=ENCODER)
     fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
     is_start = any(key != "classifier.weight" and value.dim() for key, value in fits.items())
@@ -141,7 +141,7 @@ def _check_numbers(state: Mapping[str, Tensor], own: Mapping[str, Tensor], sourc
             raise DPMError(f"{what} holds NaN or infinity; {why}: take an earlier checkpoint")
 
 
-def _check_blocks(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where: str, model: str) -> None:
+def _check_encoder(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where: str, model: str, naming: str) -> None:
     """Refuse the transformer blocks of another encoder, and a norm or tokens before them that only one side has."""
     theirs, ours = (
         {key: tuple(value.shape) for key, value in side.items() if key.startswith((BLOCKS, *ONLY_IN_SOME))}
@@ -150,9 +150,15 @@ def _check_blocks(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where:
     wrong = [key for key in {**ours, **theirs} if theirs.get(key) != ours.get(key)]
     if wrong:
         raise DPMError(
-            f"{where} is of another encoder than this {model}'s: {len(wrong)} tensors of its blocks differ, the first "
-            f"is '{wrong[0]}' ({theirs.get(wrong[0], 'none')} in the file, {ours.get(wrong[0], 'none')} in the model)"
+            f"{where} is of another encoder than this {model}'s: {len(wrong)} of its tensors differ, the first is "
+            f"'{wrong[0]}' ({theirs.get(wrong[0], 'none')} in the file, {ours.get(wrong[0], 'none')} in the model)"
+            f"{_made_for(naming)}"
         )
+
+
+def _made_for(naming: str) -> str:
+    backbone = NAMINGS[naming].backbone
+    return f"; {naming} files are made for backbones such as {backbone}" if backbone else ""
 
 
 def load_pretrained(vit: ViT, pretrained: Literal[True] | str | Path) -> None:
@@ -237,8 +243,7 @@ def _load_encoder(vit: ViT, state: Mapping[str, Tensor], source: str, named: Ren
         if wrong:
             first = f"the first is '{wrong[0]}': {found.get(wrong[0], 'missing')}, expected {expected[wrong[0]]}"
             what = f"{len(wrong)} of {len(own)} tensors are missing or of another shape, {first}"
-        advice = f"; {named.naming} files are made for backbones such as {naming.backbone}" if naming.backbone else ""
-        raise DPMError(f"{source} does not fit backbone '{vit.backbone_name}': {what}{advice}")
+        raise DPMError(f"{source} does not fit backbone '{vit.backbone_name}': {what}{_made_for(named.naming)}")
     vit.transformer.load_state_dict(fits)
     unused = [key for key in named.state if key.removeprefix(ENCODER) not in own] + named.unused
     return LoadReport(named.naming, list(own), [key for key in own if key in sizes], [], [], unused, sizes)

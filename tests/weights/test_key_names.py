@@ -118,6 +118,24 @@ def test_a_published_vit_computes_what_timms_model_of_the_same_tensors_does(save
         torch.testing.assert_close(model.state_dict()[ENCODER + key], value)
 
 
+@pytest.mark.parametrize("backbone", [V2, REGISTERS, GIANT])
+def test_dinov2_is_read_as_timm_itself_reads_it(saved, backbone):
+    content = published.dinov2(plain_vit(backbone).state_dict())
+    plain, vit = plain_vit(backbone), ViT(backbone, stride=8, **TINY_SHAPE)
+    load_pretrained(vit, saved(content))
+    plain.load_state_dict(checkpoint_filter_fn(dict(content), plain))
+    for key, value in plain.state_dict().items():
+        assert torch.equal(vit.transformer.state_dict()[key], value)
+
+
+def test_a_tower_in_float16_is_resized_and_becomes_the_models_float32(saved):
+    path = saved({key: value.half() for key, value in published.clip(clip_tower()).items()})
+    vit = ViT(CLIP, stride=8, **{**TINY_SHAPE, "img_size": (96, 48)})
+    load_pretrained(vit, path)
+    assert {value.dtype for value in vit.state_dict().values()} == {torch.float32}
+    assert vit.transformer.pos_embed.shape == (1, 1 + 12 * 6, DIM)
+
+
 def test_neck_and_classifier_of_clip_reid_load_too(saved):
     content = published.clip_reid(clip_tower())
     model = DPM(5, backbone=CLIP, stride=8, mask_blocks=(), **TINY_SHAPE)
@@ -152,7 +170,7 @@ def test_a_file_for_another_kind_of_vit_is_refused_with_a_backbone_that_it_fits(
     path = saved(KINDS[kind][2]()[1])
     with pytest.raises(DPMError, match=says):
         load_pretrained(ViT(backbone, stride=8, **TINY_SHAPE), path)
-    with pytest.raises(DPMError, match="is of another encoder"):
+    with pytest.raises(DPMError, match="is of another encoder.* files are made for backbones such as"):
         load_weights(DPM(5, backbone=backbone, stride=8, **TINY_SHAPE), path)
 
 
@@ -213,6 +231,7 @@ def test_an_unknown_naming_is_refused_by_naming_the_nearest(saved, rename, says)
             load()
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's, that TorchScript is deprecated
 def test_a_torchscript_file_is_refused_with_the_way_to_its_tensors(tmp_path):
     path = tmp_path / "ViT-B-16.pt"
     torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), path)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import check_output
+from dpm_plugin.weights.conversions import refuse_foreign
 from dpm_plugin.weights.files import read_state, write_state
 from dpm_plugin.weights.key_names import WRITABLE, from_own_names, to_own_names
 from dpm_plugin.weights.published import local_file
@@ -29,9 +30,11 @@ def convert(source: str | Path, target: str | Path, to: str = "dpm") -> tuple[st
     if to not in WRITABLE:
         raise DPMError(f"naming '{to}' is unknown; choose {', '.join(WRITABLE)}")
     check_output(target, [source := local_file(source)])
-    named = to_own_names(read_state(source))
+    content = read_state(source)
+    refuse_foreign(content, f"'{source}'")
+    named = to_own_names(content)
     if named.naming == "torchreid":
-        raise DPMError(f"'{source}' holds no weights of DPM, of TransReID's ViT or of a timm ViT: nothing to convert")
+        raise DPMError(f"'{source}' holds no weights of DPM or of a ViT of known names: nothing to convert")
     state, left_out = from_own_names(named.state, to)
     write_state(state, target)
     return named.naming, len(state), named.unused + left_out

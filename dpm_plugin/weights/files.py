@@ -4,6 +4,7 @@ import os
 import tarfile
 import warnings
 import zipfile
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from dpm_plugin.utils.text import first_line, shown
 _SCALAR: Any = np.float64(0).__reduce__()[0]
 _NUMPY_SCALARS: list[Any] = [np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
 _NUMPY_SCALARS += [(_SCALAR, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")]
+# What a state dict lies under, the first that is there: self-supervised training saves a teacher beside its student.
+_WRAPPERS = ("state_dict", "model", "module", "teacher", "student")
 MOST_WRAPPERS = 4  # dicts around a state dict, such as {"model": {"state_dict": ...}}
 
 
@@ -40,7 +43,7 @@ def read_checkpoint(path: str | Path) -> Any:
         if start[8:] == b"{":  # safetensors: the length of a header in JSON, then the header
             return safetensors.torch.load_file(path)
         _check_records(path)
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+        with torch.serialization.safe_globals([*_NUMPY_SCALARS, Namespace]):  # DINO saves its command line
             return _load_torch_file(path)
     except Exception as error:  # zip, pickle, header and allow-list errors have no common class
         # torch's own message advises weights_only=False, which would run whatever the file holds
@@ -62,6 +65,9 @@ def _check_records(path: Path) -> None:
         return
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
+        if any(record.filename.endswith("/constants.pkl") for record in records):
+            how = "torch.save(torch.jit.load(FILE, 'cpu').state_dict(), NEW)"
+            raise ValueError(f"it is a TorchScript program, as OpenAI's CLIP is; save its tensors once by {how}")
         if any(record.compress_type != zipfile.ZIP_STORED for record in records):
             raise ValueError("its records are packed, which torch.save never does")
         if len(set(archive.namelist())) < len(records) or min((record.header_offset for record in records), default=0):
@@ -94,7 +100,7 @@ def state_of(content: Any, path: str | Path) -> dict[str, torch.Tensor]:
     """
     state = content
     for _ in range(MOST_WRAPPERS):  # a pickle can hold itself
-        names = ("state_dict", "model") if isinstance(state, dict) else ()
+        names = _WRAPPERS if isinstance(state, dict) else ()
         state = next((state[name] for name in names if isinstance(state.get(name), dict)), state)
     return plain_tensors(state, path)
 

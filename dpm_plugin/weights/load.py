@@ -1,7 +1,7 @@
 """Put weights into a model: from a checkpoint, with a report on every tensor, or pretrained ones for the encoder."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from dpm_plugin.method.vit import ViT
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.text import first_line
+from dpm_plugin.weights.conversions import ENCODER, refuse_foreign
 from dpm_plugin.weights.files import read_state
-from dpm_plugin.weights.key_names import Renamed, recognise, to_own_names
+from dpm_plugin.weights.key_names import NAMINGS, Renamed, nearest_naming, recognise, to_own_names
 from dpm_plugin.weights.published import check_digest, local_file
 from dpm_plugin.weights.resize import fit_embeddings
 
-ENCODER = "backbone.transformer."
 BLOCKS = ENCODER + "blocks."
+ONLY_IN_SOME = tuple(ENCODER + name for name in ("norm_pre.", "reg_token"))  # CLIP's, DINOv2's
 CAMERAS = "backbone.camera_embedding"  # (cameras, C)
 ENVIRONMENT_VARIABLE = "DPM_PRETRAINED"
 
@@ -56,10 +57,10 @@ class LoadReport(NamedTuple):
 def load_weights(model: nn.Module, path: str | Path, sha256: str = "") -> LoadReport:
     """Load a checkpoint with any known tensor names into ``model``, and print the report.
 
-    The names are recognised: this package's own, the released DPM implementation's, TransReID's ViT, and timm's; each
-    plain or under ``state_dict`` or ``model``, with or without ``module.``, as torch or safetensors file. Position and
-    patch embedding are resized to the model's grid. A classifier or camera embedding with another count of rows is
-    skipped. A stock torchreid model takes what matches in name and shape, as with torchreid's own loader.
+    The names are recognised, see ``dpm_plugin.weights.key_names.NAMINGS``; each plain or under ``state_dict``,
+    ``model``, ``module``, ``teacher`` or ``student``, with or without ``module.``, as torch or safetensors file.
+    Position and patch embedding are resized to the model's grid. A classifier or camera embedding with another count of
+    rows is skipped. A stock torchreid model takes what matches in name and shape, as with torchreid's own loader.
 
     Args:
         path: a file, or ``zoo:NAME`` for published weights, see :mod:`dpm_plugin.weights.published`.
@@ -87,17 +88,21 @@ def load_state(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> 
     sizes: dict[str, str] = {}
     vit: Any = getattr(model, "backbone", None)
     has_vit = isinstance(vit, ViT)
+    if has_vit:
+        refuse_foreign(state, f"'{path}'")
     named = to_own_names(state) if has_vit else Renamed(recognise(state), state, [])
+    names = list(state)
     state, where = named.state, f"'{path}' ({named.naming} names)"
     _check_numbers(state, own, f"'{path}'")
     has_blocks = any(key.startswith(BLOCKS) for key in state)
     if has_vit and has_blocks:
-        _check_blocks(state, own, where, type(model).__name__)
-        state, sizes = fit_embeddings(state, vit.transformer, square=named.naming == "timm", prefix=ENCODER)
+        _check_encoder(state, own, where, type(model).__name__, named.naming)
+        state, sizes = fit_embeddings(state, vit.transformer, square=NAMINGS[named.naming].square, prefix=ENCODER)
     fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
     is_start = any(key != "classifier.weight" and value.dim() for key, value in fits.items())
     if not is_start or (has_vit and not has_blocks):
-        raise DPMError(f"no tensor of {where} fits this {type(model).__name__}; was it made for another model?")
+        hint = f" ({_nearest(names, vit)})" if has_vit and named.naming == "torchreid" else ""
+        raise DPMError(f"no tensor of {where} fits this {type(model).__name__}; was it made for another model?{hint}")
     report = LoadReport(
         named.naming,
         loaded=[key for key in own if key in fits],
@@ -136,17 +141,24 @@ def _check_numbers(state: Mapping[str, Tensor], own: Mapping[str, Tensor], sourc
             raise DPMError(f"{what} holds NaN or infinity; {why}: take an earlier checkpoint")
 
 
-def _check_blocks(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where: str, model: str) -> None:
-    """Refuse the transformer blocks of another encoder."""
+def _check_encoder(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where: str, model: str, naming: str) -> None:
+    """Refuse the transformer blocks of another encoder, and a norm or tokens before them that only one side has."""
     theirs, ours = (
-        {key: tuple(value.shape) for key, value in side.items() if key.startswith(BLOCKS)} for side in (state, own)
+        {key: tuple(value.shape) for key, value in side.items() if key.startswith((BLOCKS, *ONLY_IN_SOME))}
+        for side in (state, own)
     )
     wrong = [key for key in {**ours, **theirs} if theirs.get(key) != ours.get(key)]
     if wrong:
         raise DPMError(
-            f"{where} is of another encoder than this {model}'s: {len(wrong)} tensors of its blocks differ, the first "
-            f"is '{wrong[0]}' ({theirs.get(wrong[0], 'none')} in the file, {ours.get(wrong[0], 'none')} in the model)"
+            f"{where} is of another encoder than this {model}'s: {len(wrong)} of its tensors differ, the first is "
+            f"'{wrong[0]}' ({theirs.get(wrong[0], 'none')} in the file, {ours.get(wrong[0], 'none')} in the model)"
+            f"{_made_for(naming)}"
         )
+
+
+def _made_for(naming: str) -> str:
+    backbone = NAMINGS[naming].backbone
+    return f"; {naming} files are made for backbones such as {backbone}" if backbone else ""
 
 
 def load_pretrained(vit: ViT, pretrained: Literal[True] | str | Path) -> None:
@@ -181,12 +193,19 @@ def _load_file(vit: ViT, path: str | Path) -> None:
             raise DPMError(f"'{path}' is no .npz weight file of '{vit.backbone_name}': {error}") from error
         _load_encoder(vit, plain.state_dict(), f"'{path}'")
         return
-    named = to_own_names(read_state(path))
+    content = read_state(path)
+    refuse_foreign(content, f"'{path}'")
+    named = to_own_names(content)
     state = {key.removeprefix(ENCODER): value for key, value in named.state.items() if key.startswith(ENCODER)}
     if not state:
-        raise DPMError(f"'{path}' holds no ViT weights (it looks like a {named.naming} checkpoint)")
-    _load_encoder(vit, state, f"'{path}'", square=named.naming == "timm")
-    print(f"=> backbone weights from '{path}' ({named.naming} names)")
+        looks = _nearest(content, vit) if named.naming == "torchreid" else f"it looks like a {named.naming} checkpoint"
+        raise DPMError(f"'{path}' holds no ViT weights ({looks})")
+    report = _load_encoder(vit, state, f"'{path}'", named)
+    print(f"=> backbone weights from '{path}', {report}")
+
+
+def _nearest(names: Iterable[str], vit: ViT) -> str:
+    return nearest_naming(names, {ENCODER + key: value for key, value in vit.transformer.state_dict().items()})
 
 
 def _timm_state(name: str) -> dict[str, Tensor]:
@@ -200,16 +219,31 @@ def _timm_state(name: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _load_encoder(vit: ViT, state: Mapping[str, Tensor], source: str, square: bool = True) -> None:
-    """Load a plain timm state dict whole into the encoder, its embeddings resized (:func:`fit_embeddings`)."""
-    own = vit.transformer.state_dict()
+def _load_encoder(vit: ViT, state: Mapping[str, Tensor], source: str, named: Renamed | None = None) -> LoadReport:
+    """Load a timm state dict whole into the encoder, its embeddings resized (:func:`fit_embeddings`).
+
+    Args:
+        named: what ``state`` was taken from. Default: None, timm itself.
+    """
+    named = named or Renamed("timm", {ENCODER + key: value for key, value in state.items()}, [])
+    naming, own = NAMINGS[named.naming], vit.transformer.state_dict()
     _check_numbers(state, own, source)
-    state, _ = fit_embeddings({key: value for key, value in state.items() if key in own}, vit.transformer, square)
-    shapes = {key: tuple(state[key].shape) if key in state else "missing" for key in own}
-    wrong = [key for key in own if shapes[key] != tuple(own[key].shape)]
-    if wrong:
-        raise DPMError(
-            f"{source} does not fit backbone '{vit.backbone_name}': {len(wrong)} of {len(own)} tensors are missing or "
-            f"of another shape, the first is '{wrong[0]}': {shapes[wrong[0]]}, expected {tuple(own[wrong[0]].shape)}"
-        )
-    vit.transformer.load_state_dict(state)
+    fits, sizes = fit_embeddings({key: state[key] for key in own if key in state}, vit.transformer, naming.square)
+    found = {key: tuple(value.shape) for key, value in fits.items()}
+    expected = {key: tuple(value.shape) for key, value in own.items()}
+    wrong = [key for key in own if found.get(key) != expected[key]]
+    # What the backbone lacks would have changed what the rest computes; blocks after the last are left out on purpose.
+    inner = (
+        *(f"blocks.{number}." for number in range(vit.depth)),
+        *(key.removeprefix(ENCODER) for key in ONLY_IN_SOME),
+    )
+    extra = [key for key in state if key not in own and key.startswith(inner)]
+    if wrong or extra:
+        what = f"{len(extra)} tensors of the file have no place in it, the first is '{(extra or [''])[0]}'"
+        if wrong:
+            first = f"the first is '{wrong[0]}': {found.get(wrong[0], 'missing')}, expected {expected[wrong[0]]}"
+            what = f"{len(wrong)} of {len(own)} tensors are missing or of another shape, {first}"
+        raise DPMError(f"{source} does not fit backbone '{vit.backbone_name}': {what}{_made_for(named.naming)}")
+    vit.transformer.load_state_dict(fits)
+    unused = [key for key in named.state if key.removeprefix(ENCODER) not in own] + named.unused
+    return LoadReport(named.naming, list(own), [key for key in own if key in sizes], [], [], unused, sizes)

@@ -19,6 +19,7 @@ from dpm_plugin.weights import files as checkpoint
 from dpm_plugin.weights.load import load_pretrained, load_weights
 from helpers.fuzz import Refused, fuzz, outcome, sizes  # noqa: F401, a fixture
 from helpers.model import tiny_model, to_released
+from helpers.published_names import clip_reid, clip_tower, dinov2, part_tokens, prefixed
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's, on protocols and types that it then refuses
 DTYPES = [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int8, torch.bool, torch.complex64]
@@ -39,12 +40,14 @@ def states(model):
     released = to_released(own)
     transreid = {key: value for key, value in released.items() if not key.startswith("base.ConvLayer")}
     transreid["b1.0.norm1.weight"] = released["base.norm.weight"]
-    return {"dpm": own, "timm": timm, "released": released, "transreid": transreid}
+    published = {"pass": prefixed(part_tokens(timm), "backbone."), "clip-reid": clip_reid(clip_tower())}
+    published["dinov2"] = dinov2({**timm, "reg_token": torch.zeros(1, 4, 24), "blocks.0.ls1.gamma": torch.zeros(24)})
+    return {"dpm": own, "timm": timm, "released": released, "transreid": transreid, **published}
 
 
 #: (naming, [(change, which tensor, seed), ...], form of the file) of a state dict.
 CONTENTS = st.tuples(
-    st.sampled_from(["dpm", "timm", "released", "transreid"]),
+    st.sampled_from(["dpm", "timm", "released", "transreid", "pass", "clip-reid", "dinov2"]),
     st.lists(st.tuples(st.sampled_from(CHANGES), st.integers(0, 200), st.integers(0, 99)), max_size=3),
     st.sampled_from(["zip", "old", "st"]),
 )

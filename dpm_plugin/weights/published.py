@@ -22,6 +22,7 @@ _SETTINGS = {
     "model.name": "dpm_vit",
     "vit.camera_weight": 3.0,
     "vit.mask_pool": "max",
+    "vit.prototype_init": "xavier",
     "loss.name": "dpm",
     "train.amp": "auto",
     "data.height": 256,

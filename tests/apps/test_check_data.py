@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,9 @@ QUERY, TRAIN = "0020_c1_f0000001.jpg", "0003_c1_f0000000.jpg"
 SPEC = SyntheticSpec(
     height=32, width=16, train_ids=2, train_images=3, test_ids=2, gallery_images=2, query_images=1, distractor_ids=1
 )
+
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 def distinct(top):
@@ -246,7 +250,7 @@ def test_the_tool_exits_with_1_and_reports_all_in_json(duke, tmp_path, capsys, m
     monkeypatch.setattr(sys, "argv", ["tool", *arguments])
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(SystemExit, match="^1$"):
-        runpy.run_path(tool.__file__, run_name="__main__")
+        runpy.run_path(str(TOOLS / "check_data.py"), run_name="__main__")
     content = json.loads(report.read_text(encoding="ascii"))
     assert content["clean"] is False and [each["problems"] for each in content["sets"]] == [14, 1]
     first = content["sets"][0]

@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -17,6 +18,7 @@ from helpers.model import TINY, tiny_model, to_released
 from helpers.payload import Payload
 from helpers.scripts import check_mistake
 
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
 pytestmark = pytest.mark.torchreid
 
 
@@ -135,7 +137,7 @@ def test_input_and_output_are_two_files_by_whatever_name(tmp_path, capsys, model
 
 
 def test_the_tool_is_this_command(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [tool.__file__, "in.pth", "out.pth", "--to", "onnx"])
+    monkeypatch.setattr(sys, "argv", ["tool", "in.pth", "out.pth", "--to", "onnx"])
     with pytest.raises(SystemExit) as stop:
-        runpy.run_path(tool.__file__, run_name="__main__")
+        runpy.run_path(str(TOOLS / "convert_checkpoint.py"), run_name="__main__")
     assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1

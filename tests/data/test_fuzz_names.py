@@ -84,7 +84,7 @@ def test_reports_on_folders_with_any_file_names_can_be_printed_and_read(fuzz, tm
     def check(found):
         made = fill(folder, found)
         draw(folder / "good.png")
-        (report,) = check_data(folder, jobs=1, show=str)
+        (report,) = check_data(folder, jobs=1, show=str, plain=True)
         empty = {finding.files[0] for finding in report.findings if finding.kind == "empty"}
         images = [name for name in made if not name.startswith(".") and name.lower().endswith((".jpg", ".png", ".tif"))]
         assert {os.path.basename(path) for path in empty} == set(images) - {"good.png"}

@@ -2,13 +2,13 @@
 
 import pytest
 
+from dpm_plugin.commands import train
 from dpm_plugin.data.own import OwnDataset, OwnOptions, looks_like_path, read_people
 from dpm_plugin.evaluation.extract import camera_choice, camera_key, trained_cameras
 from dpm_plugin.evaluation.metric import unmatched_queries
 from dpm_plugin.utils.errors import DPMError
 from helpers.data import manager, touch, write_occluded_duke
 from helpers.own import draw_people, write_csv
-from helpers.scripts import load_tool
 
 pytestmark = pytest.mark.torchreid
 
@@ -88,7 +88,7 @@ def test_an_unknown_name_that_is_no_path_is_told_the_nearest_known_one(tmp_path)
 
 
 def test_paths_on_the_command_line_are_names_and_keys_are_keys(tmp_path):
-    parse = load_tool("main").parse
+    parse = train.parse
     args = parse(["-s", "market1501", "people.csv", "../x.y", "-t", "a/b.c", "train.lr", "0.1"])
     assert vars(args)["data.sources"] == ["market1501", "people.csv", "../x.y"]
     assert vars(args)["data.targets"] == ["a/b.c"] and args.opts == ["train.lr", "0.1"]

@@ -76,7 +76,7 @@ def test_a_word_that_is_a_file_or_ends_in_py_is_a_script(tmp_path, monkeypatch, 
     Path("check").mkdir()
     assert __main__.main(["train", "--root", "x"]) == 0 and __main__.main(["gone.py"]) == 0
     assert ran == [("train", "--root", "x"), ("gone.py",)]
-    assert "NAME_OR_FOLDER" in error_of(__main__.main, capsys, "check")  # a folder is no script
+    assert "NAME_OR_PATH" in error_of(__main__.main, capsys, "check")  # a folder is no script
 
 
 # ---- configurations by name ----

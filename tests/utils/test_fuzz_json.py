@@ -28,7 +28,7 @@ SMALL = SyntheticSpec(
 )
 ROW = {"rank1": 0.5, "mAP": 0.5, "cmc": [0.5]}
 RESULT = SimpleNamespace(
-    rows={"a": SimpleNamespace(**ROW)}, headline="a", rank1=0.5, mAP=0.5, ranks=[1], unmatched=[], phases={}
+    rows={"a": SimpleNamespace(**ROW)}, headline="a", rank1=0.5, mAP=0.5, ranks=[1], unmatched=[], phases={}, masks=None
 )
 RESULT.counts = MatchingCounts(*[1] * len(MatchingCounts._fields))
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("\0")

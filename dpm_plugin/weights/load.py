@@ -18,6 +18,7 @@ from dpm_plugin.weights.resize import fit_embeddings
 
 ENCODER = "backbone.transformer."
 BLOCKS = ENCODER + "blocks."
+CLASSIFIER = "classifier."  # of the plugin's models and of torchreid's
 CAMERAS = "backbone.camera_embedding"  # (cameras, C)
 ENVIRONMENT_VARIABLE = "DPM_PRETRAINED"
 
@@ -29,7 +30,7 @@ class LoadReport(NamedTuple):
         naming: which names the file uses, a key of ``dpm_plugin.weights.key_names.NAMINGS``.
         loaded: taken from the file; with those of ``resized``.
         resized: position or patch embedding of another image size, stride or patch size.
-        skipped: in the file with a shape that does not fit; the model's own stays.
+        skipped: in the file with a shape that does not fit, or left out; the model's own stays.
         missing: not in the file; the model's own stays.
         unused: in the file, without a counterpart in the model.
         sizes: {name of a resized tensor: "16x8 to 22x11 patches"}.
@@ -81,8 +82,10 @@ def fetched(path: str | Path, sha256: str = "") -> str | Path:
     return path
 
 
-def load_state(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> LoadReport:
-    """:func:`load_weights` of what was read from ``path`` before."""
+def load_state(
+    model: nn.Module, state: dict[str, Tensor], path: str | Path, with_classifier: bool = True
+) -> LoadReport:
+    """:func:`load_weights` of what was read from ``path`` before; a classifier may be left out (then: skipped)."""
     own = model.state_dict()
     sizes: dict[str, str] = {}
     vit: Any = getattr(model, "backbone", None)
@@ -95,6 +98,8 @@ def load_state(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> 
         _check_blocks(state, own, where, type(model).__name__)
         state, sizes = fit_embeddings(state, vit.transformer, square=named.naming == "timm", prefix=ENCODER)
     fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
+    if not with_classifier:
+        fits = {key: value for key, value in fits.items() if not key.startswith(CLASSIFIER)}
     is_start = any(key != "classifier.weight" and value.dim() for key, value in fits.items())
     if not is_start or (has_vit and not has_blocks):
         raise DPMError(f"no tensor of {where} fits this {type(model).__name__}; was it made for another model?")

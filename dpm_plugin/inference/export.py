@@ -35,7 +35,7 @@ from dpm_plugin.utils.files import write_file
 from dpm_plugin.utils.text import unknown
 
 TOLERANCE = 1e-4  # of the largest magnitude of an output, or of 1 where that is smaller
-HALF_TOLERANCE = 2e-2  # the same for float16 weights, which keep three digits
+HALF_TOLERANCE = 5e-2  # the same for float16 weights: a deep network adds up its roundings
 BATCHES = (1, 3)  # compared; neither is the batch size of the tracing
 LARGEST = 2**31 - 1  # bytes of an ONNX file, which is one protobuf message
 RESIZE = "bilinear with antialiasing, as Pillow's"

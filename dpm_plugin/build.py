@@ -17,15 +17,17 @@ from dpm_plugin.config import check_ignored
 from dpm_plugin.data import DPMImageDataManager
 from dpm_plugin.data.datasets import torchreid_sets
 from dpm_plugin.data.manager import CameraRows
-from dpm_plugin.data.sharing import check_same_data, digest_of
+from dpm_plugin.data.sharing import check_same_data
 from dpm_plugin.distributed.processes import ALONE, Processes
 from dpm_plugin.distributed.sync_bn import synchronise_batch_norm
 from dpm_plugin.engine.engine import ImageDPMEngine
+from dpm_plugin.engine.people import digest, recorded_people, tell_of_classifier
 from dpm_plugin.engine.run_checkpoints import FOLDER, newest_checkpoint, restore
 from dpm_plugin.engine.run_record import has_dense_cameras, recorded_cameras
 from dpm_plugin.engine.stock import SoftmaxEngine, TripletEngine
 from dpm_plugin.engine.testing import EvaluationOptions
-from dpm_plugin.engine.training import TrainingMixin, TrainingOptions
+from dpm_plugin.engine.training import TrainingMixin
+from dpm_plugin.engine.training_options import TrainingOptions
 from dpm_plugin.evaluation.metric import check_test_set
 from dpm_plugin.method import recipe
 from dpm_plugin.method.losses import DPMLoss
@@ -42,12 +44,13 @@ DataManager: TypeAlias = data.ImageDataManager | data.VideoDataManager
 
 
 class Weights(NamedTuple):
-    """What is in the file of ``model.load_weights``: its tensors, and what it says of the cameras of its training."""
+    """What is in the file of ``model.load_weights``: its tensors, and what it says of its training."""
 
     path: str | Path
     state: dict[str, torch.Tensor]
     cameras: Mapping[str, CameraRows] | None
     has_dense_cameras: bool
+    people: str | None  # see recorded_people
 
 
 def check_names(config: CfgNode, processes: Processes = ALONE) -> None:
@@ -55,7 +58,7 @@ def check_names(config: CfgNode, processes: Processes = ALONE) -> None:
 
     The DPMError names the nearest known model, or the key to change. ``processes``: those of the run, here and below.
     """
-    name, train = config.model.name, config.train
+    name, train, test = config.model.name, config.train, config.test
     if name not in model_names():
         raise unknown("model (model.name)", name, model_names())
     if processes.size > 1 and (name not in MODELS or config.loss.name != "dpm"):
@@ -65,7 +68,12 @@ def check_names(config: CfgNode, processes: Processes = ALONE) -> None:
     if config.test.evaluate and not has_weights and (name in MODELS or not config.model.pretrained):
         what = "model.load_weights FILE, or train.resume auto for the run in data.save_dir"
         raise DPMError(f"test.evaluate True would evaluate random weights; give {what}")
+    if train.patience and (train.max_epoch and test.eval_freq < 1 or config.data.type == "video"):
+        what = "set test.eval_freq too" if config.data.type == "image" else "video data have none here"
+        raise DPMError(f"train.patience {train.patience} counts evaluations while training: {what}")
     if name not in MODELS:
+        if train.freeze_blocks:
+            raise DPMError(f"train.freeze_blocks is for the plugin's models, not '{name}'; see train.open_layers")
         if config.loss.name == "dpm":
             raise DPMError(
                 f"loss.name dpm needs one of the plugin's models ({', '.join(sorted(MODELS))}), "
@@ -115,7 +123,8 @@ def read_weights(config: CfgNode) -> Weights | None:
         return None
     path = fetched(config.model.load_weights, config.model.load_sha256)
     content = read_checkpoint(path)
-    return Weights(path, state_of(content, path), recorded_cameras(content), has_dense_cameras(content))
+    of_training = recorded_cameras(content), has_dense_cameras(content), recorded_people(content)
+    return Weights(path, state_of(content, path), *of_training)
 
 
 def build_model(
@@ -150,12 +159,18 @@ def build_model(
             layers = ", ".join(child for child, _ in model.named_children())
             raise DPMError(f"train.open_layers names '{layer}', which '{name}' does not have; it has {layers}")
     if weights is not None:
-        report, own = load_state(model, weights.state, weights.path), model.state_dict()
+        people = lambda: recorded_people(settings.record(config, digest(datamanager)))
+        knows_them = config.test.evaluate or config.data.type == "video" or weights.people in (None, people())
+        report, own = load_state(model, weights.state, weights.path, knows_them), model.state_dict()
+        if not config.test.evaluate:
+            tell_of_classifier(weights.path, weights.people, knows_them, report.loaded)
         lacking = [key for key in report.missing + report.skipped if own[key].is_floating_point()]
         lacking = [key for key in lacking if not key.startswith("classifier")]  # which no evaluation uses
         if config.test.evaluate and lacking:
             what = f"lacks {len(lacking)} tensors that '{name}' is evaluated with, the first is '{lacking[0]}'"
             raise DPMError(f"'{config.model.load_weights}' {what}; set model.name and vit as it was trained")
+    if config.train.freeze_blocks:
+        model.backbone.freeze(config.train.freeze_blocks)
     _check_batch(config, model)
     model = model.cuda() if config.use_gpu else model
     if config.train.sync_bn:
@@ -226,9 +241,7 @@ def build_engine(
     if config.data.type == "video":
         engines = {"softmax": engine.VideoSoftmaxEngine, "triplet": engine.VideoTripletEngine}
         return engines[config.loss.name](datamanager, model, **kwargs)
-    # Sorted by path below data.root: file systems list in any order. Your own people may lie anywhere.
-    by_source = (lambda entry: (entry[3], entry[0])) if getattr(datamanager, "own", None) else None
-    images = digest_of(sorted(datamanager.train_loader.dataset.train, key=by_source))
+    images = digest(datamanager)
     kwargs["training"] = TrainingOptions(**settings.training_kwargs(config, processes.seed(config.train.seed), images))
     _, cameras = _cameras_to_evaluate(config, datamanager, weights) if config.model.name in MODELS else (0, None)
     kwargs["evaluation"] = EvaluationOptions(**settings.evaluation_kwargs(config), trained_cameras=cameras)

@@ -1,15 +1,20 @@
 #!/usr/bin/env python
-"""People tracked by a DPM model's features: ``tools/track_example.py VIDEO DETECTIONS --model RUN [--out FILE]``.
+"""People tracked by a DPM model's features: ``tools/track_example.py VIDEO DETECTIONS --model RUN --video-out FILE``.
 
 An example for ``deep-sort-realtime`` (``pip install "dpm-torchreid[track]"``); the few lines that matter are
 in ``track``. VIDEO is whatever OpenCV opens, a video or images (``frames/%06d.jpg``). DETECTIONS are lines
 ``frame,-1,left,top,width,height,confidence`` as of the MOT challenge, frames from 1, boxes in pixels; the
-output has the same form with the track's number in the second place.
+output has the same form with the track's number in the second place, and ``--video-out`` draws it: a box and the
+number of every person.
 """
 
+import itertools
+import os
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -24,6 +29,8 @@ from dpm_plugin.utils.files import check_output, read_text, write_file
 # As DeepSort takes them: [left, top, width, height] in pixels, confidence, class.
 Detection = tuple[list[float], float, None]
 LARGEST = 1e9  # of a number in a line; the tracker squares them
+CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
+RATE = 25.0  # frames a second where the input does not say
 
 
 def track(
@@ -102,6 +109,75 @@ def read_detections(path: str | Path) -> dict[int, list[Detection]]:
     return detections
 
 
+def annotated(frame: np.ndarray, tracks: Iterable) -> np.ndarray:
+    """A copy of a frame (H, W, 3) with the box and the number of each track, in a colour of its own."""
+    frame = frame.copy()
+    for each in tracks:
+        left, top, width, height = (round(value) for value in each.to_ltwh(orig=True))
+        colour = [int(value) for value in 80 + np.random.default_rng(int(each.track_id)).integers(0, 176, 3)]
+        cv2.rectangle(frame, (left, top), (left + width, top + height), colour, 2)
+        place = (left + 3, max(top, 0) + 14)
+        cv2.putText(frame, str(each.track_id), place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 2, cv2.LINE_AA)
+    return frame
+
+
+class VideoFile:
+    """Frames into a video, which is whole or not there.
+
+    Args:
+        path: ends in .mp4 or .avi.
+        rate: frames a second.
+    """
+
+    def __init__(self, path: str | Path, rate: float) -> None:
+        self.path, self.rate, self.writer, self.shape = Path(path), rate, None, None
+        if self.path.suffix.lower() not in CODECS:
+            raise DPMError(f"'{path}' must end in {' or '.join(CODECS)}")
+
+    @contextmanager
+    def opened(self) -> Iterator["VideoFile"]:
+        """Puts the file in its place at the end, unless there is an error."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".video-", dir=self.path.parent) as folder:
+                self.partial = Path(folder) / f"video{self.path.suffix.lower()}"
+                try:
+                    yield self
+                finally:
+                    if self.writer is not None:
+                        self.writer.release()
+                os.replace(self.partial, self.path)
+        except OSError as error:
+            raise DPMError(f"'{self.path}' cannot be written: {error.strerror}") from error
+
+    def write(self, frame: np.ndarray) -> None:
+        """Add a frame (H, W, 3), BGR; DPMError where OpenCV cannot, or it has another size than the first."""
+        if self.writer is None:
+            self.shape, codec = frame.shape, cv2.VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
+            self.writer = cv2.VideoWriter(str(self.partial), codec, self.rate, frame.shape[1::-1])
+        if not self.writer.isOpened():
+            raise DPMError(f"OpenCV cannot write '{self.path}'; try another of {', '.join(CODECS)}")
+        if frame.shape != self.shape:
+            raise DPMError(f"a frame of {frame.shape[1::-1]} pixels follows those of {self.shape[1::-1]}")
+        self.writer.write(frame)
+
+
+def draw(
+    tracked: Iterable[tuple[int, list]], frames: Iterable[np.ndarray], video: VideoFile
+) -> Iterator[tuple[int, list]]:
+    """The same as ``tracked``, of these frames, written to ``video`` too."""
+    with video.opened():
+        for (number, tracks), frame in zip(tracked, frames):
+            video.write(annotated(frame, tracks))
+            yield number, tracks
+
+
+def rate_of(video: str | Path) -> float:
+    """Frames a second, of a video that says so; else ``RATE``."""
+    rate = cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FPS)
+    return rate if 0 < rate < 1000 else RATE
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code: 0, 2 for an error in one line, 130 when interrupted."""
     parser = Parser(description="Track people with deep-sort-realtime and a DPM model's features.")
@@ -113,14 +189,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config-file", metavar="FILE", help=settings)
     parser.add_argument("--max-cosine-distance", type=float, default=0.2, help="of two features of one person")
     parser.add_argument("--out", help="file to write (default: the screen)")
+    parser.add_argument("--video-out", help="video to write, .mp4 or .avi: every person with a box and a number")
     options = parser.parse_args(argv)
 
     def work() -> None:
-        if options.out is not None:
-            check_output(options.out, [options.video, options.detections])
+        for out in filter(None, (options.out, options.video_out)):
+            check_output(out, [options.video, options.detections])
+        drawn = options.video_out and VideoFile(options.video_out, rate_of(options.video))
         detections = read_detections(options.detections)
         extractor = DPMExtractor(options.model, config_file=options.config_file, bgr=True)
-        tracked = track(read_frames(options.video), detections, extractor, options.max_cosine_distance)
+        frames: Iterator[np.ndarray] = read_frames(options.video)
+        if drawn:
+            frames, shown = itertools.tee(frames)
+        tracked = track(frames, detections, extractor, options.max_cosine_distance)
+        if drawn:
+            tracked = draw(tracked, shown, drawn)
         box = lambda each: ",".join(f"{value:.1f}" for value in each.to_ltwh(orig=True))
         lines = (f"{number},{each.track_id},{box(each)},1" for number, tracks in tracked for each in tracks)
         if options.out is None:

@@ -133,10 +133,15 @@ def engine_kwargs(config: CfgNode) -> Arguments:
 
 def training_kwargs(config: CfgNode, seed: int, images: str) -> Arguments:
     """Arguments of ``TrainingOptions``; ``seed`` is this process's, ``images`` the digest of the training images."""
-    names = ("checkpoint_every", "keep_checkpoints", "keep_epochs", "non_finite", "non_finite_limit")
-    record = None if config.test.evaluate else dict(config=_plain(config), images=images)
+    names = ("checkpoint_every", "keep_checkpoints", "keep_epochs", "non_finite", "non_finite_limit", "patience")
     position_seed = seed if config.train.deterministic else None
-    return dict(_pick(config.train, *names), position_seed=position_seed, record=record)
+    kept = None if config.test.evaluate else record(config, images)
+    return dict(_pick(config.train, *names), position_seed=position_seed, record=kept)
+
+
+def record(config: CfgNode, images: str) -> Arguments:
+    """What checkpoints record of a run with these settings, and this digest of its training images."""
+    return dict(config=_plain(config), images=images)
 
 
 def evaluation_kwargs(config: CfgNode) -> Arguments:

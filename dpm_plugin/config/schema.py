@@ -139,9 +139,21 @@ TRAIN = {
         "[DPM] torch's deterministic kernels (slower on a GPU), and augmentation that depends on train.seed, epoch and "
         "position in the sampler's order alone, not on data.workers; it is another one than without this key",
     ),
+    "train.patience": Key(
+        0,
+        "[DPM] evaluations (test.eval_freq) in a row without a better rank-1, or with the same one mAP, that end "
+        "training; 0: none do",
+        low=0,
+    ),
     "train.batch_size": Key(32, "images per training batch, of all processes together", low=1),
     "train.fixbase_epoch": Key(0, "epochs that train open_layers only", low=0),
     "train.open_layers": Key(["classifier"], "layers trained during fixbase_epoch"),
+    "train.freeze_blocks": Key(
+        0,
+        "[DPM] first so many transformer blocks that are not trained, with patch and position embedding, for small "
+        "data; 0: all are trained (the plugin's models only)",
+        low=0,
+    ),
     "train.staged_lr": Key(False, "smaller rate for all but new_layers (torchreid's models only)"),
     "train.new_layers": Key(["classifier"], "layers that keep the full rate under staged_lr"),
     "train.base_lr_mult": Key(0.1, "factor on the rate of the others under staged_lr", low=0),

@@ -11,7 +11,8 @@ from dpm_plugin.distributed.processes import ALONE, Processes
 from dpm_plugin.engine.grad_cache import encode_with_cache
 from dpm_plugin.engine.non_finite import GRADIENT, gradient_norm
 from dpm_plugin.engine.testing import EvaluationOptions
-from dpm_plugin.engine.training import TrainingMixin, TrainingOptions
+from dpm_plugin.engine.training import TrainingMixin
+from dpm_plugin.engine.training_options import TrainingOptions
 from dpm_plugin.method.losses import DPMLoss, DPMLossParts, DPMOutput
 from dpm_plugin.method.model import DPM
 from dpm_plugin.method.two_steps import Step, TwoSteps

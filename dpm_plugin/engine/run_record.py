@@ -23,7 +23,7 @@ MAY_CHANGE = frozenset(
     "cuhk03.use_metric_cuhk03 data.corrupt data.persistent_workers data.targets data.workers dist.timeout "
     "market1501.use_500k_distractors model.pretrained train.accumulate train.amp train.checkpoint_every "
     "train.compile train.conv_layout train.grad_checkpointing train.keep_checkpoints train.keep_epochs "
-    "train.max_epoch train.non_finite train.non_finite_limit train.optim_form train.print_freq use_gpu "
+    "train.max_epoch train.non_finite train.non_finite_limit train.optim_form train.patience train.print_freq use_gpu "
     "vit.pretrained_file".split()
 )
 ADVICE = "set them back, or start a new run from its weights: model.load_weights and another data.save_dir"

@@ -1,9 +1,7 @@
 """What every engine of this package adds to torchreid's training: sound checkpoints, exact resume, orderly stops."""
 
 import os
-from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +10,14 @@ import torch
 
 from dpm_plugin.engine.lines import PrintFrequency
 from dpm_plugin.engine.non_finite import ADVICE, GRADIENT, KEPT, Snapshot, check_weights, gradient_norm, not_finite
+from dpm_plugin.engine.patience import OutOfPatience, Patience
 from dpm_plugin.engine.resumable_loader import ResumableLoader, as_tensors
 from dpm_plugin.engine.run_checkpoints import BEST, FOLDER, LAST, disk_needed, keep_newest, restore, write_last
 from dpm_plugin.engine.run_folder import evaluation_folder
 from dpm_plugin.engine.run_record import resumed_cameras
 from dpm_plugin.engine.stop_signals import Stopped, StopSignals
 from dpm_plugin.engine.testing import EvaluationMixin
+from dpm_plugin.engine.training_options import TrainingOptions
 from dpm_plugin.engine.training_state import own_place
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import put_copy, remove_leftovers
@@ -27,31 +27,6 @@ from dpm_plugin.weights.files import write_checkpoint
 
 TEST_OPTIONS = ("dist_metric", "normalize_feature", "use_metric_cuhk03", "ranks")  # of run(), for test()
 KILLED = "DataLoader worker"  # begins torch's errors for a loader's process that ended
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How a run keeps checkpoints, and what follows a number that is not finite.
-
-    Attributes:
-        checkpoint_every: iterations between checkpoints. Default: 0, at the end of each epoch only.
-        keep_checkpoints: newest ones to keep, see :mod:`~dpm_plugin.engine.run_checkpoints`. Default: 3.
-        keep_epochs: newest evaluated epochs whose weights to keep. Default: 0, all.
-        non_finite: "stop" the run at a loss or gradient that is not finite, or "skip" the iteration: it is undone,
-            which takes a second copy of weights and optimizer state, and counted. Default: "stop".
-        non_finite_limit: iterations skipped in a row that stop the run all the same. Default: 10.
-        position_seed: see :class:`~dpm_plugin.engine.resumable_loader.ResumableLoader`. Default: None.
-        record: what checkpoints say of the run, see :mod:`~dpm_plugin.engine.run_record`; None: what is resumed is only
-            evaluated. Default: nothing.
-    """
-
-    checkpoint_every: int = 0
-    keep_checkpoints: int = 3
-    keep_epochs: int = 0
-    non_finite: str = "stop"
-    non_finite_limit: int = 10
-    position_seed: int | None = None
-    record: Mapping[str, Any] | None = field(default_factory=dict)
 
 
 class TrainingMixin(EvaluationMixin):
@@ -70,6 +45,7 @@ class TrainingMixin(EvaluationMixin):
         self.training = training or TrainingOptions()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=False)
         self.best: tuple[float, float] | None = None  # rank-1 and mAP of the best evaluation so far
+        self.patience = Patience(self.training.patience)
         self.skipped_in_a_row = 0
         self.stop = StopSignals()
         self.train_loader: Any  # torchreid's, then the resumable one over it
@@ -89,6 +65,9 @@ class TrainingMixin(EvaluationMixin):
         if is_over := not test_only and 0 < max_epoch <= start_epoch and not last_epoch_ended:
             print(f"=> All {max_epoch} epochs are trained (start_epoch {start_epoch}); evaluating only")
             test_only = True
+        elif not test_only and resumed is not None and self.patience.is_over and not resumed[1]["own"]["iteration"]:
+            print(f"=> Training ended after epoch {start_epoch}: {self.patience}; evaluating only")
+            test_only = is_over = True
         if test_only and self.processes.is_main:
             save_dir = str(evaluation_folder(save_dir, is_owner=is_over))
         self.save_dir, self.run_phases, self.in_training = save_dir, {}, not test_only
@@ -103,10 +82,14 @@ class TrainingMixin(EvaluationMixin):
                     for folder in (save_dir, Path(save_dir) / FOLDER):
                         remove_leftovers(folder)
                     self._announce_size(options.get("eval_freq", -1), options.get("start_eval", 0))
-                if resumed is not None:
-                    self._go_on(*resumed, options)
             try:
+                if resumed is not None and not test_only:
+                    self._go_on(*resumed, options)
                 super().run(**options)
+            except OutOfPatience as ended:
+                print(ended)
+                if self.writer is not None:
+                    self.writer.close()
             except OSError as error:
                 name = os.fsdecode(error.filename or "")
                 if not name.startswith(os.fspath(save_dir)):
@@ -139,6 +122,7 @@ class TrainingMixin(EvaluationMixin):
                 self.skipped_iterations = int(progress["skipped"])
                 self.skipped_in_a_row = int(progress["skipped_in_a_row"])
                 own = own_place(progress["processes"], self.processes.rank)
+                self.patience.waited = int(progress.get("waited", 0))  # 0.1.0 did not count
                 self._resumed = epoch, {**progress, "own": own}
                 within = f", iteration {own['iteration']} of {own['batches']}" if own["iteration"] else ""
             except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
@@ -249,14 +233,19 @@ class TrainingMixin(EvaluationMixin):
 
         It holds the weights alone, and is ``best.pth.tar`` too where rank-1, or with the same rank-1 mAP, is the
         highest so far. ``last.pth.tar`` says that it was evaluated unless the run ends here: a run of more epochs goes
-        on as if it had always had them.
+        on as if it had always had them. OutOfPatience where it is one too many without a better one.
         """
         found = float(rank1), self.last_mAP
         if best := self.best is None or found > self.best:
             self.best = found
+        self.patience.count(best)
         state = self.checkpoint_state(epoch, rank1)
-        if not self.processes.is_main:
-            return
+        if self.processes.is_main:
+            self._write_evaluated(state, epoch, save_dir, best)
+        if self.patience.is_over and epoch + 1 < getattr(self, "max_epoch", 0):
+            raise OutOfPatience(f"=> Training ends after epoch {epoch + 1}: {self.patience}; the best is {BEST}")
+
+    def _write_evaluated(self, state: dict[str, Any], epoch: int, save_dir: str, best: bool) -> None:
         path = Path(save_dir) / FOLDER / f"model.pth.tar-{epoch + 1}"
         training = ("optimizer", "scheduler", "scaler", "progress")
         write_checkpoint({name: part for name, part in state.items() if name not in training}, path)
@@ -293,6 +282,7 @@ class TrainingMixin(EvaluationMixin):
             "evaluated": rank1 is not None,
             "best_rank1": best_rank1,
             "best_mAP": best_mAP,
+            "waited": self.patience.waited,
             "skipped": self.skipped_iterations,
             "skipped_in_a_row": self.skipped_in_a_row,
             "processes": as_tensors(self.processes.gather(self._loader().state())),

@@ -126,6 +126,20 @@ class ViT(nn.Module):
         """As timm's: keep only the input of each block and run it again in the backward pass; same gradients."""
         self.transformer.set_grad_checkpointing(enable)
 
+    def freeze(self, blocks: int) -> None:
+        """Freeze patch embedding, position embedding and the first ``blocks`` blocks; DPMError where there are fewer.
+
+        The class token and the camera embedding stay open.
+        """
+        vit = self.transformer
+        if blocks > self.depth:
+            raise DPMError(
+                f"train.freeze_blocks {blocks} is more than the {self.depth} blocks of '{self.backbone_name}'"
+            )
+        vit.pos_embed.requires_grad_(False)
+        for part in (vit.patch_embed, vit.norm_pre, *vit.blocks[:blocks]):
+            part.requires_grad_(False)
+
     def forward(
         self, images: Tensor, camids: Tensor | None = None, *, blocks: Sequence[int] = (), need_heads: bool = False
     ) -> EncoderOutput:

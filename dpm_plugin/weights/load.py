@@ -19,6 +19,7 @@ from dpm_plugin.weights.resize import fit_embeddings
 
 BLOCKS = ENCODER + "blocks."
 ONLY_IN_SOME = tuple(ENCODER + name for name in ("norm_pre.", "reg_token"))  # CLIP's, DINOv2's
+CLASSIFIER = "classifier."  # of the plugin's models and of torchreid's
 CAMERAS = "backbone.camera_embedding"  # (cameras, C)
 ENVIRONMENT_VARIABLE = "DPM_PRETRAINED"
 
@@ -30,7 +31,7 @@ class LoadReport(NamedTuple):
         naming: which names the file uses, a key of ``dpm_plugin.weights.key_names.NAMINGS``.
         loaded: taken from the file; with those of ``resized``.
         resized: position or patch embedding of another image size, stride or patch size.
-        skipped: in the file with a shape that does not fit; the model's own stays.
+        skipped: in the file with a shape that does not fit, or left out; the model's own stays.
         missing: not in the file; the model's own stays.
         unused: in the file, without a counterpart in the model.
         sizes: {name of a resized tensor: "16x8 to 22x11 patches"}.
@@ -82,8 +83,10 @@ def fetched(path: str | Path, sha256: str = "") -> str | Path:
     return path
 
 
-def load_state(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> LoadReport:
-    """:func:`load_weights` of what was read from ``path`` before."""
+def load_state(
+    model: nn.Module, state: dict[str, Tensor], path: str | Path, with_classifier: bool = True
+) -> LoadReport:
+    """:func:`load_weights` of what was read from ``path`` before; a classifier may be left out (then: skipped)."""
     own = model.state_dict()
     sizes: dict[str, str] = {}
     vit: Any = getattr(model, "backbone", None)
@@ -99,6 +102,8 @@ def load_state(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> 
         _check_encoder(state, own, where, type(model).__name__, named.naming)
         state, sizes = fit_embeddings(state, vit.transformer, square=NAMINGS[named.naming].square, prefix=ENCODER)
     fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
+    if not with_classifier:
+        fits = {key: value for key, value in fits.items() if not key.startswith(CLASSIFIER)}
     is_start = any(key != "classifier.weight" and value.dim() for key, value in fits.items())
     if not is_start or (has_vit and not has_blocks):
         hint = f" ({_nearest(names, vit)})" if has_vit and named.naming == "torchreid" else ""

@@ -10,7 +10,7 @@ import torch
 from dpm_plugin import DPMError
 from dpm_plugin.engine.engine import ImageDPMEngine
 from dpm_plugin.engine.stock import SoftmaxEngine
-from dpm_plugin.engine.training import TrainingOptions
+from dpm_plugin.engine.training_options import TrainingOptions
 from dpm_plugin.method.recipe import build_optimizer
 from dpm_plugin.weights.files import read_checkpoint
 from helpers.model import assert_identical, batch, engine_for, tiny_model

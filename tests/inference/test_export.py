@@ -148,7 +148,7 @@ def test_the_four_lines_of_numpy_are_the_masked_distance(extractor):
 
 @pytest.mark.parametrize("error", [3e-4, float("nan")])
 def test_a_file_that_computes_something_else_is_not_written(run, tmp_path, monkeypatch, capsys, error):
-    def wrong(graph, extractor):
+    def wrong(graph, size, metadata):
         return b"content", lambda images: [value + error * (2 * len(images)) for value in graph(images)]
 
     monkeypatch.setattr(export, "_torch", wrong)
@@ -177,7 +177,7 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(run, tmp_path,
 
 
 def test_a_folder_that_cannot_be_written_is_named(extractor, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "_torch", lambda graph, extractor: (b"content", graph))
+    monkeypatch.setattr(export, "_torch", lambda graph, size, metadata: (b"content", graph))
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(DPMError, match="file/model.pt2' cannot be written"):
         export.export(extractor, tmp_path / "file" / "model.pt2")

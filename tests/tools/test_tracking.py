@@ -3,6 +3,7 @@
 import importlib
 import os
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,7 @@ from PIL import Image
 
 from dpm_plugin import DPMExtractor
 from helpers.runs import untrained_run
+from helpers.scripts import check_mistake
 
 pytest.importorskip("deep_sort_realtime", reason="deep-sort-realtime is not installed")
 from deep_sort_realtime.deepsort_tracker import DeepSort
@@ -68,6 +70,38 @@ def test_the_example_follows_each_person_by_one_number(run, tmp_path):
     assert track_example.main(arguments) == 0
     rows = [line.split(",") for line in out.read_text(encoding="utf-8").splitlines()]
     check_tracks([(int(row[0]), row[1], float(row[2]), float(row[3])) for row in rows])
+
+
+@pytest.mark.parametrize("name", ["out/seen.mp4", "out/seen.avi"])
+def test_the_example_draws_boxes_and_numbers_into_a_video(run, tmp_path, name):
+    frames, boxes = film()
+    writer = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (200, 80))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    found = ((number, box) for number, here in enumerate(boxes, start=1) for box in here)
+    text = "".join(f"{number},-1,{','.join(map(str, box))},0.9\n" for number, box in found)
+    (tmp_path / "boxes.txt").write_text(text, encoding="utf-8")
+    arguments = [str(tmp_path / "film.avi"), str(tmp_path / "boxes.txt"), "--model", str(run)]
+    assert track_example.main([*arguments, "--out", str(tmp_path / "t.txt"), "--video-out", str(tmp_path / name)]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name.removeprefix("out/")]
+    seen, given = (list(track_example.read_frames(path)) for path in (tmp_path / name, tmp_path / "film.avi"))
+    assert len(seen) == COUNT and seen[0].shape == frames[0].shape
+    assert track_example.rate_of(tmp_path / name) == 10
+    changes = [np.abs(np.int32(now) - before).max(axis=2) for now, before in zip(seen, given)]
+    assert changes[0].mean() < 12  # nothing is confirmed yet
+    for change, here in zip(changes[5:], boxes[5:]):
+        for left, top, _, height in here:
+            edge = change[top + 1 : top + height, max(left - 1, 0) : left + 2]
+            assert edge.mean() > 1.5 * changes[0].mean() + 5
+
+
+@pytest.mark.parametrize("name", ["seen.gif", "boxes.txt"])
+def test_a_video_that_cannot_be_written_is_one_line_before_the_work(run, tmp_path, capsys, name):
+    (tmp_path / "boxes.txt").write_text("1,-1,0,0,9,9,1\n", encoding="utf-8")
+    paths = [str(tmp_path / each) for each in ("film.avi", "boxes.txt")]
+    check_mistake(track_example.main, [*paths, "--model", run, "--video-out", tmp_path / name], capsys, name)
+    assert [path.name for path in tmp_path.iterdir()] == ["boxes.txt"]
 
 
 def test_the_example_gives_the_tracker_the_features_of_the_crops(run):

@@ -131,7 +131,7 @@ def track(place, args):
 
 def reproduce(place, args):
     options = read("reproduce", args)
-    assert re.fullmatch("table[1-5]|figure[3-5]|occlusion|all", options.what)
+    assert re.fullmatch("table[1-5]|figure[3-5]|parts|occlusion|all", options.what)
     assert set(options.models or ()) <= set(model_names())
 
 

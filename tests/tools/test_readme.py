@@ -64,10 +64,10 @@ def outcomes(tmp_path_factory, pytestconfig):
 def compare_tables(place, text):
     """The table shown is the quick start's, in all but its numbers."""
     (quick_start,) = (printed for args, printed in place.printed.items() if args.endswith("dpm_synthetic.yaml"))
-    shown = [line[:18] for line in text.splitlines()]
+    shown = [line[:16] for line in text.splitlines()]
     header = text.splitlines()[0]
     assert header in quick_start.splitlines()
-    assert shown[1:] == [line[:18] for line in quick_start.partition(header)[2].splitlines()[1 : len(shown)]]
+    assert shown[1:] == [line[:16] for line in quick_start.partition(header)[2].splitlines()[1 : len(shown)]]
 
 
 @pytest.mark.parametrize("name", STEPS, ids=[name[:90] for name in STEPS])  # longer ones pytest would number

@@ -221,7 +221,7 @@ def test_best_and_last_are_opened_by_name_in_every_tool(run, root, tmp_path, mon
     assert not torch.equal(best, last) and torch.equal(last, DPMExtractor(run, device="cpu").model.neck.weight)
     draw(tmp_path / "images" / "a.jpg")
     opened = []
-    monkeypatch.setattr(export, "export", lambda extractor, out: opened.append(extractor.model) or ended())
+    monkeypatch.setattr(export, "export", lambda extractor, *options: opened.append(extractor.model) or ended())
     assert export.main([str(run), "a.onnx", "--checkpoint", "best"]) == 2
     index = [str(tmp_path / "images"), "--model", str(run), "--checkpoint", "best"]
     assert search.main(["index", *index]) == 0

@@ -243,7 +243,7 @@ def test_a_search_by_name_remembers_the_name_and_an_export_takes_it(small, tmp_p
     monkeypatch.chdir("pictures")  # a name is no path
     assert search(["query", "a.png", "--index", ".", "--device", "cpu"]) == 0
     assert "a.png" in capsys.readouterr().out
-    monkeypatch.setattr(exporting, "_torch", lambda graph, extractor: (b"content", graph))
+    monkeypatch.setattr(exporting, "_torch", lambda graph, *options: (b"content", graph))
     assert export(["zoo:occluded_duke", "out.pt2"]) == 0 and Path("out.pt2").read_bytes() == b"content"
 
 

@@ -1,6 +1,7 @@
 """When torchreid's training loop prints a line."""
 
 import time
+from collections.abc import Callable
 
 SILENCE = 30.0  # seconds without a line after which the next iteration prints one
 
@@ -11,19 +12,19 @@ class PrintFrequency(int):
     That is so every ``print_freq`` iterations, at the epoch's last one, and where ``SILENCE`` has passed.
     """
 
-    last: int  # iterations of the epoch
+    is_last: Callable[[int], bool]  # whether the epoch ends with this iteration
     printed: float  # when the last line was, or the epoch began
 
-    def __new__(cls, print_freq: int, last: int) -> "PrintFrequency":
+    def __new__(cls, print_freq: int, is_last: Callable[[int], bool]) -> "PrintFrequency":
         self = super().__new__(cls, print_freq)
-        self.last, self.printed = last, time.monotonic()
+        self.is_last, self.printed = is_last, time.monotonic()
         return self
 
     def __rmod__(self, iteration: int) -> int:
         """0 where a line is due after ``iteration``, counted from 1."""
         now = time.monotonic()
         rest = iteration % int(self)
-        if rest and iteration < self.last and now - self.printed < SILENCE:
+        if rest and not self.is_last(iteration) and now - self.printed < SILENCE:
             return rest
         self.printed = now
         return 0

@@ -3,6 +3,7 @@
 At the end of the file: the state of every random generator that a run draws from, which makes that possible.
 """
 
+import itertools
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -65,6 +66,10 @@ class ResumableLoader:
 
     def __len__(self) -> int:
         return len(self.loader)
+
+    def is_last(self, number: int) -> bool:
+        """Whether batch ``number`` of this epoch, from 1, is the last; a sampler's ``len`` can promise more batches."""
+        return number == (len(self) if self._rebuilt is None else self._order.count)
 
     def state(self) -> dict[str, Any]:
         """What :meth:`resume` needs, with random states as :func:`random_state` gives them."""
@@ -161,10 +166,19 @@ class _Order(Sampler):
     def __init__(self, batches: Any, numbered: bool) -> None:
         self.batches, self.numbered = batches, numbered
         self.skipped = self.epoch = 0
+        self.count: int | None = None  # batches of the epoch, known when the last is handed out
 
     def __iter__(self) -> Iterator[list]:
-        position = 0
-        for number, batch in enumerate(self.batches):
+        position, self.count = 0, None
+        batches = iter(self.batches)
+        following = next(batches, None)
+        for number in itertools.count():
+            if following is None:
+                return
+            # Looked ahead: samplers have drawn their whole epoch by now, so no random number comes sooner for it.
+            batch, following = following, next(batches, None)
+            if following is None:
+                self.count = number + 1
             if number < self.skipped:
                 yield []
             elif self.numbered:

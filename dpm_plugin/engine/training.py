@@ -171,7 +171,7 @@ class TrainingMixin(EvaluationMixin):
         batches.after_batch, batches.without_batch = self._after_iteration, self._stop_without_batch
         with self.stop.deferred():
             with measure(self.run_phases, "train", self.device):
-                lines = PrintFrequency(print_freq, len(batches))
+                lines = PrintFrequency(print_freq, batches.is_last)
                 super().train(print_freq=lines, fixbase_epoch=fixbase_epoch, open_layers=open_layers)
             self.after_epoch()
             batches.finish_epoch()

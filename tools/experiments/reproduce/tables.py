@@ -136,7 +136,7 @@ def parts(setting: Setting, budgeted: Budgeted) -> Table:
         f"parts, {dim} channels each": with_parts(setting, {"vit.part_dim": dim}),
         f"parts, {narrow} channels each": with_parts(setting, {"vit.part_dim": narrow}),
         f"1 part, {wide} channels": with_parts(setting, {"vit.parts": 1, "vit.part_dim": wide}),
-        "3 parts": with_parts(setting, {"vit.parts": 3}),
+        f"3 parts, {dim} channels each": with_parts(setting, {"vit.parts": 3, "vit.part_dim": dim}),
         "DPM, budget": budgeted(f"{setting.model}-budget", setting.model, {}),
         "baseline, budget": budgeted(f"{setting.baseline}-budget", setting.baseline, {}),
     }

@@ -134,11 +134,15 @@ def _open(
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DPMError(f"'{path}' is no checkpoint of dpm train: it lacks {error}") from error
     model = _build(config, state, f"'{path}'")
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
+    own = model.state_dict()
+    wrong = [
+        key for key in {**own, **state} if key not in own or key not in state or own[key].shape != state[key].shape
+    ]
+    if wrong:
         files = f"{'the settings' if recorded else 'results.json'} and {path.parent.name}/{path.name}"
-        raise DPMError(f"'{folder}': {files} are of different models ({error})") from error
+        first = f"{len(wrong)} tensors do not fit, the first is '{wrong[0]}'"
+        raise DPMError(f"'{folder}': {files} are of different models: {first}")
+    model.load_state_dict(state)
     return Trained(model.to(device).eval(), config, epoch, recorded_cameras(content))
 
 

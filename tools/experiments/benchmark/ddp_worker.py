@@ -69,7 +69,7 @@ def _engine(processes, image, shape, device):
     )
     model.to(device).train()
     synchronise_batch_norm(model, processes)
-    data = SimpleNamespace(train_loader=[], test_loader={})
+    data = SimpleNamespace(train_loader=[], test_loader={}, sources=["drawn"])
     engine = ImageDPMEngine(data, model, build_optimizer(model), use_gpu=device.type == "cuda", processes=processes)
     engine.num_batches, engine.batch_idx = 1, 0
     return engine

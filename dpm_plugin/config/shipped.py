@@ -23,10 +23,12 @@ def config_path(file: str | Path) -> str | Path:
     Raises:
         DPMError: neither; names the nearest shipped one, or all where none is near.
     """
+    if os.path.isfile(file):
+        return file
     name, known = os.fspath(file).removesuffix(".yaml"), shipped()
-    if name in known and not os.path.isfile(file):
+    if name in known:
         return known[name]
-    if os.path.exists(file):
+    if os.path.exists(file):  # such as a folder or a pipe, which reading refuses by its kind
         return file
     near = nearest(name.removeprefix("configs/"), known)
     advice = f"shipped are {', '.join(known)}" if near is None else f"the nearest that is shipped is '{near}'"

@@ -11,9 +11,8 @@ from dpm_plugin.weights.load import CLASSIFIER
 
 def digest(datamanager: Any) -> str:
     """Of the training images, sorted by path below data.root: file systems list in any order."""
-    by_source = (
-        (lambda entry: (entry[3], entry[0])) if getattr(datamanager, "own", None) else None
-    )  # these lie anywhere
+    # People of the user's own may lie anywhere: the number of their source comes first.
+    by_source = (lambda entry: (entry[3], entry[0])) if getattr(datamanager, "own", None) else None
     return digest_of(sorted(datamanager.train_loader.dataset.train, key=by_source))
 
 

@@ -170,13 +170,8 @@ class _Order(Sampler):
 
     def __iter__(self) -> Iterator[list]:
         position, self.count = 0, None
-        batches = iter(self.batches)
-        following = next(batches, None)
-        for number in itertools.count():
-            if following is None:
-                return
-            # Looked ahead: samplers have drawn their whole epoch by now, so no random number comes sooner for it.
-            batch, following = following, next(batches, None)
+        # Looked one batch ahead: samplers have drawn their whole epoch by then, no random number comes sooner for it.
+        for number, (batch, following) in enumerate(itertools.pairwise(itertools.chain(self.batches, [None]))):
             if following is None:
                 self.count = number + 1
             if number < self.skipped:

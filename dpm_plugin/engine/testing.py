@@ -26,7 +26,7 @@ from dpm_plugin.evaluation.mask_report import MaskReport, report_masks
 from dpm_plugin.evaluation.protocol import evaluate, format_headline, format_table, format_targets
 from dpm_plugin.evaluation.results import library_versions, write_results
 from dpm_plugin.evaluation.visrank import visualize_ranks
-from dpm_plugin.method.part_features import part_masks, part_weights
+from dpm_plugin.method.part_features import part_weights
 from dpm_plugin.torchreid_host import Engine
 from dpm_plugin.utils.timing import Phases, format_phases, measure
 
@@ -161,10 +161,7 @@ class EvaluationMixin(Engine):
         """What the queries' masks are like; None without. ``visibility``: records of image paths, as far as known."""
         if query.mask is None or gallery.mask is None:
             return None
-        weights = None
-        if self.model.part_features is not None:
-            dim, parts = self.model.backbone.dim, self.model.part_features.parts
-            own, usual = (part_masks(mask, dim, parts) for mask in (query.mask, gallery.mask))
-            weights = part_weights(own, usual)
+        own, usual = (self.model.part_masks(side.mask) for side in (query, gallery))
+        weights = None if own is None else part_weights(own, usual)
         records = [visibility[path] for path in query.paths if path in visibility]
         return report_masks(query.mask, weights, records if len(records) == len(query) else [])

@@ -45,8 +45,7 @@ def row_distances(
         between = partial(_torchreid_distance, dist_metric, normalize)
         blocks = lambda: lambda g_rows: lambda q_rows: between(q[q_rows], g[g_rows])
         distances[headline] = Distances(partial(between, q, g), blocks)
-        images = torch.cat([q, g])
-        reranked = lambda: k_reciprocal(lambda part: between(images[part], images).square_(), len(q), len(g))
+        reranked = partial(_stock_reranking, between, q, g)
     else:
         masks = {"off": None} if query.mask is None else {"off": None, "on": query.mask}
         rows = {}
@@ -64,6 +63,11 @@ def row_distances(
         headline += RERANKED
         distances[headline] = Distances(reranked)
     return headline, distances
+
+
+def _stock_reranking(between: Callable[[Tensor, Tensor], Tensor], query: Tensor, gallery: Tensor) -> Any:
+    images = torch.cat([query, gallery])  # (Q + G, D)
+    return k_reciprocal(lambda part: between(images[part], images).square_(), len(query), len(gallery))
 
 
 def _torchreid_distance(metric: str, normalize: bool, left: Tensor, right: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Open a trained model again with its settings: from a run's folder, a checkpoint, or published weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,10 +138,8 @@ def _open(
     wrong = [
         key for key in {**own, **state} if key not in own or key not in state or own[key].shape != state[key].shape
     ]
-    if wrong:
-        files = f"{'the settings' if recorded else 'results.json'} and {path.parent.name}/{path.name}"
-        first = f"{len(wrong)} tensors do not fit, the first is '{wrong[0]}'"
-        raise DPMError(f"'{folder}': {files} are of different models: {first}")
+    settings = "the settings" if recorded else "results.json"
+    _refuse_unfit(wrong, f"'{folder}': {settings} and {path.parent.name}/{path.name}")
     model.load_state_dict(state)
     return Trained(model.to(device).eval(), config, epoch, recorded_cameras(content))
 
@@ -210,8 +208,12 @@ def _open_checkpoint(path: str | Path, config: CfgNode, settings: str | Path, de
     named = to_own_names(read_state(path))
     model = _build(config, named.state, f"'{path}' ({named.naming} names)")
     report = load_weights(model, path)
-    wrong = report.missing + report.skipped
+    _refuse_unfit(report.missing + report.skipped, f"'{path}' and '{settings}'")
+    return Trained(model.to(device).eval(), config, None)
+
+
+def _refuse_unfit(wrong: Sequence[str], files: str) -> None:
+    """Raise DPMError where tensors ``wrong`` of a model do not fit its settings, which lie in ``files``."""
     if wrong:
         first = f"{len(wrong)} tensors do not fit, the first is '{wrong[0]}'"
-        raise DPMError(f"'{path}' and '{settings}' are of different models: {first}")
-    return Trained(model.to(device).eval(), config, None)
+        raise DPMError(f"{files} are of different models: {first}")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dpm_plugin.method.losses import DPMOutput
 from dpm_plugin.method.mask_generator import HierarchicalMaskGenerator, check_blocks, default_blocks
-from dpm_plugin.method.part_features import PartFeatures
+from dpm_plugin.method.part_features import PartFeatures, part_masks
 from dpm_plugin.method.vit import EncoderOutput, ViT
 from dpm_plugin.utils.errors import DPMError
 
@@ -158,6 +158,12 @@ class DPM(nn.Module):
     def feature_dim(self) -> int:
         """D of the embedding: C, with parts C + K * P."""
         return self.backbone.dim + (0 if self.part_features is None else self.part_features.width)
+
+    def part_masks(self, mask: Tensor | None) -> Tensor | None:
+        """The mean mask of each part, from the top: (n, D) to (n, K); None without parts or without masks."""
+        if self.part_features is None or mask is None:
+            return None
+        return part_masks(mask, self.backbone.dim, self.part_features.parts)
 
     @property
     def map_blocks(self) -> tuple[int, ...]:

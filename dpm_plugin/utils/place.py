@@ -6,8 +6,9 @@ from pathlib import Path
 
 #: The folder that ``import dpm_plugin`` finds the package in: site-packages, or a checkout.
 HOME = Path(__file__).resolve().parents[2]
-#: The configurations: setup.py puts a copy of the repository's only one into what is installed.
-CONFIGS = next(filter(Path.is_dir, [HOME / "dpm_plugin" / "configs"]), HOME / "configs")
+_INSTALLED = HOME / "dpm_plugin" / "configs"  # where setup.py puts a copy of the repository's only one
+#: The configurations.
+CONFIGS = _INSTALLED if _INSTALLED.is_dir() else HOME / "configs"
 
 
 def environment(**variables: str) -> dict[str, str]:

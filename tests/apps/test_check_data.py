@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -23,14 +22,12 @@ from dpm_plugin.data.synthetic import generate
 from dpm_plugin.utils.errors import DPMError
 from helpers.data import SHARED_LISTS, touch, write_market, write_occluded_duke
 from helpers.images import cut, draw_noise
+from helpers.scripts import TOOLS
 
 QUERY, TRAIN = "0020_c1_f0000001.jpg", "0003_c1_f0000000.jpg"
 SPEC = SyntheticSpec(
     height=32, width=16, train_ids=2, train_images=3, test_ids=2, gallery_images=2, query_images=1, distractor_ids=1
 )
-
-
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 def distinct(top):

@@ -2,7 +2,6 @@
 
 import runpy
 import sys
-from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -16,9 +15,8 @@ from dpm_plugin.torchreid_host import models
 from dpm_plugin.weights.files import read_checkpoint
 from helpers.model import TINY, tiny_model, to_released
 from helpers.payload import Payload
-from helpers.scripts import check_mistake
+from helpers.scripts import TOOLS, check_mistake
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 pytestmark = pytest.mark.torchreid
 
 

@@ -16,8 +16,8 @@ from dpm_plugin.commands import prepare_occduke as tool
 from dpm_plugin.data.datasets import OccludedDuke
 from dpm_plugin.utils.errors import DPMError
 from helpers.data import SHARED_LISTS
+from helpers.scripts import TOOLS
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 NAMES = {
     "train": ["0001_c2_f0046182.jpg", "0002_c1_f0000001.jpg"],
     "query": ["0019_c1_f0051230.jpg", "0020_c3_f0000002.jpg"],

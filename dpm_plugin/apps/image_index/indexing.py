@@ -19,7 +19,6 @@ from dpm_plugin.apps.image_index.store import (
     writing,
 )
 from dpm_plugin.inference.extractor import DPMExtractor
-from dpm_plugin.method.part_features import part_masks
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.images import has_image_ending
 from dpm_plugin.utils.progress import Progress
@@ -148,9 +147,8 @@ def _embed(stamps: dict[str, Stamp], extractor: DPMExtractor, root: Path, folder
             images = {name: image for name, image in read.items() if isinstance(image, torch.Tensor)}
             if images:
                 found = extractor(list(images.values()))
-                embedding, masks = found.embedding, None  # (b, D)
-                if (parts := model.get("parts")) and found.mask is not None:
-                    masks = part_masks(found.mask, extractor.model.backbone.dim, parts)  # (b, K)
+                embedding = found.embedding  # (b, D)
+                masks = extractor.model.part_masks(found.mask) if model.get("parts") else None  # (b, K)
                 if not embedding.isfinite().all():
                     raise DPMError("the model's embedding of an image is not finite; was it trained to the end?")
                 if not (folder / "index.json").exists():

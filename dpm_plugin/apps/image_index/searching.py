@@ -10,7 +10,7 @@ import torch
 from dpm_plugin.apps.image_index.store import Index
 from dpm_plugin.evaluation.search import Gallery, ranks, topk
 from dpm_plugin.inference.extractor import DPMExtractor
-from dpm_plugin.method.part_features import part_masks, part_weights
+from dpm_plugin.method.part_features import part_weights
 from dpm_plugin.utils.errors import DPMError
 from dpm_plugin.utils.files import read_json
 from dpm_plugin.utils.text import shown
@@ -79,8 +79,8 @@ def search(
     lists["mask off"] = ranked(None, mask)
     found = [dict(zip(lists, of_query)) for of_query in zip(*lists.values())]
     parts: list[list[float]] = [[]] * len(paths)
-    if mask is not None and index.part_masks is not None and extractor.model.part_features is not None:
-        own = part_masks(mask, extractor.model.backbone.dim, extractor.model.part_features.parts)  # (Q, K)
+    own = extractor.model.part_masks(mask)  # (Q, K)
+    if own is not None and index.part_masks is not None:
         parts = part_weights(own, index.part_masks).tolist()
     answers = zip(paths, found, parts, strict=True)
     return [Answer(path, hidden_share(path), lists, tuple(weights)) for path, lists, weights in answers], unreadable

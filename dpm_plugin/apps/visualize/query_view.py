@@ -11,7 +11,7 @@ from dpm_plugin.apps.visualize.heat_maps import PatchGrid, patch_grid
 from dpm_plugin.apps.visualize.ranking import Ranking, rank_gallery
 from dpm_plugin.evaluation.protocol import SPACES, evaluate
 from dpm_plugin.inference.run_extractor import Extractor, evenly_spaced
-from dpm_plugin.method.part_features import part_masks, part_weights
+from dpm_plugin.method.part_features import part_weights
 from dpm_plugin.method.retrieval import query_mask_distance
 from dpm_plugin.method.vit import EncoderOutput
 from dpm_plugin.utils.errors import DPMError
@@ -135,10 +135,9 @@ class Viewer:
     @cached_property
     def _parts(self) -> list[tuple[float, ...]]:
         """How much each part of each query counts; nothing without parts or without masks."""
-        dim, parts = self.run.model.backbone.dim, self.run.model.part_features
-        if parts is None or self.query.mask is None or self.gallery.mask is None:
+        masks, usual = (self.run.model.part_masks(side.mask) for side in (self.query, self.gallery))
+        if masks is None or usual is None:
             return [()] * len(self.query)
-        masks, usual = (part_masks(mask, dim, parts.parts) for mask in (self.query.mask, self.gallery.mask))
         return list(map(tuple, part_weights(masks, usual).tolist()))
 
     @cached_property
